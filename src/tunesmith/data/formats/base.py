@@ -1,0 +1,21 @@
+"""What a format promises: it knows its own records and makes rows of them."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from tunesmith.core.parts import Part
+from tunesmith.core.records import Row
+
+
+class Format(Part):
+    """A shape of record that users have files in."""
+
+    @abstractmethod
+    def matches(self, record: Mapping[str, Any]) -> bool:
+        """Whether the record has this format's keys. No two formats may match one record."""
+
+    @abstractmethod
+    def row(self, record: Mapping[str, Any]) -> Row:
+        """The row, without origin. Raises DataError with the field ("messages[3].content is null")
+        and what to do; the caller adds file and line."""

@@ -1,0 +1,74 @@
+"""What an objective promises: tokens out of a row, a summed loss out of a batch."""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from tunesmith.core.parts import Part
+from tunesmith.core.records import IGNORE, Batch, Chat, Example, Loss, Row
+
+if TYPE_CHECKING:
+    import torch
+
+    from tunesmith.model.policy import Policy
+    from tunesmith.model.render import Tokenizer
+
+Group = list[Batch]
+"""The micro-batches of one optimiser step."""
+
+
+class Stream(Protocol):
+    """Groups to train on, with a state that a checkpoint carries."""
+
+    def __iter__(self) -> Iterator[Group]: ...
+    def __next__(self) -> Group: ...
+    def state(self) -> dict[str, Any]:
+        """JSON values and tensors from which `restore` goes on."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue where the stream that gave `state` stood."""
+
+
+class PassThrough:
+    """The stream of an objective that trains on its rows as they come. It has no state."""
+
+    def __init__(self, groups: Iterator[Group]) -> None:
+        self.groups = groups
+
+    def __iter__(self) -> Iterator[Group]:
+        return self
+
+    def __next__(self) -> Group:
+        return next(self.groups)
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        pass
+
+
+class Objective(Part):
+    """A goal: what loss a batch has under a policy. A sum, never a mean: the loop divides once."""
+
+    row: ClassVar[type[Row]] = Chat
+    """The kind of row it trains on."""
+    needs_reference: ClassVar[bool] = False
+    """Whether it asks the policy for the model as it was before."""
+
+    @abstractmethod
+    def encode(self, row: Any, tokenizer: "Tokenizer") -> Example:
+        """Tokens and targets of one row; a row with no trained token is refused, shown."""
+
+    def weight(self, batch: Batch) -> "torch.Tensor":
+        """How many terms the batch adds to the step's loss: weighted supervised tokens."""
+        counts = (batch.targets != IGNORE).sum(dim=1)  # [sequence]
+        return (counts * batch.weights).sum()
+
+    @abstractmethod
+    def loss(self, policy: "Policy", batch: Batch) -> Loss:
+        """The summed loss of the batch."""
+
+    def stream(self, policy: "Policy", groups: Iterator[Group]) -> Stream:
+        """The groups to train on. Reinforcement learning samples here."""
+        return PassThrough(groups)
