@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from tunesmith.core.parts import Part
 from tunesmith.core.records import Row
@@ -10,6 +10,11 @@ from tunesmith.core.records import Row
 
 class Format(Part):
     """A shape of record that users have files in."""
+
+    required: ClassVar[tuple[str, ...]] = ()
+    """Keys that a record of this format must have."""
+    optional: ClassVar[tuple[str, ...]] = ()
+    """Keys that it may have; all others are named in the summary as not used."""
 
     @abstractmethod
     def matches(self, record: Mapping[str, Any]) -> bool:

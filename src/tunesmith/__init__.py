@@ -1,0 +1,44 @@
+"""Fine-tune a language model from a file of rows, and measure, verify and keep the result."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from tunesmith import train as _train_stage
+
+if TYPE_CHECKING:
+    from tunesmith.answers import Tuned
+
+__all__ = ["load", "train"]
+__version__ = "0.1.0"
+
+
+def load(run: str | Path) -> "Tuned":
+    """The tuned model of a finished run (`"runs/x"` or its name): `.answer("...")` asks it."""
+    from tunesmith import answers
+
+    return answers.load(run)
+
+
+class _Train(ModuleType):
+    """`tunesmith.train` is the stage's package and, called, the verb."""
+
+    def __call__(self, run: str | Path | Mapping[str, Any], **overrides: Any) -> "Tuned":
+        """Prepare the rows and train; the tuned model. `run` is a run file, a data file or the
+        run's settings; `overrides` are its sections: `train={"lr": 1e-4}, seed=1`."""
+        from tunesmith import answers, pipeline
+        from tunesmith import run as runs
+
+        if isinstance(run, Mapping):
+            job = pipeline.job(runs.from_mapping(run, overrides))
+        else:
+            job = pipeline.job(runs.from_file(run, overrides))
+        pipeline.carry_out(job, until="train")
+        return answers.load(job.folder.path)
+
+
+# The import system puts the subpackage under this name whenever a part of it is imported, so a
+# function could not keep it.
+_train_stage.__class__ = _Train
+train: _Train = _train_stage  # type: ignore[assignment]

@@ -1,0 +1,70 @@
+"""A finished run's model, ready to answer: for Python, `predict` and `chat`."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tunesmith.core.errors import SettingsError
+from tunesmith.core.folders import RunFolder
+from tunesmith.core.records import Chat, Message, message
+from tunesmith.run import Run
+from tunesmith.run import load as load_run
+
+Arm = Literal["base", "tuned"]
+
+if TYPE_CHECKING:
+    from tunesmith.model.generate import Answer, Sampling
+    from tunesmith.model.policy import Policy
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A model that answers. `folder` is the run it came from."""
+
+    policy: "Policy"
+    sampling: "Sampling"
+    folder: RunFolder
+    rows: int = 16
+
+    def answer(self, said: str | Sequence[Mapping[str, Any]]) -> str:
+        """The model's reply to a text, or to a conversation of {role, content} messages."""
+        messages = (Message("user", said),) if isinstance(said, str) else tuple(map(message, said))
+        (found,) = self.answers([Chat(messages)])
+        return found.text
+
+    def answers(self, prompts: Iterable[Chat]) -> Iterator["Answer"]:
+        """The replies to many conversations, as they are ready; `key` counts the prompts."""
+        from tunesmith.model.generate import Decoder, Request, answers
+        from tunesmith.model.render import encode_prompt
+
+        tokenizer = self.policy.tokenizer
+        decoder = Decoder(self.policy.model, tokenizer, rows=self.rows, sampling=self.sampling)
+        longest = self.sampling.max_tokens
+        requests = (
+            Request(str(number), encode_prompt(prompt, tokenizer), longest)
+            for number, prompt in enumerate(prompts)
+        )
+        yield from answers(decoder, requests)
+
+
+def run_folder(run: str | Path) -> RunFolder:
+    """The folder of a run by path, or by name under `runs/`."""
+    for path in (Path(run), Path("runs") / run):
+        if (path / "run.yaml").is_file():
+            return RunFolder(path)
+    known = ", ".join(path.parent.name for path in sorted(Path("runs").glob("*/run.yaml")))
+    raise SettingsError(f"{run}: no run of this name; known here: {known or 'none yet'}")
+
+
+def load(run: str | Path, overrides: Iterable[str] = (), arm: Arm = "tuned") -> Tuned:
+    """The tuned model of a finished run (`runs/x` or its name), or the base it started from."""
+    from tunesmith.model.load import resolve
+    from tunesmith.model.trained import load_trained
+
+    folder = run_folder(run)
+    settings: Run = load_run(folder.path, overrides)
+    folder.stage("train").manifest()
+    base = resolve(settings.model)
+    policy = load_trained(folder.stage("train").path, base, tuned=arm == "tuned")
+    return Tuned(policy, settings.evaluate.sampling, folder, settings.evaluate.batch)

@@ -1,0 +1,160 @@
+"""The model card: what the model is for, how it was trained and judged. Measurements only."""
+
+from pathlib import Path
+from typing import Any
+
+from tunesmith.cards import sections
+from tunesmith.cards.evidence import NOT_MEASURED, Evidence, Fact
+from tunesmith.cards.markdown import escaped, front_matter, table
+from tunesmith.cards.verdict import REPORT, WORDS, scores, verdict
+from tunesmith.core.folders import RunFolder, make_folders, write_json, write_text
+from tunesmith.core.log import redacted
+from tunesmith.core.parts import Spec
+
+
+class Section(Spec):
+    """A part of the card."""
+
+    title: str
+    """Its heading."""
+    text: str = ""
+    """What to know before the numbers."""
+    facts: list[Fact] = []
+    """The numbers, each with its source."""
+
+
+class ModelCard(Spec):
+    """A model card as data: what `model_card.json` holds."""
+
+    version: int = 1
+    """Of this shape."""
+    name: str
+    """The run."""
+    summary: str
+    """Whether tuning helped, in a sentence."""
+    front: dict[str, Any]
+    """What the Hugging Face hub reads at the top of a card."""
+    sections: list[Section]
+    """In the order they are read."""
+
+
+def write(folder: RunFolder) -> Path:
+    """Write cards/model_card.md and cards/model_card.json from what the run left behind."""
+    made = ModelCard.model_validate(redacted(card(folder.path).model_dump(mode="json")))
+    make_folders(folder.path / "cards")
+    write_json(folder.path / "cards" / "model_card.json", made.model_dump(mode="json"))
+    path = folder.path / "cards" / "model_card.md"
+    write_text(path, markdown(made))
+    return path
+
+
+def card(folder: Path) -> ModelCard:
+    """The card of the run in `folder`."""
+    run = Evidence(folder)
+    judged = verdict(scores(run.read(REPORT)), run.at(f"{REPORT}#/rows"))
+    return ModelCard(
+        name=folder.name,
+        summary=f"{judged.headline}. {judged.detail}",
+        front=front(run),
+        sections=[
+            purpose(run),
+            Section(title="Base model", facts=sections.base_facts(run)),
+            Section(title="Data", facts=[*sections.data_facts(run), *found(run)]),
+            Section(title="Training", facts=sections.training_facts(run)),
+            evaluation(run),
+            limits(run),
+            exports(run),
+            Section(title="Environment", facts=sections.environment_facts(run)),
+        ],
+    )
+
+
+def front(run: Evidence) -> dict[str, Any]:
+    """Base, library and results in the hub's own words."""
+    method = run.at(f"{sections.TRAIN}#/method/kind")
+    values = {
+        "base_model": run.at(f"{sections.TRAIN}#/base/source"),
+        "library_name": "peft" if "adapter" in run.read(sections.VERIFIED) else "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["tunesmith", *([method] if method else [])],
+    }
+    results = [
+        {"type": score.name, "value": score.tuned["value"], "name": f"{score.label} (tuned)"}
+        for score in scores(run.read(REPORT))
+    ]
+    if results:
+        task = {"type": "text-generation"}
+        data = {"name": "held-out rows of the run", "type": "private"}
+        entry = {"task": task, "dataset": data, "metrics": results}
+        values["model-index"] = [{"name": run.folder.name, "results": [entry]}]
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def purpose(run: Evidence) -> Section:
+    """What the rows taught it, and nothing beyond."""
+    facts = [
+        run.fact("base", sections.TRAIN, "base", "source"),
+        run.fact("objective", sections.TRAIN, "objective", "kind"),
+        run.fact("rows trained on", sections.TRAIN, "rows", "train"),
+    ]
+    text = (
+        "It was trained to answer as the rows of its run do. Only prompts like those rows were "
+        "measured; for any other use, measure first."
+    )
+    return Section(title="What it is for", text=text, facts=facts)
+
+
+def found(run: Evidence) -> list[Fact]:
+    """The audits' findings, severest first."""
+    listed = sections.findings(run)
+    order = {"error": 0, "warning": 1, "info": 2}
+    numbers = sorted(range(len(listed)), key=lambda i: order[listed[i]["severity"]])
+    return [
+        run.fact(f"finding ({listed[i]['severity']})", "data/findings.json", str(i), "what")
+        for i in numbers
+    ]
+
+
+def evaluation(run: Evidence) -> Section:
+    """Every measure of both arms and of their difference, with its interval."""
+    facts = [
+        run.fact(f"{score.label}, {arm}", REPORT, "arms", arm, score.name)
+        for score in scores(run.read(REPORT))
+        for arm in ("base", "tuned")
+    ]
+    facts += [
+        run.fact(f"{s.label}, difference ({WORDS[s.mood]})", REPORT, "difference", s.name)
+        for s in scores(run.read(REPORT))
+    ]
+    text = "Base and tuned got the same prompts. Intervals are 95 %, from resampled rows."
+    return Section(title="Evaluation", text=text, facts=facts)
+
+
+def limits(run: Evidence) -> Section:
+    """What nobody looked at."""
+    facts = [run.fact(name, REPORT, "checks", name) for name in sections.UNMEASURED]
+    text = "What was not measured is not known to be good."
+    return Section(title="Limits", text=text, facts=facts)
+
+
+def exports(run: Evidence) -> Section:
+    """The reload of each export, measured."""
+    facts = [
+        Fact(label=f"{kind}: {fact.label}", value=fact.value, source=fact.source)
+        for kind, listed in sections.export_facts(run)
+        for fact in listed
+    ]
+    text = "Each was reloaded in a fresh process and compared with the trained model."
+    return Section(title="Exports verified", text=text, facts=facts)
+
+
+def markdown(made: ModelCard) -> str:
+    """The card as Markdown with YAML front matter: one fact a line, so that two cards diff well."""
+    parts = [front_matter(made.front), f"\n# {escaped(made.name)}\n\n{escaped(made.summary)}\n"]
+    for section in made.sections:
+        rows = [(f.label, f.text(), f.source) for f in section.facts]
+        known = any(fact.value is not None for fact in section.facts)
+        text = f"{section.text}\n\n" if section.text else ""
+        body = table(("what", "value", "read from"), rows) if rows else f"{NOT_MEASURED}\n"
+        parts.append(f"\n## {section.title}\n\n{text if known or rows else ''}{body}")
+    return "".join(parts)

@@ -1,0 +1,116 @@
+"""What a card and a page both say about a run, each number with the file it was read from."""
+
+from typing import Any
+
+from tunesmith.cards.evidence import Evidence, Fact
+
+TRAIN = "train/train.json"
+ACCOUNT = "data/account.json"
+VERIFIED = "deploy/verified.json"
+
+UNMEASURED = ("forgetting", "fairness", "safety", "memorisation")
+"""What no stage of a run measures yet; a card says so instead of keeping quiet."""
+
+
+def base_facts(run: Evidence) -> list[Fact]:
+    """What was tuned."""
+    return run.facts(TRAIN, "base")
+
+
+def training_facts(run: Evidence) -> list[Fact]:
+    """How it was tuned, and what that took."""
+    found = [
+        run.fact("method", TRAIN, "method", "kind"),
+        *(f for f in run.facts(TRAIN, "method") if f.label != "kind" and f.value is not None),
+        run.fact("objective", TRAIN, "objective", "kind"),
+    ]
+    for key in (
+        "steps",
+        "best_step",
+        "measure",
+        "best_value",
+        "rate",
+        "first_loss",
+        "last_loss",
+        "tokens",
+        "supervised",
+        "trainable_parameters",
+        "parameters",
+        "seconds",
+    ):
+        found.append(run.fact(LABELS.get(key, key.replace("_", " ")), TRAIN, key))
+    return found
+
+
+LABELS = {
+    "measure": "best step by held-out",
+    "best_value": "its value at the best step",
+    "rate": "peak learning rate",
+    "first_loss": "loss of the first step",
+    "last_loss": "loss of the last step",
+    "tokens": "tokens read",
+    "supervised": "tokens trained on",
+    "trainable_parameters": "weights moved",
+    "parameters": "weights in all",
+    "seconds": "seconds of training",
+}
+
+
+def data_facts(run: Evidence) -> list[Fact]:
+    """Rows by file and by part, and the digests that name them."""
+    files = run.at(f"{ACCOUNT}#/files") or []
+    found = [
+        run.fact(f"rows of {name['file']} ({name['format']})", ACCOUNT, "files", str(i), "rows")
+        for i, name in enumerate(files)
+    ]
+    uses = {"train": "trained on", "valid": "to choose the best step", "test": "held out to judge"}
+    found += [run.fact(f"rows {use}", ACCOUNT, "parts", part) for part, use in uses.items()]
+    return [
+        *found,
+        run.fact("rows judged", "evaluate/report.json", "rows"),
+        run.fact("digest of the source", "manifest.json", "data", "source"),
+        run.fact("digest of the prepared rows", "manifest.json", "data", "prepared"),
+        run.fact("digest of the tokenizer", TRAIN, "tokenizer", "digest"),
+        run.fact("digest of the template", TRAIN, "tokenizer", "template"),
+    ]
+
+
+def account(run: Evidence) -> list[dict[str, Any]]:
+    """What each transform took, kept and dropped, with its reasons."""
+    return [
+        {
+            "name": step["kind"],
+            "before": step["taken"],
+            "kept": step["kept"],
+            "dropped": step["taken"] - step["kept"],
+            "reasons": ", ".join(f"{count} {reason}" for reason, count in step["dropped"].items()),
+        }
+        for step in run.at(f"{ACCOUNT}#/steps") or []
+    ]
+
+
+def findings(run: Evidence) -> list[dict[str, Any]]:
+    """What the audits and self-checks found."""
+    found = run.read("data/findings.json")
+    return found if isinstance(found, list) else []
+
+
+def export_facts(run: Evidence) -> list[tuple[str, list[Fact]]]:
+    """What the reload of each export measured."""
+    return [
+        (kind, [*run.facts(VERIFIED, kind, "numbers"), run.fact("bytes", VERIFIED, kind, "bytes")])
+        for kind in run.read(VERIFIED)
+    ]
+
+
+def environment_facts(run: Evidence) -> list[Fact]:
+    """The machine and what was installed on it."""
+    place = ("manifest.json", "environment")
+    return [
+        run.fact("seed", "manifest.json", "seed"),
+        *run.facts(*place),
+        *run.facts(*place, "versions"),
+        run.fact("threads", *place, "torch", "threads"),
+        run.fact("processor", *place, "torch", "cpu_capability"),
+        run.fact("digest of the code", "manifest.json", "code"),
+    ]

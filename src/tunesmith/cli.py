@@ -1,0 +1,324 @@
+"""The command line: one command for each stage, and a few to look around.
+
+A setting is never a flag: every command takes `path=value` overrides on the run file instead.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tunesmith.door import Visit, enter
+
+if TYPE_CHECKING:
+    from tunesmith.pipeline import Job
+
+app = typer.Typer(
+    name="tunesmith",
+    help="Fine-tune a language model from a file of rows; measure, verify and keep the result.",
+    epilog="Exit codes: 0 done, 2 settings, 3 data, 4 integrity, 5 resources, 6 diverged, "
+    "7 internal error, 75 preempted, 130 interrupted.",
+    no_args_is_help=True,
+    invoke_without_command=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+RunFile = Annotated[
+    Path,
+    typer.Argument(metavar="RUN.yaml", help="A run file, a file of rows, or a run's folder."),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="a.b=c", help="Settings that override the run file's."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")
+]
+Accept = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--accept-change",
+        metavar="FIELD",
+        help="Go on with an unfinished stage although FIELD has changed; may be repeated.",
+    ),
+]
+Restart = Annotated[
+    bool, typer.Option("--restart", help="Start the stage over; its folder moves to earlier/.")
+]
+Finished = Annotated[str, typer.Argument(metavar="RUN", help="A run's name or folder.")]
+FromBase = Annotated[bool, typer.Option("--base", help="Ask the untuned model instead.")]
+
+
+@app.callback()
+def start(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Fine-tune a language model from a file of rows; measure, verify and keep the result."""
+    if version:
+        from tunesmith import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def demo(as_json: Json = False, dry_run: DryRun = False) -> None:
+    """Tune the bundled model on the example rows and compare it with itself before."""
+    from tunesmith import demo as example
+
+    if dry_run:
+        foretell(prepared(example.RUN, None, as_json), "train", as_json)
+        return
+    from tunesmith import pipeline
+
+    job = prepared(example.RUN, None, as_json)
+    pipeline.carry_out(job, "deploy")
+    result = example.result(job)
+    show(result, example.picture(result), as_json)
+
+
+@app.command()
+def init(
+    where: Annotated[Path, typer.Argument(metavar="DIR|FILE")] = Path("."),
+    as_json: Json = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Write a first run file; a folder without rows gets example ones."""
+    from tunesmith import starter
+
+    found = starter.planned(where) if dry_run else starter.init(where)
+    names = [str(path) for path in found]
+    verb = "would write" if dry_run else "wrote"
+    text = "\n".join([*(f"{verb} {name}" for name in names), f"next: tunesmith run {names[0]}"])
+    show({"written": [] if dry_run else names, "files": names}, text, as_json)
+
+
+@app.command()
+def doctor(
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]")] = None, as_json: Json = False
+) -> None:
+    """Check this machine, or every file of a finished run."""
+    from tunesmith import doctor as checks
+
+    found = checks.of_run(run) if run else checks.of_machine()
+    show([check.record() for check in found], checks.lines(found), as_json)
+    if any(check.needed and not check.passed for check in found):
+        raise typer.Exit(checks.code(found))
+
+
+@app.command()
+def data(
+    run: RunFile,
+    overrides: Overrides = None,
+    show_rows: Annotated[
+        int, typer.Option("--show", metavar="N", help="Print N rows, trained tokens in colour.")
+    ] = 0,
+    as_json: Json = False,
+    dry_run: DryRun = False,
+    accept_change: Accept = None,
+    restart: Restart = False,
+) -> None:
+    """Read, check, transform and split the rows."""
+    job = prepared(run, overrides, as_json, accept_change, restart)
+    if dry_run:
+        foretell(job, "data", as_json)
+        return
+    carry_out(job, "data", as_json)
+    if show_rows and not as_json:
+        from tunesmith import looks
+
+        looks.rows(job, show_rows)
+
+
+@app.command()
+def train(
+    run: RunFile,
+    overrides: Overrides = None,
+    as_json: Json = False,
+    dry_run: DryRun = False,
+    accept_change: Accept = None,
+    restart: Restart = False,
+) -> None:
+    """Prepare the rows if need be, and tune the model."""
+    staged("train", run, overrides, as_json, dry_run, accept_change, restart)
+
+
+@app.command()
+def evaluate(
+    run: RunFile,
+    overrides: Overrides = None,
+    as_json: Json = False,
+    dry_run: DryRun = False,
+    accept_change: Accept = None,
+    restart: Restart = False,
+) -> None:
+    """Compare the tuned model with its base on held-out rows, and write the report."""
+    staged("evaluate", run, overrides, as_json, dry_run, accept_change, restart)
+
+
+@app.command()
+def deploy(
+    run: RunFile,
+    overrides: Overrides = None,
+    as_json: Json = False,
+    dry_run: DryRun = False,
+    accept_change: Accept = None,
+    restart: Restart = False,
+) -> None:
+    """Export the tuned model, each form verified by a reload, and write its card."""
+    staged("deploy", run, overrides, as_json, dry_run, accept_change, restart)
+
+
+@app.command()
+def run(
+    run: RunFile,
+    overrides: Overrides = None,
+    as_json: Json = False,
+    dry_run: DryRun = False,
+    accept_change: Accept = None,
+    restart: Restart = False,
+) -> None:
+    """All of it: data, train, evaluate, deploy, cards. What is done already is kept."""
+    staged("deploy", run, overrides, as_json, dry_run, accept_change, restart)
+
+
+@app.command()
+def predict(
+    run: Finished,
+    rows: Annotated[Path, typer.Argument(metavar="ROWS", help="A file of rows to answer.")],
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Append here; a second call goes on."),
+    ] = None,
+    base: FromBase = False,
+    as_json: Json = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Answer the rows of a file, one JSON line each, as they are ready."""
+    from tunesmith import predict as predictions
+
+    left = predictions.unanswered(rows, out)
+    if dry_run:
+        show({"rows": len(left)}, f"{rows}: {len(left)} rows to answer", as_json)
+        return
+    made = predictions.write(run, left, out, overrides or (), "base" if base else "tuned")
+    if out is not None:
+        show({"out": str(out), "written": made}, f"{out}: {made} answers written", as_json)
+
+
+@app.command()
+def chat(
+    run: Finished, overrides: Overrides = None, base: FromBase = False, as_json: Json = False
+) -> None:
+    """Talk to a tuned model; an empty line or Ctrl-D ends it."""
+    from tunesmith import chat as conversation
+
+    speak = conversation.as_json if as_json else conversation.as_text
+    conversation.hold(run, overrides or (), "base" if base else "tuned", speak)
+
+
+@app.command()
+def runs(as_json: Json = False) -> None:
+    """List the runs of this folder: stages done, measurements, disk space."""
+    from tunesmith import shelf
+
+    found = shelf.runs(Path("runs"))
+    show(found, shelf.table(found), as_json)
+
+
+@app.command()
+def explain(
+    path: Annotated[str, typer.Argument(metavar="PATH")] = "", as_json: Json = False
+) -> None:
+    """Say what a setting, section or part means: train.lr, train.method.lora."""
+    from tunesmith import reference
+
+    text = reference.explain(path)
+    show({"path": path, "text": text}, text, as_json)
+
+
+@app.command()
+def schema(as_json: Json = False) -> None:
+    """Print the JSON Schema of run files, for editors."""
+    from tunesmith import reference
+
+    found = reference.json_schema()
+    show(found, json.dumps(found, indent=2), as_json)
+
+
+def staged(
+    until: str,
+    run: Path,
+    overrides: list[str] | None,
+    as_json: bool,
+    dry_run: bool,
+    accept: list[str] | None,
+    restart: bool,
+) -> None:
+    """What the commands of stages have in common."""
+    job = prepared(run, overrides, as_json, accept, restart)
+    if dry_run:
+        foretell(job, until, as_json)
+    else:
+        carry_out(job, until, as_json)
+
+
+def prepared(
+    run: Path,
+    overrides: list[str] | None,
+    as_json: bool,
+    accept: list[str] | None = None,
+    restart: bool = False,
+) -> "Job":
+    """Read and check the settings, before anything heavy is imported."""
+    from tunesmith import run as settings
+
+    loaded = settings.load_with_origins(run, overrides or ())
+
+    from tunesmith.core.folders import RunFolder
+    from tunesmith.core.log import Log
+    from tunesmith.pipeline import Job
+
+    folder = RunFolder(Path("runs") / loaded.run.name)
+    Visit.folder = folder.path
+    return Job(loaded, folder, Log(folder, quiet=as_json), tuple(accept or ()), restart)
+
+
+def carry_out(job: "Job", until: str, as_json: bool) -> None:
+    """Do the work, then say where everything is."""
+    from tunesmith import pipeline
+
+    pipeline.carry_out(job, until)
+    result = pipeline.result(job)
+    show(result, pipeline.sentences(result), as_json)
+
+
+def foretell(job: "Job", until: str, as_json: bool) -> None:
+    """`--dry-run`."""
+    from tunesmith import forecast
+    from tunesmith.core.log import Log
+
+    log = Log(quiet=as_json)
+    run = job.loaded.run
+    found = forecast.rows(run, log) if until == "data" else forecast.whole(run, log)
+    show(found, forecast.sentence(found), as_json)
+
+
+def show(result: Any, text: str, as_json: bool) -> None:
+    """The result of a command on stdout."""
+    print(json.dumps(result, ensure_ascii=True) if as_json else text, flush=True)
+
+
+def main(words: list[str] | None = None) -> None:
+    """The `tunesmith` command."""
+    sys.exit(enter(app, sys.argv[1:] if words is None else words))
+
+
+if __name__ == "__main__":
+    main()

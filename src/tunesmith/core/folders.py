@@ -1,0 +1,482 @@
+"""A run's files: durable writes, manifests with hashes, and the folders of a run and its stages.
+
+Every operation that changes a disk goes through `DISK`, one method each, so that the crash tests
+can log each call, let it fail and replay what a power loss would leave. That promise is why this
+file is long: a write outside of it would escape those tests.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from tunesmith.core import lock
+from tunesmith.core.errors import IntegrityError, ResourceError, SettingsError
+from tunesmith.core.log import printable, redacted
+from tunesmith.core.records import digest
+
+SCHEMA = 1
+"""The version written into every manifest."""
+
+CHUNK = 1 << 22
+"""Bytes hashed and written at a time."""
+
+ADVICE = {
+    errno.ENOSPC: "free some space and give the same command again",
+    errno.EDQUOT: "your disk quota is used up: free some space and give the same command again",
+    errno.EROFS: "the disk is read-only: choose a folder on another one",
+    errno.EACCES: "you have no right to do this here: choose another folder",
+    errno.EPERM: "you have no right to do this here: choose another folder",
+    errno.EIO: "the disk reports a fault: check it before you go on",
+    errno.EMFILE: "too many files are open: raise `ulimit -n`",
+    errno.ELOOP: "symbolic links are not followed here: name the real file",
+}
+
+
+class Disk:
+    """Every way in which we change a disk. Folders are 0700 and files 0600."""
+
+    def mkdir(self, path: Path) -> None:
+        """Make one folder."""
+        os.mkdir(path, 0o700)
+
+    def create(self, path: Path) -> int:
+        """A new file, open for writing; an existing name, a link included, is an error."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(path, flags, 0o600)
+
+    def write(self, file: int, content: memoryview) -> int:
+        """Write some of `content`; how much."""
+        return os.write(file, content)
+
+    def sync(self, file: int) -> None:
+        """Make a file's bytes durable. After an error they are lost: never try twice."""
+        os.fsync(file)
+
+    def close(self, file: int) -> None:
+        """Close a file."""
+        os.close(file)
+
+    def size(self, path: Path) -> int:
+        """The size the disk reports."""
+        return os.stat(path, follow_symlinks=False).st_size
+
+    def sync_folder(self, path: Path) -> None:
+        """Make the names in a folder durable."""
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Move a name, at once and whole."""
+        os.rename(source, target)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file."""
+        os.unlink(path)
+
+    def rmdir(self, path: Path) -> None:
+        """Remove an empty folder."""
+        os.rmdir(path)
+
+    def free(self, path: Path) -> int:
+        """Bytes an ordinary user may still write on the disk of `path`."""
+        there = next(p for p in (path, *path.absolute().parents) if p.exists())
+        facts = os.statvfs(there)
+        return facts.f_bavail * facts.f_frsize
+
+
+DISK = Disk()
+"""The disk in use; tests put another in its place."""
+
+
+@contextmanager
+def disk_errors(path: Path, doing: str, needed: int | None = None) -> Iterator[None]:
+    """Inside, an `OSError` becomes one sentence with the path, needed and free bytes."""
+    try:
+        yield
+    except OSError as error:
+        raise ResourceError(sentence(error, path, doing, needed)) from error
+
+
+def sentence(error: OSError, path: Path, doing: str, needed: int | None) -> str:
+    """What failed where, the bytes needed and free, and what to do."""
+    try:
+        free = f"{DISK.free(path)} bytes are free"
+    except OSError:
+        free = "the free space is unknown"
+    wanted = "" if needed is None else f"{needed} bytes are needed, "
+    reason = (error.strerror or str(error)).lower()
+    advice = ADVICE.get(error.errno or 0, "mend that and give the same command again")
+    where = printable(str(path)).replace("\n", "\\n")
+    return f"{where}: cannot {doing}: {reason} ({wanted}{free}); {advice}"
+
+
+def write_new(path: Path, chunks: Iterable[memoryview]) -> dict[str, Any]:
+    """A new durable file of `chunks`: its `bytes` and its `sha256`, hashed while writing."""
+    written, hashed = 0, hashlib.sha256()
+    file = DISK.create(path)
+    try:
+        for chunk in chunks:
+            for start in range(0, len(chunk), CHUNK):
+                part = chunk[start : start + CHUNK]
+                hashed.update(part)
+                written += len(part)
+                while part:
+                    part = part[DISK.write(file, part) :]
+        DISK.sync(file)
+    finally:
+        DISK.close(file)
+    if (size := DISK.size(path)) != written:
+        raise OSError(errno.EIO, f"{written} bytes were written, {size} are there")
+    return {"bytes": written, "sha256": hashed.hexdigest()}
+
+
+def write_parts(path: Path, parts: Iterable[bytes], *, needed: int | None = None) -> None:
+    """Put `parts` at `path`, whole or not at all, durably. A link at `path` is replaced.
+
+    `needed` is their size, where it is known, for the sentence of a full disk.
+    """
+    temporary = path.parent / f".{os.getpid()}-{secrets.token_hex(8)}.tmp"
+    try:
+        with disk_errors(path, "write", needed):
+            write_new(temporary, (memoryview(part) for part in parts))
+            DISK.rename(temporary, path)
+            DISK.sync_folder(path.parent)
+    except BaseException:
+        with suppress(OSError):
+            DISK.unlink(temporary)
+        raise
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """`write_parts` of one part."""
+    write_parts(path, [content], needed=len(content))
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_bytes` of UTF-8."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_bytes` of JSON with sorted keys, two spaces of indent and a newline at the end."""
+    write_bytes(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """The one way JSON files look. NaN and Infinity are not JSON: a ValueError."""
+    text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode("utf-8", "surrogatepass")
+
+
+def read_json(path: Path) -> Any:
+    """The value of one of our JSON files; a damaged one is an IntegrityError."""
+    with disk_errors(path, "read"):
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(file, "rb") as stream:
+            content = stream.read()
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"{path}: not JSON any more ({error}); it was damaged") from error
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file, in hex."""
+    with disk_errors(path, "read"), path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """`value` with the digest of itself: a manifest that notices its own damage."""
+    return {**value, "seal": digest(value)}
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """A manifest written with its seal; one changed bit is an IntegrityError."""
+    value = read_json(path)
+    content = {k: v for k, v in value.items() if k != "seal"} if isinstance(value, dict) else {}
+    if not content or value.get("seal") != digest(content):
+        raise IntegrityError(f"{path}: its content does not match its seal; it was damaged")
+    if content.get("schema") != SCHEMA:
+        raise SettingsError(
+            f"{path}: written with schema {content.get('schema')}, and this version reads "
+            f"{SCHEMA}; use the version that wrote it, or --restart"
+        )
+    return content
+
+
+def check_file(path: Path, facts: Mapping[str, Any], *, hashes: bool = True) -> None:
+    """Refuse a file whose size, or hash, differs from its manifest's `facts`."""
+    if path.is_symlink() or not path.is_file():
+        raise IntegrityError(f"{path}: the manifest lists this file and it is not there")
+    same_size = path.stat().st_size == facts["bytes"]
+    if not same_size or (hashes and file_digest(path) != facts["sha256"]):
+        raise IntegrityError(f"{path}: differs from what was written; it was damaged or changed")
+
+
+class RunFolder:
+    """`runs/<name>/`: everything one run leaves behind."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.name
+
+    def create(self) -> None:
+        """Make the folder; refuses a file, a link, or a place that cannot be written."""
+        refuse_link(self.path)
+        if self.path.exists() and not self.path.is_dir():
+            raise ResourceError(f"{self.path}: is a file; name another run, or move it away")
+        with disk_errors(self.path, "make the run folder"):
+            make_folders(self.path)
+            if not os.access(self.path, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run; a second process is refused in one line. A dead process holds nothing."""
+        path = self.path / "lock"
+        with disk_errors(path, "lock the run"):
+            file = lock.take(path)
+        try:
+            yield
+        finally:
+            lock.release(file)
+
+    def stage(self, name: str) -> "Stage":
+        """The folder of one stage."""
+        return Stage(self, name)
+
+    def record(self, **facts: Any) -> None:
+        """Add `facts` to the run's manifest.json."""
+        write_json(self.path / "manifest.json", self.manifest() | redacted(facts))
+
+    def manifest(self) -> dict[str, Any]:
+        """What is recorded about the run; before the first record only the schema version."""
+        path = self.path / "manifest.json"
+        found: dict[str, Any] = read_json(path) if path.exists() else {}
+        return found | {"schema": SCHEMA}
+
+
+class Stage:
+    """`runs/<name>/<stage>/`: begun with inputs, finished by a manifest, never half of either."""
+
+    def __init__(self, run: RunFolder, name: str) -> None:
+        self.run = run
+        self.name = name
+        self.path = run.path / name
+
+    def begin(
+        self,
+        inputs: Mapping[str, Any],
+        *,
+        accept: Collection[str] = (),
+        restart: bool = False,
+    ) -> bool:
+        """True when there is work and the folder is ready, False when it was done already.
+
+        A finished stage with other inputs, or any stage with `restart`, moves to `earlier/`.
+        An unfinished one with the same inputs goes on; with other inputs it is refused, every
+        changed field named, unless the field is in `accept`.
+        """
+        refuse_link(self.path)
+        wanted = normalised(inputs)
+        if restart:
+            self._set_aside()
+        elif self.finished:
+            if self._sealed("MANIFEST.json")["inputs_digest"] == digest(wanted):
+                self.manifest()
+                return False
+            self._set_aside()
+        started = self._started()
+        if started is None:
+            self._set_aside()
+            return self._start(wanted, [])
+        changes = changed(started["inputs"], wanted)
+        refused = [c for c in changes if c["field"] not in accept]
+        if refused:
+            raise SettingsError(*(self._refusal(change) for change in refused))
+        self._sweep()
+        return self._start(wanted, started["accepted"] + changes) if changes else True
+
+    @property
+    def finished(self) -> bool:
+        """Whether the stage was finished, damaged since or not."""
+        return (self.path / "MANIFEST.json").exists()
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the unfinished folder holds work of an earlier process."""
+        return any(p.name != "inputs.json" for p in self.path.iterdir())
+
+    def finish(self, **facts: Any) -> None:
+        """Make every file durable, hash it and write MANIFEST.json: the commit point."""
+        files, folders = self._files()
+        entries = {}
+        for path in files:
+            with disk_errors(path, "save"):
+                sync_file(path)
+            entries[path.relative_to(self.path).as_posix()] = {
+                "bytes": path.stat().st_size,
+                "sha256": file_digest(path),
+            }
+        for folder in folders:
+            with disk_errors(folder, "save"):
+                DISK.sync_folder(folder)
+        begun = self._started() or {"inputs": {}, "accepted": []}
+        manifest = {
+            "schema": SCHEMA,
+            "stage": self.name,
+            "inputs_digest": digest(begun["inputs"]),
+            "accepted": begun["accepted"],
+            "files": entries,
+            "facts": redacted(facts),
+        }
+        write_json(self.path / "MANIFEST.json", sealed(manifest))
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest of the finished stage, after every file it lists was verified."""
+        if not self.finished:
+            raise SettingsError(
+                f"{self.path}: nothing finished here; run `tunesmith {self.name} ...` first"
+            )
+        manifest = self._sealed("MANIFEST.json")
+        with self._advice():
+            for name, facts in manifest["files"].items():
+                check_file(self.path / name, facts)
+        return manifest
+
+    @property
+    def digest(self) -> str:
+        """sha256 of MANIFEST.json: what later stages put into their inputs."""
+        return file_digest(self.path / "MANIFEST.json")
+
+    def _start(self, inputs: dict[str, Any], accepted: list[dict[str, Any]]) -> bool:
+        with disk_errors(self.path, "make the folder"):
+            make_folders(self.path)
+        content = {"schema": SCHEMA, "inputs": inputs, "accepted": accepted}
+        write_json(self.path / "inputs.json", sealed(content))
+        return True
+
+    def _started(self) -> dict[str, Any] | None:
+        """What inputs.json says; None when the stage was never begun."""
+        return self._sealed("inputs.json") if (self.path / "inputs.json").exists() else None
+
+    def _sealed(self, name: str) -> dict[str, Any]:
+        with self._advice():
+            return read_sealed(self.path / name)
+
+    @contextmanager
+    def _advice(self) -> Iterator[None]:
+        """Inside, damage is told with what to do about it."""
+        try:
+            yield
+        except IntegrityError as error:
+            raise IntegrityError(
+                f"{error}. Put the right file back, or do this stage again with --restart"
+            ) from error
+
+    def _set_aside(self) -> None:
+        """Move what is in the folder to `earlier/<digest of its inputs>/<stage>`."""
+        if not self.path.exists() or not any(self.path.iterdir()):
+            return
+        try:
+            name = digest((self._started() or {"inputs": "unknown"})["inputs"])[:12]
+        except (IntegrityError, SettingsError):
+            name = "unreadable"
+        parent = self.run.path / "earlier" / name
+        with disk_errors(self.path, f"move this to {parent}"):
+            make_folders(parent)
+            DISK.rename(self.path, unused(parent / self.name))
+            DISK.sync_folder(parent)
+            DISK.sync_folder(self.run.path)
+
+    def _refusal(self, change: Mapping[str, Any]) -> str:
+        name, was, now = change["field"], shown(change["was"]), shown(change["now"])
+        return (
+            f"{self.path}: {name} was {was} when this was begun and is now {now}; go on with the "
+            f"new value by --accept-change {name}, or start over by --restart"
+        )
+
+    def _sweep(self) -> None:
+        """Remove temporary files of a process that was killed, and refuse links put in between."""
+        for path in self.path.rglob("*"):
+            refuse_link(path)
+            if path.suffix == ".tmp" and path.is_file():
+                with disk_errors(path, "remove"):
+                    DISK.unlink(path)
+
+    def _files(self) -> tuple[list[Path], list[Path]]:
+        """The files the manifest lists and the folders they are in, both sorted."""
+        files: list[Path] = []
+        folders = [self.path]
+        for path in sorted(self.path.rglob("*")):
+            top = path.relative_to(self.path).parts[0]
+            if top in ("checkpoints", "MANIFEST.json") or path.suffix == ".tmp":
+                continue
+            refuse_link(path)
+            (folders if path.is_dir() else files).append(path)
+        return files, folders
+
+
+def refuse_link(path: Path) -> None:
+    """No symbolic link is followed inside a run."""
+    if path.is_symlink():
+        raise IntegrityError(f"{path}: is a symbolic link; put a real file or folder there")
+
+
+def make_folders(path: Path) -> None:
+    """`path` and the folders above it, durably; one that another process makes is as good."""
+    if path.is_dir():
+        return
+    make_folders(path.parent)
+    with suppress(FileExistsError):
+        DISK.mkdir(path)
+    DISK.sync_folder(path.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Make durable a file that a library wrote."""
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        DISK.sync(file)
+    finally:
+        DISK.close(file)
+
+
+def normalised(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs as JSON reads them back, without secrets; null is the same as not there."""
+    plain: dict[str, Any] = json.loads(json_bytes(redacted(inputs)))
+    return {name: value for name, value in plain.items() if value is not None}
+
+
+def unused(path: Path) -> Path:
+    """`path`, or the first of `path-2`, `path-3` ... that is free."""
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free
+
+
+def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The fields that differ, sorted; one that is missing counts as null."""
+    return [
+        {"field": name, "was": before.get(name), "now": after.get(name)}
+        for name in sorted({*before, *after})
+        if before.get(name) != after.get(name)
+    ]
+
+
+def shown(value: Any) -> str:
+    """A value in a sentence: JSON, shortened in the middle."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:40]}...{text[-15:]}"

@@ -1,0 +1,87 @@
+"""SIGTERM and Ctrl-C as errors a run can obey: at once, or after the work in hand is saved."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from types import FrameType
+
+from tunesmith.core.errors import Interrupted, Preempted, TunesmithError
+
+KINDS: dict[int, type[TunesmithError]] = {
+    signal.SIGTERM: Preempted,
+    signal.SIGINT: Interrupted,
+}
+
+SENTENCES: dict[type[TunesmithError], str] = {
+    Preempted: "stopped by SIGTERM; give the same command again to go on",
+    Interrupted: "stopped by Ctrl-C; give the same command again to go on",
+}
+
+
+class _Asked:
+    """What the process was asked to do. One per process, as signals are."""
+
+    kind: type[TunesmithError] | None = None
+    deferrals: int = 0
+    installed: bool = False
+
+
+@contextmanager
+def handlers() -> Iterator[None]:
+    """For the door: inside, SIGTERM raises `Preempted` and SIGINT `Interrupted`."""
+    if _Asked.installed or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _receive) for number in KINDS}
+    _Asked.installed, _Asked.kind = True, None
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _Asked.installed, _Asked.kind = False, None
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Inside, a signal only sets a flag that `requested()` reads. Contexts may be nested.
+
+    Leaving the outermost one normally raises what was asked for meanwhile; leaving it by an
+    exception keeps that exception. Without `handlers()` around it installs them for its time.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with nullcontext() if _Asked.installed else handlers():
+        _Asked.deferrals += 1
+        try:
+            yield
+        finally:
+            _Asked.deferrals -= 1
+        if _Asked.deferrals == 0 and _Asked.kind is not None:
+            raise error(_Asked.kind)
+
+
+def requested() -> type[TunesmithError] | None:
+    """What the process was asked to do, `Preempted` or `Interrupted`, and has not done yet."""
+    return _Asked.kind
+
+
+def error(kind: type[TunesmithError]) -> TunesmithError:
+    """The sentence for a stop that was asked for."""
+    return kind(SENTENCES[kind])
+
+
+def _receive(number: int, frame: FrameType | None) -> None:
+    """Raise, or remember. The flag is set in both cases: a library may swallow the exception."""
+    first = _Asked.kind is None
+    # SIGTERM wins over an earlier Ctrl-C: whoever sends it counts the seconds.
+    _Asked.kind = Preempted if _Asked.kind is Preempted else KINDS[number]
+    if not _Asked.deferrals:
+        raise error(_Asked.kind)
+    if first:
+        # A write to the descriptor is the one way of printing that is safe in a handler.
+        with suppress(OSError):
+            os.write(2, b"stopping: the step in hand is finished and saved first\n")

@@ -1,0 +1,108 @@
+"""A file as rows: its format found or stated, every row with its origin, source and weight."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from tunesmith.core.errors import DataError
+from tunesmith.core.quote import listed, quoted, visible
+from tunesmith.core.records import Row
+from tunesmith.core.tables import Record, read
+from tunesmith.data.fields import weight
+from tunesmith.data.formats.base import Format
+
+MOST_NAMES = 50
+"""Unused keys worth remembering: a file whose every record has other keys must not fill memory."""
+
+
+@dataclass
+class Reading:
+    """What was found in a file. `format` is known once the first row is read."""
+
+    path: Path
+    format: Format | None = None
+    rows: int = 0
+    unused: dict[str, None] = field(default_factory=dict)
+
+
+def rows(
+    reading: Reading, *, advance: Callable[[int], object] = lambda size: None
+) -> Iterator[tuple[Record, Row]]:
+    """The rows of the file beside the records they were made of; counted in `reading`.
+
+    The first record decides the format, unless one is stated; every other must have it too.
+    """
+    stated = reading.format is not None
+    for record in read(reading.path, advance=advance):
+        try:
+            if reading.format is None:
+                reading.format = detected(record.fields)
+            form = reading.format
+            check(form, record.fields, stated=stated)
+            row = replace(
+                form.row(record.fields),
+                origin=record.origin,
+                source=reading.path.name,
+                weight=weight(record.fields),
+            )
+        except DataError as error:
+            raise DataError(f"{visible(record.origin)}: {error}") from None
+        note_unused(reading, form, record.fields)
+        reading.rows += 1
+        yield record, row
+
+
+def detected(record: Mapping[str, Any]) -> Format:
+    """The one format that the record is in."""
+    known = detectable()
+    found = [form for form in known if form.matches(record)]
+    if len(found) == 1:
+        return found[0]
+    keys = listed(record)
+    if found:
+        names = " and ".join(form.kind for form in found)
+        raise DataError(
+            f"the keys {keys} fit the formats {names}; state which one in the run file, "
+            f"for example data.format: {found[0].kind}"
+        )
+    shapes = "; ".join(f"{form.kind} ({', '.join(form.required)})" for form in known)
+    raise DataError(
+        f"no format has the keys {keys}; known: {shapes}. Rename the keys, or state "
+        f"data.format in the run file"
+    )
+
+
+def detectable() -> list[Format]:
+    """Every format that needs no settings, by name."""
+    members = [member for _, member in sorted(Format.members().items())]
+    plain = [m for m in members if not any(f.is_required() for f in m.model_fields.values())]
+    parts = [member.model_validate({}) for member in plain]
+    return [part for part in parts if isinstance(part, Format)]
+
+
+def check(form: Format, record: Mapping[str, Any], *, stated: bool) -> None:
+    """Refuse a record that is not in the format of its file."""
+    for key in form.required:
+        if key not in record:
+            near = get_close_matches(key, [str(name) for name in record], n=1)
+            advice = f"rename {quoted(near[0])}" if near else "add it, or state data.format"
+            raise DataError(
+                f"{quoted(key)} is missing, which the format {form.kind} needs (keys here: "
+                f"{listed(record)}); {advice}"
+            )
+    if not stated and not form.matches(record):
+        raise DataError(
+            f"the keys {listed(record)} do not fit the format {form.kind} of the rows before; "
+            f"put rows of one kind into one file, or state data.format: {form.kind}"
+        )
+
+
+def note_unused(reading: Reading, form: Format, record: Mapping[str, Any]) -> None:
+    """Remember the keys that nothing reads, so that the summary can name them."""
+    for key in record:
+        if key not in form.required and key not in form.optional and key != "weight":
+            if len(reading.unused) >= MOST_NAMES:
+                return
+            reading.unused[key] = None

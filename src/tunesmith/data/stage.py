@@ -1,0 +1,298 @@
+"""From a file of rows to the parts of a run: read, transform, split, audit, every row counted."""
+
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from tunesmith.core.errors import DataError
+from tunesmith.core.findings import Finding
+from tunesmith.core.folders import DISK, RunFolder, Stage, write_json
+from tunesmith.core.log import Log
+from tunesmith.core.parts import Spec
+from tunesmith.core.quote import listed, visible
+from tunesmith.core.records import Origin, Row
+from tunesmith.core.tables import opened, unreadable, write_rows
+from tunesmith.data.audits.base import Audit
+from tunesmith.data.audits.leakage import Leakage
+from tunesmith.data.audits.quality import Quality
+from tunesmith.data.formats.base import Format
+from tunesmith.data.lengths import histogram
+from tunesmith.data.prompts import asking, exact, leaking
+from tunesmith.data.source import Reading
+from tunesmith.data.source import rows as rows_of
+from tunesmith.data.split import Split, group_of, split
+from tunesmith.data.transforms.base import Account, Transform
+from tunesmith.data.transforms.deduplicate import Deduplicate
+
+LONG = 8 * 2**20
+"""Bytes of a file above which reading it shows progress."""
+PARTS = ("train", "valid", "test")
+
+
+class Data(Spec):
+    """Where the rows come from, what is done to them, and how they are divided."""
+
+    source: str
+    """The file of rows: .jsonl, .json, .csv or .tsv."""
+    valid: str | None = None
+    """A file of rows to choose the best step by, used as it is, instead of splitting some off."""
+    test: str | None = None
+    """A file of rows to judge the result by, used as it is, instead of splitting some off."""
+    format: Format | None = None
+    """The form of the records; found out from their keys where it is not stated."""
+    transforms: tuple[Transform, ...] = (Deduplicate(),)
+    """Steps over the rows of `source`, in this order."""
+    audits: tuple[Audit, ...] = (Leakage(), Quality())
+    """Looks at the finished parts; they report and change nothing."""
+    split: Split | Literal["none"] = Split()
+    """How many rows are kept from training, or `none`."""
+    leaks: Literal["refuse", "drop"] = "refuse"
+    """Rows that answer a prompt of a held-out file: refuse to go on, or drop them."""
+
+
+@dataclass
+class Ledger:
+    """What happened to every row, from the files to the parts."""
+
+    files: list[dict[str, Any]] = field(default_factory=list)
+    steps: list[Account] = field(default_factory=list)
+    parts: dict[str, int] = field(default_factory=dict)
+
+    def record(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return asdict(self)
+
+
+def prepare(
+    folder: RunFolder,
+    spec: Data,
+    *,
+    seed: int,
+    log: Log,
+    tokenizer: Any = None,
+    accept: Collection[str] = (),
+    restart: bool = False,
+) -> None:
+    """Write `data/`: the parts as JSONL, `account.json` and `findings.json`.
+
+    Nothing is left behind when it fails: rows that cannot be used are a DataError with file and
+    line. `tokenizer` only serves the lengths in the summary, which are words without it.
+    """
+    stage = folder.stage("data")
+    digests = {name: content_digest(path) for name, path in files(spec).items()}
+    if not stage.begin(inputs(spec, digests, seed), accept=accept, restart=restart):
+        log.say(f"data: prepared before from the same inputs: {stage.path}")
+        return
+    try:
+        clear(stage)
+        parts, ledger = divided(spec, seed, log)
+        for name, path in files(spec).items():
+            if content_digest(path) != digests[name]:
+                raise DataError(f"{visible(path)}: the file changed while it was read; start again")
+        findings = [finding for audit in spec.audits for finding in audit.inspect(parts)]
+        write(stage, parts, ledger, findings)
+        summarise(parts, ledger, findings, log, tokenizer)
+        stage.finish(parts=ledger.parts, findings=len(findings))
+    except BaseException:
+        discard(stage)
+        raise
+
+
+def files(spec: Data) -> dict[str, Path]:
+    """The files of rows by the setting that names them."""
+    named = {"source": spec.source, "valid": spec.valid, "test": spec.test}
+    return {name: Path(path) for name, path in named.items() if path is not None}
+
+
+def content_digest(path: Path) -> str:
+    """sha256 of a file of rows; what is no file is refused before it is opened."""
+    with opened(path) as file:
+        try:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise unreadable(path, error) from None
+
+
+def inputs(spec: Data, digests: Mapping[str, str], seed: int) -> dict[str, Any]:
+    """All that decides the result, flat: settings, contents, seed."""
+    settings = dict(flat("data", spec.model_dump(mode="json")))
+    return settings | {f"digest of data.{name}": d for name, d in digests.items()} | {"seed": seed}
+
+
+def flat(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Settings by dotted path; a list is one setting."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from flat(f"{path}.{key}", item)
+    else:
+        yield path, value
+
+
+def divided(spec: Data, seed: int, log: Log) -> tuple[dict[str, list[Row]], Ledger]:
+    """The parts, and what happened on the way to them."""
+    ledger = Ledger()
+    by = spec.split.by if isinstance(spec.split, Split) else None
+    groups: dict[Origin, str] = {}
+    stream: Iterable[Row] = rows_from(spec.source, "source", spec, ledger, log, by, groups)
+    for step in spec.transforms:
+        ledger.steps.append(account := Account(step.kind))
+        stream = step.apply(stream, account, seed)
+    rows = list(stream)
+    refuse_nothing(spec, rows, ledger)
+    held_out = {
+        part: list(rows_from(path, part, spec, ledger, log))
+        for part, path in (("valid", spec.valid), ("test", spec.test))
+        if path is not None
+    }
+    sizes = sizes_of(spec, held_out)
+    parts = split(rows, sizes, groups, seed) if sizes else {"train": rows}
+    if held_out:
+        parts = without_leaks(parts | held_out, spec.leaks, ledger)
+    parts = {part: parts[part] for part in PARTS if part in parts}
+    ledger.parts = {part: len(rows) for part, rows in parts.items()}
+    return parts, ledger
+
+
+def sizes_of(spec: Data, held_out: Collection[str]) -> dict[str, float | int]:
+    """What is to be split off: nothing for a part that has its own file."""
+    if not isinstance(spec.split, Split):
+        return {}
+    wanted = {"test": spec.split.test, "valid": spec.split.valid}
+    return {part: size for part, size in wanted.items() if size and part not in held_out}
+
+
+def rows_from(
+    path: str,
+    name: str,
+    spec: Data,
+    ledger: Ledger,
+    log: Log,
+    by: str | None = None,
+    groups: dict[Origin, str] | None = None,
+) -> Iterator[Row]:
+    """The rows of one file; afterwards the ledger has it, and `groups` each row's group."""
+    reading = Reading(Path(path), spec.format)
+    with watched(reading.path, log) as advance:
+        for record, row in rows_of(reading, advance=advance):
+            if by is not None and groups is not None:
+                try:
+                    groups[row.origin] = group_of(record.fields, by)
+                except DataError as error:
+                    raise DataError(f"{visible(row.origin)}: {error}") from None
+            yield row
+    unused = [key for key in reading.unused if key != by]
+    form = reading.format.kind if reading.format else ""
+    found = "stated" if spec.format else "found"
+    ledger.files.append(
+        {"file": path, "as": name, "format": form, "rows": reading.rows, "unused": unused}
+    )
+    rest = f"; keys not used: {listed(unused)}" if unused else ""
+    log.say(f"{visible(path)}: {reading.rows} rows, format {form} ({found}){rest}")
+
+
+@contextmanager
+def watched(path: Path, log: Log) -> Iterator[Callable[[int], object]]:
+    """Progress in bytes for a file that takes a while, silence for the others."""
+    with opened(path) as file:
+        size = file.seek(0, 2)
+    if size < LONG:
+        yield lambda read: None
+        return
+    with log.progress(f"reading {visible(path.name)}, bytes", size) as advance:
+        yield advance
+
+
+def refuse_nothing(spec: Data, rows: Sequence[Row], ledger: Ledger) -> None:
+    """Refuse transforms that leave nothing, with the reasons they gave."""
+    if not rows:
+        reasons = "; ".join(dropped(account) for account in ledger.steps)
+        raise DataError(
+            f"{visible(spec.source)}: no row is left ({reasons}); change the transforms"
+        )
+
+
+def without_leaks(
+    parts: dict[str, list[Row]], leaks: Literal["refuse", "drop"], ledger: Ledger
+) -> dict[str, list[Row]]:
+    """The parts without rows that answer, to the letter, what a later part asks.
+
+    Only held-out files of the user's can bring such rows: our own split keeps them together.
+    """
+    result = dict(parts)
+    for part, later in (("train", ("valid", "test")), ("valid", ("test",))):
+        held_out = [row for name in later for row in parts.get(name, ())]
+        found = leaking(asking(result.get(part, ()), exact), asking(held_out, exact))
+        if found and leaks == "refuse":
+            row, asked = found[0]
+            raise DataError(
+                f"{visible(row.origin)}: this row answers the prompt of {visible(asked.origin)}, "
+                f"which is held out (such rows of {part}: {len(found)}); remove them, or state "
+                f"data.leaks: drop"
+            )
+        if found:
+            gone = {id(row) for row, _ in found}
+            result[part] = [row for row in result[part] if id(row) not in gone]
+            ledger.steps.append(
+                Account(
+                    kind=f"leaks of {part}",
+                    taken=len(parts[part]),
+                    kept=len(result[part]),
+                    dropped={"answers a held-out prompt": len(found)},
+                )
+            )
+        if part in parts and not result[part]:
+            raise DataError(f"every row of {part} answers a held-out prompt; use other files")
+    return result
+
+
+def write(
+    stage: Stage, parts: Mapping[str, Sequence[Row]], ledger: Ledger, findings: Sequence[Finding]
+) -> None:
+    """Put the parts and what is known about them into the stage's folder."""
+    for part, rows in parts.items():
+        write_rows(stage.path / f"{part}.jsonl", (row.record() for row in rows))
+    write_json(stage.path / "account.json", ledger.record())
+    write_json(stage.path / "findings.json", [finding.record() for finding in findings])
+
+
+def clear(stage: Stage) -> None:
+    """Remove what a killed process left: another split may not have each of its parts."""
+    for path in stage.path.iterdir():
+        if path.name != "inputs.json":
+            DISK.unlink(path)
+
+
+def discard(stage: Stage) -> None:
+    """Leave nothing behind: the next attempt may have other inputs, and owes this one nothing."""
+    with suppress(OSError):
+        for path in stage.path.iterdir():
+            DISK.unlink(path)
+        DISK.rmdir(stage.path)
+
+
+def dropped(account: Account) -> str:
+    """What a step did, in words."""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in account.dropped.items())
+    lost = f", dropped {account.taken - account.kept} ({reasons})" if reasons else ""
+    return f"{account.kind}: {account.taken} rows in, {account.kept} kept{lost}"
+
+
+def summarise(
+    parts: Mapping[str, Sequence[Row]],
+    ledger: Ledger,
+    findings: Sequence[Finding],
+    log: Log,
+    tokenizer: Any,
+) -> None:
+    """What a person should see: rows in, kept, dropped, the parts, their lengths, the findings."""
+    for account in ledger.steps:
+        log.say(dropped(account))
+    log.say("parts: " + ", ".join(f"{part} {count}" for part, count in ledger.parts.items()))
+    for line in histogram(parts["train"], tokenizer):
+        log.say(line)
+    for finding in findings:
+        log.finding(finding)
+    log.event("data", **ledger.record())

@@ -1,0 +1,69 @@
+"""The demo: the bundled model learns the example task; its table before and after."""
+
+from pathlib import Path
+from typing import Any
+
+from tunesmith.core.folders import read_json
+from tunesmith.pipeline import Job
+from tunesmith.pipeline import result as result_of
+
+RUN = Path(__file__).parent / "examples" / "support.yaml"
+
+
+def result(job: Job) -> dict[str, Any]:
+    """What the run left behind, with its report."""
+    return result_of(job) | {"report": read_json(job.folder.path / "evaluate" / "report.json")}
+
+
+def picture(found: dict[str, Any], width: int = 100) -> str:
+    """The table before/after, three answers side by side, and where the report is."""
+    from io import StringIO
+
+    from rich.console import Console
+
+    console = Console(file=StringIO(), width=width, force_terminal=False, highlight=False)
+    console.print(scores(found["report"]))
+    for sample in found["report"]["samples"][:3]:
+        console.print(answers(sample))
+    console.print(f"report: {found['page']}", soft_wrap=True)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    return str(text).rstrip()
+
+
+def scores(report: dict[str, Any]) -> Any:
+    """Each measurement of base and tuned, and the interval of their difference."""
+    from rich.table import Table
+
+    table = Table(title=f"before and after, {report['rows']} held-out rows")
+    for heading in ("", "base", "tuned", "difference (95 %)"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for name, tuned in report["arms"]["tuned"].items():
+        base, change = report["arms"]["base"].get(name), report["difference"].get(name)
+        table.add_row(name, value(base), value(tuned), interval(change))
+    return table
+
+
+def value(score: dict[str, float] | None) -> str:
+    """A score with two places."""
+    return "-" if not score or score.get("value") is None else f"{score['value']:.2f}"
+
+
+def interval(change: dict[str, float] | None) -> str:
+    """A difference with its interval, signed."""
+    if not change or change.get("value") is None:
+        return "-"
+    return f"{change['value']:+.2f} [{change['low']:+.2f}, {change['high']:+.2f}]"
+
+
+def answers(sample: dict[str, Any]) -> Any:
+    """One prompt with both answers and the right one."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=True, expand=True)
+    table.add_column("asked", ratio=3)
+    for heading in ("base", "tuned", "wanted"):
+        table.add_column(heading, ratio=4)
+    said = (sample["prompt"], sample["base"], sample["tuned"], sample["reference"])
+    table.add_row(*(Text(str(text)) for text in said))
+    return table

@@ -1,0 +1,63 @@
+"""A plain model folder: the tuning folded into the weights, for any tool that loads models."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tunesmith.deploy.exports.base import Export, Verified
+from tunesmith.deploy.verify import verify
+
+if TYPE_CHECKING:
+    from tunesmith.model.load import Base
+    from tunesmith.model.policy import Policy
+
+BOUNDS = {"float32": 1e-5, "bfloat16": 5e-2, "float16": 1e-2}
+"""Largest logit difference allowed, as a share of the largest logit. In fp32 a merge changes the
+order of sums only; the 16-bit kinds round every weight (8 and 11 bits of precision)."""
+
+
+class Merged(Export):
+    """A plain Hugging Face folder: as large as the base, needs nothing beside it."""
+
+    kind: Literal["merged"] = "merged"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """How weights are stored. The merge itself is in float32; a 16-bit kind rounds its result."""
+
+    def write(self, policy: "Policy", base: "Base", folder: Path) -> dict[str, str]:
+        """Weights, config, tokenizer, and a generation_config with every stop id."""
+        import torch
+
+        from tunesmith.model.load import quiet, tensor_digest
+
+        with quiet():
+            plain = merge(policy.model).to(getattr(torch, self.dtype))
+            plain.save_pretrained(folder)
+        state = plain.state_dict()
+        digests = {name: tensor_digest(tensor) for name, tensor in state.items()}
+        policy.tokenizer.save(folder)
+        return {name: digests[name] for name in kept(folder, digests)}
+
+    def verify(self, folder: Path, probe: Path) -> Verified:
+        """In float32 within 1e-5 of the trained model; otherwise as near as its dtype allows."""
+        return verify(folder, probe, bound=BOUNDS[self.dtype], exact=self.dtype == "float32")
+
+    def usage(self, folder: Path, base: "Base") -> list[str]:
+        """How to serve it under vLLM."""
+        return [f"{shlex.join(['vllm', 'serve', str(folder)])}   (not run here)"]
+
+
+def merge(model: Any) -> Any:
+    """A plain fp32 model that answers like `model`; what has no adapter is plain already."""
+    model = model.float()
+    return model.merge_and_unload(safe_merge=True) if hasattr(model, "peft_config") else model
+
+
+def kept(folder: Path, digests: dict[str, str]) -> list[str]:
+    """The tensors that were written: of two names for one tied weight, only one is."""
+    from safetensors import safe_open
+
+    names: list[str] = []
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            names += file.keys()
+    return [name for name in digests if name in set(names)]

@@ -1,0 +1,172 @@
+"""A trained folder in, verified exports out: written aside, proved by a reload, then renamed."""
+
+import errno
+import json
+import re
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import field_validator
+
+from tunesmith.core.errors import IntegrityError
+from tunesmith.core.folders import DISK, RunFolder, disk_errors, write_json, write_text
+from tunesmith.core.log import Log
+from tunesmith.core.parts import Spec
+from tunesmith.deploy import probe
+from tunesmith.deploy.exports.adapter import Adapter
+from tunesmith.deploy.exports.base import Export, Verified, name_of
+from tunesmith.model.binding import bind
+
+if TYPE_CHECKING:
+    from tunesmith.model.load import Base
+    from tunesmith.model.policy import Policy
+
+
+class Deploy(Spec):
+    """How the trained model leaves: in which forms, each checked against the trained model."""
+
+    exports: list[Export] = [Adapter()]
+    """Forms to export, one folder each: `adapter`, `merged`."""
+
+    @field_validator("exports")
+    @classmethod
+    def _one_of_each(cls, exports: list[Export]) -> list[Export]:
+        kinds = [export.kind for export in exports]
+        if len(set(kinds)) < len(kinds):
+            raise ValueError("each kind of export may be named once: its folder is its kind")
+        return exports
+
+
+def deploy(
+    folder: RunFolder,
+    spec: Deploy,
+    base: "Base",
+    *,
+    seed: int,
+    log: Log,
+    accept: Collection[str] = (),
+    restart: bool = False,
+) -> None:
+    """Export the run's trained model to deploy/<kind>/, each reloaded and compared first.
+
+    IntegrityError where an export is not the trained model; nothing half-made is left. `seed`
+    changes nothing here: the probe is fixed.
+    """
+    trained, stage = folder.stage("train"), folder.stage("deploy")
+    trained.manifest()
+    for export in spec.exports:
+        export.accept(trained.path)
+    inputs = {
+        "deploy.exports": [export.model_dump(mode="json") for export in spec.exports],
+        "digest of the trained folder": trained.digest,
+        "digest of the base": base.digest,
+    }
+    if stage.begin(inputs, accept=accept, restart=restart):
+        for left in (path for path in stage.path.iterdir() if path.is_dir()):
+            shutil.rmtree(left)  # An interrupted call's: an export is quicker made than trusted.
+        done = {e.kind: make(e, trained.path, stage.path, base, log) for e in spec.exports}
+        write_json(stage.path / "verified.json", done)
+        stage.finish(exports=done)
+    else:
+        log.say("deploy: nothing to do, finished before with the same inputs")
+    for export in spec.exports:
+        for line in export.usage(stage.path / export.kind, base):
+            log.say(f"  next: {line}")
+
+
+def make(export: Export, trained: Path, stage: Path, base: "Base", log: Log) -> dict[str, Any]:
+    """Write one export aside, prove it, put it in place; what was measured."""
+    from tunesmith.model.trained import load_trained
+
+    place = stage / export.kind
+    policy = load_trained(trained, base)
+    with room(stage), aside(stage) as (folder, recorded):
+        probe.record(policy, base, recorded)
+        write(export, policy, base, folder, json.loads((trained / "train.json").read_bytes()))
+        del policy  # The reload needs the memory.
+        verified = export.verify(folder, recorded)
+        refuse(export, verified, log)
+        size = settle(folder, place)
+    log.say(f"{place}: {size / 1e6:.1f} MB, {verified.sentence}")
+    findings = [finding.record() for finding in verified.findings]
+    return {"numbers": dict(verified.numbers), "findings": findings, "bytes": size}
+
+
+@contextmanager
+def aside(stage: Path) -> Iterator[tuple[Path, Path]]:
+    """An empty folder and a place for the probe, both gone afterwards, come what may."""
+    home = stage / ".tmp-export"
+    try:
+        (home / "folder").mkdir(parents=True, mode=0o700)
+        yield home / "folder", home / "probe.safetensors"
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def room(stage: Path) -> Iterator[None]:
+    """A full disk, or one that may not be written, as a sentence with needed and free bytes."""
+    from safetensors import SafetensorError
+
+    with disk_errors(stage, "write the export"):
+        try:
+            yield
+        except SafetensorError as error:
+            # It says "... (os error 28)" and is no OSError.
+            number = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
+
+
+def write(
+    export: Export, policy: "Policy", base: "Base", folder: Path, trained: Mapping[str, Any]
+) -> None:
+    """The export's own files, then what ties them to their base, and a card."""
+    tokenizer = policy.tokenizer
+    digests = export.write(policy, base, folder)
+    method = trained["method"]
+    bind(folder, base, tokenizer, kind=export.kind, method=method, tensors=digests)
+    write_text(folder / "README.md", readme(export, base, method))
+
+
+def readme(export: Export, base: "Base", method: Mapping[str, Any]) -> str:
+    """The card that a model folder is expected to carry; the measured one is in cards/."""
+    settings = ", ".join(f"{name} {value}" for name, value in method.items() if name != "kind")
+    front = {
+        "base_model": name_of(base),
+        "library_name": "peft" if export.kind == "adapter" else "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["tunesmith", method["kind"]],
+    }
+    # JSON is YAML, and quotes whatever a name may hold.
+    head = "".join(f"{name}: {json.dumps(value)}\n" for name, value in front.items())
+    return (
+        f"---\n{head}---\n\n# A model tuned with tunesmith\n\n"
+        f"Form: {export.kind}. Method: {method['kind']} ({settings}).\n\n"
+        f"Base: `{base.source}`, digest `{base.digest}`. Use no other weights.\n\n"
+        "The folder was reloaded in a fresh process and its logits compared with the trained "
+        "model's before it was put here. `tunesmith.json` holds the digests of base, tokenizer, "
+        "template and every tensor. How the model was trained and measured is in the run's "
+        "`cards/model_card.md`.\n"
+    )
+
+
+def refuse(export: Export, verified: Verified, log: Log) -> None:
+    """IntegrityError with every reason when the export is not the trained model."""
+    for finding in verified.findings:
+        log.finding(finding)
+    if not verified.passed:
+        reasons = [f"{f.what} ({f.evidence})" for f in verified.findings if f.severity == "error"]
+        raise IntegrityError(
+            f"deploy.exports: {export.kind}: refused, nothing was exported: {'; '.join(reasons)}. "
+            "Look at disk and memory, then run the same command again"
+        )
+
+
+def settle(folder: Path, place: Path) -> int:
+    """Put the proven export in its place; its bytes. The stage's manifest makes it durable."""
+    shutil.rmtree(place, ignore_errors=True)
+    DISK.rename(folder, place)
+    return sum(path.stat().st_size for path in place.rglob("*") if path.is_file())

@@ -1,0 +1,180 @@
+"""An export reloaded in a fresh process and held against what the trained model said.
+
+`python -m tunesmith.deploy.verify FOLDER PROBE` is that process. It loads with transformers, peft
+and safetensors alone, as a user's own script would, and prints what it measured as one JSON line.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import tunesmith
+from tunesmith.core.errors import IntegrityError
+from tunesmith.core.findings import Finding
+from tunesmith.deploy.exports.base import Verified
+from tunesmith.model.binding import check_tensors, read_binding
+
+TIMEOUT = 3600
+"""Seconds after which a reload is given up."""
+
+
+def verify(folder: Path, probe: Path, *, bound: float, exact: bool = True) -> Verified:
+    """Judge `folder` by its tensors and by its answers to the probe.
+
+    `bound` is the largest logit difference allowed, as a share of the largest logit. `exact`:
+    a greedy answer that differs is an error, not only a warning.
+    """
+    findings = _tensors(folder)
+    try:
+        numbers = reload(folder, probe)
+    except IntegrityError as error:
+        return Verified((*findings, _error("the export does not load", folder, str(error))))
+    numbers["bound"] = bound
+    return Verified((*findings, *_judge(numbers, folder, exact)), numbers, sentence(numbers))
+
+
+def sentence(numbers: dict[str, Any]) -> str:
+    """What the reload found, in a line."""
+    return (
+        f"reloaded in a fresh process: largest logit difference {numbers['max_difference']:.1e}, "
+        f"greedy answers equal {numbers['greedy_equal']} of {numbers['prompts']}"
+    )
+
+
+def reload(folder: Path, probe: Path) -> dict[str, Any]:
+    """What a fresh process measured; IntegrityError with its last line if it could not load."""
+    command = [sys.executable, "-P", "-m", "tunesmith.deploy.verify"]
+    command += [str(folder.resolve()), str(probe.resolve())]
+    try:
+        done = subprocess.run(
+            command, env=_environment(), capture_output=True, text=True, timeout=TIMEOUT
+        )
+    except subprocess.TimeoutExpired as error:
+        raise IntegrityError(f"it was not reloaded within {TIMEOUT} seconds") from error
+    lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines() or [""]
+    if done.returncode != 0:
+        raise IntegrityError(f"the process that reloaded it ended with: {lines[-1]}")
+    measured: dict[str, Any] = json.loads(lines[-1])
+    return measured
+
+
+def _environment() -> dict[str, str]:
+    """This process's, offline, able to import this tunesmith, with the same number of threads:
+    sums in another order would differ in their last bits."""
+    import torch
+
+    return os.environ | {
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+        "PYTHONPATH": str(Path(tunesmith.__file__).parent.parent),
+    }
+
+
+def _tensors(folder: Path) -> list[Finding]:
+    try:
+        check_tensors(folder, read_binding(folder))
+    except IntegrityError as error:
+        return [_error("a tensor on disk is not the one that was saved", folder, str(error))]
+    return []
+
+
+def _judge(numbers: dict[str, Any], folder: Path, exact: bool) -> list[Finding]:
+    found = []
+    if numbers["prompts_equal"] < numbers["prompts"]:
+        found.append(
+            _error(
+                "the saved tokenizer renders a prompt to other tokens than training did",
+                folder,
+                f"{numbers['prompts_equal']} of {numbers['prompts']} prompts are equal",
+            )
+        )
+    # Not `>`: a NaN must not pass.
+    if not numbers["relative"] <= numbers["bound"]:
+        evidence = f"{numbers['relative']:.2e} of the largest logit; {numbers['bound']:.0e} allowed"
+        found.append(_error("the export answers unlike the trained model", folder, evidence))
+    if numbers["greedy_equal"] < numbers["prompts"]:
+        evidence = f"{numbers['greedy_equal']} of {numbers['prompts']} greedy answers are equal"
+        what = "a greedy answer differs from the trained model's"
+        advice = "Export in float32, or measure this export before serving it."
+        found.append(
+            _error(what, folder, evidence)
+            if exact
+            else Finding("warning", what, str(folder), evidence, advice)
+        )
+    return found
+
+
+def _error(what: str, folder: Path, evidence: str) -> Finding:
+    advice = "Look at disk and memory, then run `tunesmith deploy RUN.yaml --restart`."
+    return Finding("error", what, str(folder), evidence, advice)
+
+
+def measure(folder: Path, probe: Path) -> dict[str, Any]:
+    """Reload `folder` and compare it with `probe`: what the fresh process runs."""
+    import torch
+    from safetensors import safe_open
+    from transformers import GenerationConfig
+
+    from tunesmith.deploy.probe import greedy, last_logits
+
+    with safe_open(probe, "pt") as file:
+        metadata = file.metadata()
+        known = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator)
+    messages = json.loads(metadata["messages"])
+    model = _model(folder, Path(metadata["base"]), getattr(torch, metadata["dtype"]))
+    endings = GenerationConfig.from_pretrained(folder)
+    settings = {"eos_token_id": endings.eos_token_id, "pad_token_id": endings.pad_token_id}
+    prompts = [_prompt(folder, turns) for turns in messages]
+    largest, total, count, scale, same_prompt, same_answer = 0.0, 0.0, 0, 0.0, 0, 0
+    with torch.no_grad():
+        for number, prompt in enumerate(prompts):
+            ids, wanted = known[f"ids.{number}"], known[f"logits.{number}"]
+            start = known[f"prompt.{number}"]
+            difference = (last_logits(model, ids[None]) - wanted).abs()
+            largest = max(largest, float(difference.max()))
+            # max() drops a NaN; the mean keeps it.
+            total, count = total + float(difference.double().sum()), count + difference.numel()
+            scale = max(scale, float(wanted.abs().max()))
+            same_prompt += prompt == start.tolist()
+            same_answer += greedy(model, start[None], settings)[0].tolist() == ids.tolist()
+    mean = total / count
+    return {
+        "max_difference": largest if mean == mean else mean,
+        "mean_difference": mean,
+        "relative": largest / scale if mean == mean else mean,
+        "prompts": len(prompts),
+        "prompts_equal": same_prompt,
+        "greedy_equal": same_answer,
+    }
+
+
+def _model(folder: Path, base: Path, dtype: Any) -> Any:
+    """The export in `folder`, on `base` when it is an adapter, computing in `dtype`."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    adapter = (folder / "adapter_config.json").is_file()
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        base if adapter else folder, dtype=dtype, local_files_only=True, use_safetensors=True
+    )
+    if adapter:
+        model = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
+    return model.eval()
+
+
+def _prompt(folder: Path, messages: list[dict[str, Any]]) -> list[int]:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    ids: Any = tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, return_dict=False
+    )
+    return list(ids)
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(Path(sys.argv[1]), Path(sys.argv[2]))))

@@ -1,0 +1,128 @@
+"""The way in and out of a command: its surroundings set, every end an exit code and a sentence."""
+
+import errno
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import typer
+import typer.exceptions
+
+from tunesmith import environment
+from tunesmith.core.errors import ResourceError, SettingsError, TunesmithError
+from tunesmith.core.log import printable, redact
+from tunesmith.core.signals import handlers
+
+INTERNAL = 7
+"""The exit code of a fault of ours."""
+
+OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EMFILE)
+
+
+class Visit:
+    """What the command in this process works on; one per process, as exit codes are."""
+
+    folder: ClassVar[Path | None] = None
+
+
+def enter(command: Callable[..., Any], words: Sequence[str]) -> int:
+    """Run a command; its exit code. Nothing but a sentence reaches the screen."""
+    environment.enter()
+    as_json = "--json" in words
+    try:
+        with handlers():
+            return int(command(list(words), prog_name="tunesmith", standalone_mode=False) or 0)
+    except BrokenPipeError:
+        return reader_left()
+    except KeyboardInterrupt:
+        return tell(SettingsError("stopped by Ctrl-C before any work"), 130, as_json)
+    except typer.Exit as done:
+        return done.exit_code
+    except typer.Abort:
+        return tell(SettingsError("stopped before any work"), 130, as_json)
+    except typer.exceptions.TyperException as error:
+        return tell(SettingsError(usage(error)), 2, as_json)
+    except TunesmithError as error:
+        return tell(error, error.code, as_json)
+    except MemoryError:
+        return tell(
+            ResourceError("out of memory; close other programs, or lower train.micro_batch"),
+            ResourceError.code,
+            as_json,
+        )
+    except Exception as error:
+        return surprise(error, as_json)
+
+
+def usage(error: Any) -> str:
+    """A wrong call, with the command that explains the right one."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "tunesmith"
+    return f"{error.format_message().rstrip('.')}; see: {command} --help"
+
+
+def tell(error: TunesmithError, code: int, as_json: bool) -> int:
+    """Say what stopped the command, as lines on stderr or as JSON on stdout."""
+    problems = [redact(p) for p in getattr(error, "problems", (str(error),))]
+    if as_json:
+        kind = type(error).__name__
+        say(sys.stdout, json.dumps({"error": {"kind": kind, "code": code, "problems": problems}}))
+    else:
+        for problem in problems:
+            say(sys.stderr, printable(problem))
+    return code
+
+
+def say(stream: Any, line: str) -> None:
+    """One line, even where nobody listens or the terminal knows ASCII only."""
+    try:
+        encoding = getattr(stream, "encoding", None) or "utf-8"
+        print(line.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+    except (OSError, ValueError):
+        pass
+
+
+def surprise(error: Exception, as_json: bool) -> int:
+    """A fault of the machine that no stage put into words, or a fault of ours."""
+    if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
+        where = f"{error.filename}: " if error.filename else ""
+        sentence = f"{where}{error.strerror}; free or repair the disk, then run it again"
+        return tell(ResourceError(sentence), ResourceError.code, as_json)
+    import traceback
+
+    path = keep(traceback.format_exc())
+    told = TunesmithError(
+        f"internal error: {type(error).__name__}: {str(error).splitlines()[:1] or ''}; "
+        f"this is a fault of tunesmith, and what a report needs is in {path}"
+    )
+    return tell(told, INTERNAL, as_json)
+
+
+def keep(trace: str) -> str:
+    """Write a traceback, secrets left out, into the run's folder or a temporary one."""
+    import tempfile
+
+    name = f"crash-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+    temporary = Path(tempfile.gettempdir())
+    homes = [h for h in (Visit.folder, temporary) if h is not None and h.is_dir()]
+    for home in homes:
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+            file = os.open(home / name, flags, 0o600)
+            with os.fdopen(file, "w", encoding="utf-8", errors="backslashreplace") as opened:
+                opened.write(redact(trace))
+            return str(home / name)
+        except OSError:
+            continue
+    return "no file, as none could be written"
+
+
+def reader_left() -> int:
+    """Whoever read our output has enough (`| head`): that is no error."""
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    return 0

@@ -1,0 +1,73 @@
+"""What a run stood on: our code's digest, versions, and what this machine computes with.
+
+`--help` passes through here: what is not always needed is imported where it is used.
+"""
+
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+LIBRARIES = ("tunesmith", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
+
+SWITCHED_OFF = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "true",
+    # Ours is the one message about a fork after tokenizing: there is none.
+    "TOKENIZERS_PARALLELISM": "true",
+}
+
+
+def enter() -> None:
+    """At the door only: files for their owner alone, and no library tells anyone what we do."""
+    os.umask(0o077)
+    for name, value in SWITCHED_OFF.items():
+        os.environ.setdefault(name, value)
+
+
+def code_digest() -> str:
+    """sha256 over every module of ours, by name."""
+    from tunesmith.core.folders import file_digest
+    from tunesmith.core.records import digest
+
+    home = Path(__file__).parent
+    files = sorted(home.rglob("*.py"))
+    return digest({path.relative_to(home).as_posix(): file_digest(path) for path in files})
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what a result depends on."""
+    return {name: found for name in LIBRARIES if (found := installed(name)) is not None}
+
+
+def installed(name: str) -> str | None:
+    """A distribution's version, or None."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def facts() -> Mapping[str, Any]:
+    """Bits are promised equal only where all of this is equal."""
+    found: dict[str, Any] = {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "versions": versions(),
+    }
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        found["torch"] = {
+            "threads": torch.get_num_threads(),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "build": torch.__config__.show(),
+        }
+    return found

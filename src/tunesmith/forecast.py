@@ -1,0 +1,122 @@
+"""What a run would do (`--dry-run`): rows, tokens, steps, and roughly its memory and time.
+
+Nothing is written beside the cache of models: rows are prepared in a folder that is thrown away.
+"""
+
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tunesmith.core.folders import RunFolder
+from tunesmith.core.log import Log
+from tunesmith.core.tables import read_part
+from tunesmith.data.stage import prepare
+from tunesmith.model.load import Base, resolve
+from tunesmith.model.render import Tokenizer, fit
+from tunesmith.run import Run
+from tunesmith.train.batches import steps_in
+from tunesmith.train.loop import Train
+
+# fp32, forward and backward: hidden states that a transformer block keeps, in bytes per token and
+# unit of width (arXiv 2205.05198 counts 34 at 16 bit).
+BLOCK_BYTES = 68
+# A training step reaches about this share of a plain matrix product's speed.
+EFFICIENCY = 0.5
+
+
+def rows(run: Run, log: Log) -> dict[str, Any]:
+    """The rows of each part, after transforms and split."""
+    with TemporaryDirectory() as aside:
+        folder = RunFolder(Path(aside) / run.name)
+        folder.create()
+        prepare(folder, run.data, seed=run.seed, log=log)
+        return {p: len(read_part(folder.path / "data", p)) for p in ("train", "valid", "test")}
+
+
+def whole(run: Run, log: Log) -> dict[str, Any]:
+    """Rows, tokens, steps; bytes and seconds as rough figures."""
+    with TemporaryDirectory() as aside:
+        folder = RunFolder(Path(aside) / run.name)
+        folder.create()
+        prepare(folder, run.data, seed=run.seed, log=log)
+        base = resolve(run.model)
+        counted = tokens(folder, run.train, Tokenizer.load(base.folder))
+    return counted | cost(run, base, counted)
+
+
+def tokens(folder: RunFolder, spec: Train, tokenizer: Tokenizer) -> dict[str, Any]:
+    """What training would see: too long rows are refused here as they would be there."""
+    found: dict[str, Any] = {"rows": {}}
+    for part in ("train", "valid", "test"):
+        read = read_part(folder.path / "data", part)
+        examples = [spec.objective.encode(row, tokenizer) for row in read]
+        kept, _ = fit(examples, spec.length, spec.too_long)
+        found["rows"][part] = len(kept)
+        if part == "train":
+            found["tokens"] = sum(example.length for example in kept)
+            found["trained"] = sum(s.supervised for e in kept for s in e.sequences)
+            found["longest"] = max((example.length for example in kept), default=0)
+    found["steps"] = spec.steps or spec.epochs * steps_in(found["rows"]["train"], spec.batch)
+    return found
+
+
+def cost(run: Run, base: Base, counted: dict[str, Any]) -> dict[str, Any]:
+    """Memory at the longest micro-batch, and the time of training on this machine."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from tunesmith.model import layout
+
+    config = AutoConfig.from_pretrained(base.folder, local_files_only=True)
+    with torch.device("meta"):  # shapes without numbers
+        plain: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    plain.requires_grad_(False)
+    every = sum(p.numel() for p in plain.parameters())
+    shape = len(layout.blocks(plain)) * layout.width(plain)
+    size = layout.head(plain).weight.shape[0]
+    with torch.device("meta"):
+        tuned = run.train.method.apply(plain, run.seed)
+    moving = sum(p.numel() for p in tuned.parameters() if p.requires_grad)
+    longest = max(run.train.micro_batch, counted["longest"])
+    kept = longest * (shape * BLOCK_BYTES + size * 4)
+    share = counted["rows"]["train"] / run.train.batch or 1
+    seen = counted["tokens"] * counted["steps"] / max(share, 1)
+    # Forward 2, gradients to the hidden states 2, to the moving weights 2 a token and parameter.
+    work = seen * (4 * every + 2 * moving)
+    return {
+        "parameters": every,
+        "moving_parameters": moving,
+        "memory_bytes": 4 * every + 12 * moving + kept,
+        "train_seconds": round(work / (EFFICIENCY * speed())),
+    }
+
+
+def speed() -> float:
+    """Floating-point operations a second of a matrix product here."""
+    import torch
+
+    size, count = 512, 0
+    left = torch.ones(size, size, device="cpu")
+    start = time.perf_counter()
+    while (spent := time.perf_counter() - start) < 0.2:
+        left @ left
+        count += 1
+    return count * 2 * size**3 / spent
+
+
+def sentence(found: dict[str, Any]) -> str:
+    """The forecast for a reader."""
+    rows = ", ".join(f"{part} {count}" for part, count in found["rows"].items())
+    if "tokens" not in found:
+        return f"rows: {rows}. Nothing was written."
+    return (
+        f"rows: {rows}\n"
+        f"tokens: {found['tokens']:,} an epoch, {found['trained']:,} of them trained, "
+        f"the longest row {found['longest']}\n"
+        f"steps: {found['steps']}; {found['moving_parameters']:,} of "
+        f"{found['parameters']:,} parameters move\n"
+        f"roughly: {found['memory_bytes'] / 2**30:.1f} GiB of memory, "
+        f"{found['train_seconds'] / 60:.1f} minutes of training on this machine\n"
+        "Nothing was written."
+    )

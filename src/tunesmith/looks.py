@@ -1,0 +1,21 @@
+"""Prepared rows on the screen, the trained tokens in colour."""
+
+import sys
+
+from tunesmith.core.tables import read_part
+from tunesmith.data.show import show
+from tunesmith.model.load import resolve
+from tunesmith.model.render import Tokenizer
+from tunesmith.pipeline import Job
+
+
+def rows(job: Job, count: int) -> None:
+    """Print the first rows of `train`; where there are no colours, in [[brackets]]."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    marks = ("", "") if console.is_terminal and not console.no_color else ("[[", "]]")
+    tokenizer = Tokenizer.load(resolve(job.loaded.run.model).folder)
+    train = read_part(job.folder.stage("data").path, "train")
+    console.print(show(train, count, tokenizer, marks=marks), end="")
+    sys.stdout.flush()

@@ -1,0 +1,200 @@
+"""`Decoder`: answers to prompts, many rows at a time, each on its own clock.
+
+A row is admitted when there is room, gets one token a step and leaves the moment it is done, so
+evaluation, probes, `predict`, `chat` and a server are all loops over one thing. A row's answer does
+not depend on the rows beside it: greedy by arithmetic, sampled by a random stream of its own.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from tunesmith.core.errors import DataError
+from tunesmith.core.late import late
+from tunesmith.core.parts import Spec
+from tunesmith.model import layout
+from tunesmith.model.policy import evaluating
+
+if TYPE_CHECKING:
+    import torch
+
+    from tunesmith.model.render import Tokenizer
+else:
+    torch = late("torch")
+
+
+class Sampling(Spec):
+    """How the next token is chosen, and when an answer ends."""
+
+    max_tokens: int = Field(256, ge=1)
+    """Tokens an answer may have, the stop token counted."""
+    temperature: float = Field(0.0, ge=0.0)
+    """0 takes the likeliest token every time; 1 samples what the model says."""
+    top_p: float = Field(1.0, gt=0.0, le=1.0)
+    """Sample among the likeliest tokens that together have this probability."""
+    stop: list[str] = []
+    """Texts that end an answer beside the model's own stop tokens; they are cut off."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt to answer. `seed` starts the row's own random stream."""
+
+    key: str
+    ids: tuple[int, ...]
+    max_tokens: int
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of a request. `ids` leaves a stop token out; `tokens` counts it.
+
+    `stopped` says that the model (or a stop text) ended it, not the limit.
+    """
+
+    key: str
+    ids: tuple[int, ...]
+    text: str
+    stopped: bool
+    tokens: int
+
+
+@dataclass
+class _Row:
+    request: Request
+    random: Random
+    ids: list[int] = field(default_factory=list)
+    stopped: bool = False
+    text: str | None = None
+
+
+class Decoder:
+    """Rows in generation: `admit`, then `step` until they are answered."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: "Tokenizer",
+        *,
+        rows: int = 16,
+        sampling: Sampling | None = None,
+        fast: bool = True,
+    ) -> None:
+        from tunesmith.model import slots
+
+        self.model, self.tokenizer = model, tokenizer
+        self.capacity, self.sampling = rows, sampling or Sampling()
+        self.context = layout.context(model)
+        self.stops = frozenset(tokenizer.stop_ids)
+        self._waiting: list[_Row] = []
+        self._live: list[_Row] = []
+        with torch.no_grad(), evaluating(model):
+            self._rows = slots.chosen(model, rows) if fast else slots.Alone(model)
+
+    @property
+    def free(self) -> int:
+        """How many more requests may be admitted now."""
+        return self.capacity - len(self._waiting) - len(self._live)
+
+    def admit(self, request: Request) -> None:
+        """Take a request in; its prompt is read at the next step. Raises DataError if it cannot."""
+        if not self.free:
+            raise ValueError("no row is free; step until one is")
+        if not request.ids:
+            raise DataError(f"{request.key}: the prompt is empty; there is nothing to answer.")
+        if self.context is not None and len(request.ids) >= self.context:
+            raise DataError(
+                f"{request.key}: the prompt has {len(request.ids)} tokens and this model reads at "
+                f"most {self.context} in all. Shorten the prompt, or use a model with more context."
+            )
+        self._waiting.append(_Row(request, Random(request.seed)))
+
+    def step(self) -> list[Answer]:
+        """One more token for every row; the answers that are finished by it."""
+        done: list[Answer] = []
+        with torch.no_grad(), evaluating(self.model):
+            if self._waiting:
+                new, self._waiting = self._waiting, []
+                logits = self._rows.enter([row.request.ids for row in new])
+                self._live += new
+                done += self._advance(new, logits)
+            if self._live:
+                logits = self._rows.extend([row.ids[-1] for row in self._live])
+                done += self._advance(list(self._live), logits)
+        return done
+
+    def retire(self, key: str) -> Answer | None:
+        """Give a row up; what it had said so far, or None when no such row is here."""
+        for row in self._waiting:
+            if row.request.key == key:
+                self._waiting.remove(row)
+                return self._answer(row)
+        for row in self._live:
+            if row.request.key == key:
+                return self._leave(row)
+        return None
+
+    def _advance(self, rows: list[_Row], logits: "torch.Tensor") -> list[Answer]:
+        """Append each row's next token; the rows that are done leave."""
+        for row, token in zip(rows, choose(logits, rows, self.sampling), strict=True):
+            row.ids.append(token)
+        return [self._leave(row) for row in rows if self._done(row)]
+
+    def _done(self, row: _Row) -> bool:
+        if row.ids[-1] in self.stops:
+            row.stopped = True
+        elif self.sampling.stop:
+            text = self.tokenizer.decode(row.ids)
+            cuts = [text.find(stop) for stop in self.sampling.stop if stop in text]
+            if cuts:
+                row.stopped, row.text = True, text[: min(cuts)]
+        full = self.context is not None and len(row.request.ids) + len(row.ids) >= self.context
+        return row.stopped or full or len(row.ids) >= row.request.max_tokens
+
+    def _leave(self, row: _Row) -> Answer:
+        index = next(i for i, live in enumerate(self._live) if live is row)
+        self._rows.drop(index)
+        self._live[index] = self._live[-1]
+        self._live.pop()
+        return self._answer(row)
+
+    def _answer(self, row: _Row) -> Answer:
+        said = row.ids[:-1] if row.ids and row.ids[-1] in self.stops else row.ids
+        text = self.tokenizer.decode(said) if row.text is None else row.text
+        return Answer(row.request.key, tuple(said), text, row.stopped, len(row.ids))
+
+
+def choose(logits: "torch.Tensor", rows: list[_Row], sampling: Sampling) -> list[int]:
+    """The next token of each row from its logits, [row, size]."""
+    if sampling.temperature == 0:
+        return logits.argmax(dim=-1).tolist()  # type: ignore[no-any-return]
+    chances = (logits.double() / sampling.temperature).softmax(dim=-1)
+    chances, order = chances.sort(dim=-1, descending=True, stable=True)
+    total = chances.cumsum(dim=-1)
+    # The token that crosses top_p stays in: at least one always does.
+    kept = total.masked_fill(total - chances >= sampling.top_p, 0.0).amax(dim=-1, keepdim=True)
+    drawn = torch.tensor([[row.random.random()] for row in rows], device=logits.device)
+    place = torch.searchsorted(total, drawn.to(total) * kept, right=True)
+    return order.gather(1, place.clamp(max=order.shape[1] - 1)).squeeze(1).tolist()  # type: ignore[no-any-return]
+
+
+def answers(decoder: Decoder, requests: Iterable[Request]) -> Iterator[Answer]:
+    """Every request's answer, in the order they finish; a new row enters as one leaves.
+
+    Requests sorted by length waste the least; nothing else depends on their order.
+    """
+    waiting = iter(requests)
+    running = 0
+    while True:
+        while decoder.free and (request := next(waiting, None)) is not None:
+            decoder.admit(request)
+            running += 1
+        if not running:
+            return
+        for answer in decoder.step():
+            running -= 1
+            yield answer

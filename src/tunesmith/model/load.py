@@ -1,0 +1,340 @@
+"""A model's name to a checked local folder, and the folder to a model that runs nobody's code."""
+
+import json
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import model_validator
+
+from tunesmith.core.errors import IntegrityError, ResourceError, SettingsError, missing
+from tunesmith.core.late import late
+from tunesmith.core.parts import Spec
+from tunesmith.model import cache, embedded, gguf
+from tunesmith.model.cache import cache_folder as cache_folder
+from tunesmith.model.safe import check_folder as check_folder
+from tunesmith.model.safe import check_safetensors
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = late("torch")
+
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+
+ALLOWED = ("*.safetensors", "*.json", "tokenizer*", "*.model", "*.jinja", "*.txt")
+"""What is fetched from the hub, and nothing else."""
+
+CODES = {
+    "torch.bool": "BOOL", "torch.uint8": "U8", "torch.int8": "I8",
+    "torch.float8_e5m2": "F8_E5M2", "torch.float8_e4m3fn": "F8_E4M3",
+    "torch.uint16": "U16", "torch.int16": "I16", "torch.float16": "F16", "torch.bfloat16": "BF16",
+    "torch.uint32": "U32", "torch.int32": "I32", "torch.float32": "F32",
+    "torch.uint64": "U64", "torch.int64": "I64", "torch.float64": "F64",
+}  # fmt: skip
+"""What safetensors calls torch's types."""
+
+
+class ModelSpec(Spec):
+    """Which model to start from. A bare name means `source`."""
+
+    source: str = embedded.NAME
+    """The bundled model's name, a folder, a GGUF file, or `owner/name` on the hub."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Numbers the weights are held in; auto is float32, in which small updates are not lost."""
+    revision: str | None = None
+    """Commit, branch or tag of a hub model; the commit it means is recorded."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, value: Any) -> Any:
+        return {"source": value} if isinstance(value, str) else value
+
+
+@dataclass(frozen=True)
+class Base:
+    """A checked model folder. `digest` is sha256 over its sorted tensor digests."""
+
+    folder: Path
+    digest: str
+    source: str
+    revision: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def resolve(spec: ModelSpec) -> Base:
+    """The checked local folder that `spec` means; converted or fetched once, into the cache.
+
+    Raises SettingsError for a name that means nothing, IntegrityError for a folder that is
+    damaged or could run code, ResourceError where the hub cannot be reached.
+    """
+    path = Path(spec.source).expanduser()
+    if path.is_dir():
+        return local(spec, path)
+    if path.suffix == ".gguf" and path.is_file():
+        return converted(spec, path)
+    if spec.source == embedded.NAME:
+        bundled = embedded.file()
+        if bundled is not None:
+            return converted(spec, bundled, pinned=embedded.SHA256, stops=embedded.STOPS)
+        return fetched(spec, embedded.HUB)
+    if HUB_NAME.fullmatch(spec.source):
+        return fetched(spec, spec.source)
+    raise SettingsError(
+        f"model.source: {spec.source!r} is neither {embedded.NAME!r}, nor a folder, nor a .gguf "
+        "file, nor a hub name like owner/name. Correct it, or check where you are."
+    )
+
+
+def local(spec: ModelSpec, folder: Path) -> Base:
+    """A folder the user names, used where it is."""
+    if spec.revision is not None:
+        raise SettingsError(
+            f"model.revision: {spec.source} is a folder, which has no revisions. Leave it out."
+        )
+    folder = folder.resolve()
+    check_folder(folder)
+    check_complete(folder)
+    return Base(folder, cache.folder_digest(folder), spec.source, "", facts_of(folder))
+
+
+def check_complete(folder: Path) -> None:
+    """Refuse a folder in which something that every model needs is missing."""
+    needed = ("config.json", "tokenizer.json")
+    absent = [name for name in needed if not (folder / name).is_file()]
+    if not any(folder.glob("*.safetensors")):
+        absent.append("model.safetensors")
+    if absent:
+        raise IntegrityError(
+            f"{folder}: {absent[0]} is missing. Save model and tokenizer there with "
+            "save_pretrained of a current transformers; pickles and slow tokenizers are not read."
+        )
+    check_index(folder)
+
+
+def check_index(folder: Path) -> None:
+    """Shards and index agree: every tensor in the file the index names, and no other."""
+    path = folder / "model.safetensors.index.json"
+    if not path.is_file():
+        return
+    mapped: dict[str, list[str]] = {}
+    for tensor, name in json.loads(path.read_text("utf-8")).get("weight_map", {}).items():
+        mapped.setdefault(str(name), []).append(tensor)
+    for name, tensors in mapped.items():
+        if Path(name).name != name or not (folder / name).is_file():
+            raise IntegrityError(f"{path}: names {name!r}, which is not a file of this folder.")
+        check_safetensors(folder / name, tensors)
+
+
+def facts_of(folder: Path) -> dict[str, Any]:
+    """What is worth telling about a model folder."""
+    entries = [e for p in folder.glob("*.safetensors") for e in check_safetensors(p).values()]
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    return {
+        "architecture": (config.get("architectures") or [config.get("model_type", "")])[0],
+        "bytes": sum(e.end - e.start for e in entries),
+        "types": sorted({e.dtype for e in entries}),
+    }
+
+
+def converted(
+    spec: ModelSpec, path: Path, *, pinned: str | None = None, stops: tuple[str, ...] = ()
+) -> Base:
+    """A GGUF file as safetensors in the cache, made on first use."""
+    if spec.revision is not None:
+        raise SettingsError("model.revision: a GGUF file has no revisions. Leave it out.")
+    key = gguf.digest(path, pinned)
+    target = cache_folder() / "models" / f"gguf-{key[:32]}-{gguf.VERSION}"
+    facts = cache.sealed(target)
+    if facts is None:
+        with cache.filling(target) as folder:
+            gguf.convert(path, folder, stops=stops)
+            facts = facts_of(folder) | gguf.note(path)
+            facts["digest"] = cache.tensors_digest(folder, ["model.safetensors"])
+            cache.seal(folder, facts)
+    facts = dict(facts)
+    return Base(target, facts.pop("digest"), spec.source, key, facts)
+
+
+def fetched(spec: ModelSpec, name: str) -> Base:
+    """A hub model at one commit, as plain files in our cache."""
+    snapshot = download(name, spec.revision)
+    commit = snapshot.name
+    target = cache_folder() / "models" / f"hub-{name.replace('/', '--')}-{commit}"
+    facts = cache.sealed(target)
+    if facts is None:
+        with cache.filling(target) as folder:
+            plain_files(snapshot, folder)
+            check_folder(folder)
+            check_complete(folder)
+            shards = sorted(p.name for p in folder.glob("*.safetensors"))
+            facts = facts_of(folder) | {"digest": cache.tensors_digest(folder, shards)}
+            cache.seal(folder, facts)
+    facts = dict(facts)
+    return Base(target, facts.pop("digest"), spec.source, commit, facts)
+
+
+def download(name: str, revision: str | None) -> Path:
+    """The official client's snapshot of the allowed files; its folder is named by the commit."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(ALLOWED)))
+    except Exception as error:  # the client raises many kinds; each means the same to a user
+        reason = str(error).strip().split("\n")[0]
+        raise ResourceError(
+            f"model.source: {name} cannot be fetched from the hub ({type(error).__name__}: "
+            f"{reason}). Check the name and the network, or copy the model here and name its "
+            "folder."
+        ) from error
+
+
+def plain_files(snapshot: Path, folder: Path) -> None:
+    """The snapshot's files without its links. The client links into its own blobs, nowhere else."""
+    blobs = (snapshot.parent.parent / "blobs").resolve()
+    for path in sorted(snapshot.iterdir()):
+        real = path.resolve()
+        if path.is_dir() or path.name.startswith("."):
+            continue
+        if path.is_symlink() and real.parent != blobs:
+            raise IntegrityError(f"{path}: links to {real}, outside the hub's cache. Remove it.")
+        try:
+            os.link(real, folder / path.name)
+        except OSError:
+            shutil.copyfile(real, folder / path.name)
+
+
+def load_model(base: Base, *, dtype: str = "auto", device: str = "cpu") -> Any:
+    """The model in evaluation mode on `device`, weights finite. Nothing is fetched or run."""
+    check_architecture(base.folder)
+    wanted = getattr(torch, "float32" if dtype == "auto" else dtype)
+    try:
+        from transformers import AutoModelForCausalLM
+    except ImportError as error:
+        raise missing("transformers", "train") from error
+    with quiet():
+        try:
+            model, report = AutoModelForCausalLM.from_pretrained(
+                base.folder,
+                dtype=wanted,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, RuntimeError, KeyError, AttributeError, TypeError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise IntegrityError(
+                f"{base.folder}: transformers cannot build this model ({reason}). Check "
+                "config.json, or use another model."
+            ) from error
+    check_report(base.folder, report)
+    check_finite(base.folder, model.state_dict())
+    return model.to(device).eval()
+
+
+def check_architecture(folder: Path) -> None:
+    """Refuse a model that is not one of transformers' own causal language models."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    path = folder / "config.json"
+    config = json.loads(path.read_text("utf-8"))
+    kind, named = config.get("model_type"), config.get("architectures") or []
+    known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind, ())
+    known = {known} if isinstance(known, str) else set(known)
+    if not known or not set(named) <= known:
+        raise IntegrityError(
+            f"{path}: {(named or [kind])[0]!r} is not a causal language model of transformers. "
+            "Use one that is."
+        )
+    if config.get("quantization_config"):
+        raise IntegrityError(
+            f"{path}: the weights are quantised. Name the model they were made from."
+        )
+
+
+def check_report(folder: Path, report: Any) -> None:
+    """Refuse weights that do not fill the model, or that it has no place for."""
+    for what, names in (
+        ("is missing", report["missing_keys"]),
+        ("has no place in the model", report["unexpected_keys"]),
+        ("has another shape than the model", report.get("mismatched_keys", ())),
+    ):
+        named = sorted(str(name) for name in names)
+        if named:
+            raise IntegrityError(
+                f"{folder}: tensor {named[0]} {what} ({len(named)} such). config.json and the "
+                "weights do not belong together: get both again."
+            )
+
+
+def check_finite(place: Path, tensors: Any) -> None:
+    """Refuse NaN and infinity, by the tensor's name (S5)."""
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() or not tensor.numel():
+            continue
+        values = tensor if tensor.element_size() > 1 else tensor.float()
+        # NaN passes through both ends, so two numbers tell of all, without a copy in memory.
+        low, high = values.aminmax()
+        if not (low.isfinite() and high.isfinite()):
+            raise IntegrityError(
+                f"{holder(place, name)}: tensor {name} holds NaN or infinity. The file is "
+                "damaged: get it again, or use an earlier checkpoint."
+            )
+
+
+def holder(place: Path, name: str) -> Path:
+    """The file of a folder that holds a tensor, or the folder where that is not certain."""
+    if place.is_file():
+        return place
+    shards = sorted(place.glob("*.safetensors"))
+    with_it = [path for path in shards if name in check_safetensors(path)]
+    return with_it[0] if with_it else shards[0] if len(shards) == 1 else place
+
+
+def read_tensors(path: Path, expected: Collection[str] | None = None) -> dict[str, "torch.Tensor"]:
+    """The tensors of one file, its header checked (S3), its numbers finite (S5)."""
+    from safetensors.torch import load_file
+
+    if path.is_symlink() or not path.is_file():
+        raise IntegrityError(f"{path}: is missing, or is not a plain file. Get it again.")
+    check_safetensors(path, expected)
+    tensors: dict[str, torch.Tensor] = load_file(path)
+    check_finite(path, tensors)
+    return tensors
+
+
+def tensor_digest(tensor: "torch.Tensor") -> str:
+    """sha256 of a tensor: type, shape and bytes; the same for a file's tensor and a live one."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    content = memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else b""
+    return cache.bytes_digest(CODES[str(tensor.dtype)], tuple(tensor.shape), content)
+
+
+def model_digest(tensors: dict[str, "torch.Tensor"]) -> str:
+    """sha256 over sorted tensor digests: what `Base.digest` is for the same tensors in files."""
+    return cache.combined([f"{name} {tensor_digest(t)}" for name, t in tensors.items()])
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """transformers without progress bars and advice; what matters is raised by us."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

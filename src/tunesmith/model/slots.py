@@ -1,0 +1,339 @@
+"""Seam: attention over rows of different lengths, each with its keys and values in its own slot.
+
+Prompts enter packed end to end, without padding; then every row adds one token a pass. Keys and
+values stand in buffers that are allocated once and grown by doubling, so no pass copies the past
+(transformers' own cache does, every token), and a row that is done leaves the others where they
+are. What a token may see is the model's own mask rule, asked at the row's own positions: sliding
+windows and chunks need no code here. The reference path, `Alone`, runs each row by itself through
+the model's plain forward pass; `chosen` takes the fast path only where a probe gives its logits.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as functional
+from transformers import AttentionInterface
+from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.masking_utils import AttentionMaskInterface
+
+from tunesmith.model import layout
+
+NAME = "tunesmith_slots"
+PASS_TOKENS = 4096
+"""Prompt tokens in one pass: bounds the memory of entering, and no longer pass is faster."""
+GROWTH = 128
+"""The least room, in tokens, that a buffer is made for."""
+
+
+class Rows(Protocol):
+    """Rows in generation, in the order they entered; a dropped one's place goes to the last."""
+
+    def enter(self, prompts: list[tuple[int, ...]]) -> torch.Tensor:
+        """Read new prompts; logits of each one's next token, [new, size]."""
+
+    def extend(self, ids: list[int]) -> torch.Tensor:
+        """Give each row one more token; logits of each one's next token, [row, size]."""
+
+    def drop(self, row: int) -> None:
+        """Forget a row. The last row takes its number."""
+
+
+class Alone:
+    """The reference: one row at a time, by the model's own forward pass and its own cache."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.rows: list[tuple[list[int], Any]] = []
+
+    def enter(self, prompts: list[tuple[int, ...]]) -> torch.Tensor:
+        self.rows += [(list(ids), None) for ids in prompts]
+        return torch.cat([self._pass(row) for row in range(-len(prompts), 0)])
+
+    def extend(self, ids: list[int]) -> torch.Tensor:
+        for (past, _), new in zip(self.rows, ids, strict=True):
+            past.append(new)
+        return torch.cat([self._pass(row) for row in range(len(self.rows))])
+
+    def drop(self, row: int) -> None:
+        self.rows[row] = self.rows[-1]
+        self.rows.pop()
+
+    def _pass(self, row: int) -> torch.Tensor:
+        """Where the model keeps no cache that can be handed back, the whole row is read again."""
+        ids, cache = self.rows[row]
+        unread = ids if cache is None else ids[-1:]
+        given = {} if cache is None else {"past_key_values": cache}
+        device = next(self.model.parameters()).device
+        output = self.model(torch.tensor([unread], device=device), use_cache=True, **given)
+        self.rows[row] = (ids, getattr(output, "past_key_values", None))
+        return output.logits[:, -1]  # type: ignore[no-any-return]
+
+
+class Sight:
+    """The model's rule of who sees whom, for one forward pass. Travels where a mask would."""
+
+    def __init__(self, rule: Callable[..., torch.Tensor], reach: int | None, causal: bool) -> None:
+        self.rule, self.reach, self.causal = rule, reach, causal
+        self.kept: torch.Tensor | None = None
+
+    def prompt(self, length: int, device: torch.device) -> torch.Tensor | None:
+        """[query, key] of one prompt; None where plain causal attention says the same."""
+        if self.causal and (self.reach is None or length <= self.reach):
+            return None
+        index = torch.arange(length, device=device)
+        zero = torch.zeros((), dtype=torch.long, device=device)
+        return self.rule(zero, zero, index[:, None], index[None, :])
+
+    def rows(self, at: torch.Tensor, width: int, dtype: torch.dtype) -> torch.Tensor:
+        """[row, 1, 1, key], 0 where a row's newest token sees and -inf elsewhere; all layers'."""
+        if self.kept is None:
+            batch = torch.arange(len(at), device=at.device)[:, None]
+            keys = torch.arange(width, device=at.device)[None, :]
+            zero = torch.zeros((), dtype=torch.long, device=at.device)
+            seen = self.rule(batch, zero, at[:, None], keys) & (keys <= at[:, None])
+            hidden = torch.zeros(seen.shape, dtype=dtype, device=at.device)
+            self.kept = hidden.masked_fill_(~seen, -torch.inf)[:, None, None, :]
+        return self.kept
+
+
+def sight(
+    *,
+    mask_function: Callable[..., torch.Tensor],
+    local_size: int | None = None,
+    allow_is_causal_skip: bool = True,
+    use_vmap: bool = False,
+    **_: Any,
+) -> Sight:
+    """transformers' mask interface: instead of a mask, the rule it would be made from."""
+    if use_vmap:
+        raise NotImplementedError("this model's mask rule cannot be asked for many rows at once")
+    return Sight(mask_function, local_size, allow_is_causal_skip)
+
+
+def attend(
+    module: Any,
+    query: torch.Tensor,  # entering: [1, heads, token, size]; extending: [row, heads, 1, size]
+    key: torch.Tensor,  # entering: [1, key heads, token, size]; else [row, key heads, width, size]
+    value: torch.Tensor,
+    attention_mask: Sight,
+    *,
+    slots: "Slots",
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    position_bias: torch.Tensor | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """transformers' attention interface over slots."""
+    if softcap is not None or s_aux is not None or position_bias is not None:
+        raise NotImplementedError("this model's attention is more than a scaled softmax")
+    if slots.entering:
+        return attend_prompts(query, key, value, attention_mask, slots.entering, scaling), None
+    rows, heads, _, size = query.shape
+    mask = attention_mask.rows(slots.at, key.shape[2], query.dtype)
+    # Heads that share a key head stand as its queries: keys and values are read once, uncopied.
+    grouped = query.reshape(rows, key.shape[1], heads // key.shape[1], size)
+    found = functional.scaled_dot_product_attention(
+        grouped, key, value, attn_mask=mask, scale=scaling
+    )
+    return found.reshape(rows, 1, heads, value.shape[-1]), None
+
+
+def attend_prompts(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    rule: Sight,
+    lengths: list[int],
+    scaling: float | None,
+) -> torch.Tensor:
+    """Each packed prompt by itself, [1, token, heads, size]."""
+    found = []
+    for q, k, v in zip(*(t.split(lengths, dim=2) for t in (query, key, value)), strict=True):
+        mask = rule.prompt(q.shape[2], q.device)
+        found.append(
+            functional.scaled_dot_product_attention(
+                q,
+                k,
+                v,
+                attn_mask=mask,
+                is_causal=mask is None,
+                scale=scaling,
+                enable_gqa=q.shape[1] != k.shape[1],
+            )
+        )
+    return torch.cat(found, dim=2).transpose(1, 2)
+
+
+class Layer(CacheLayerMixin):  # type: ignore[misc]
+    """One layer's keys and values, [slot, key heads, time, size] each."""
+
+    def __init__(self, slots: "Slots") -> None:
+        super().__init__()
+        self.slots = slots
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Buffers are made in `update`, which knows how long they must be."""
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        slots = self.slots
+        self.keys = room(self.keys, key_states, slots.capacity, slots.width)
+        self.values = room(self.values, value_states, slots.capacity, slots.width)
+        self.is_initialized = True
+        live = len(slots.lengths)
+        if slots.entering:
+            first, start = live - len(slots.entering), 0
+            for row, length in enumerate(slots.entering, first):
+                stretch = slice(start, start + length)
+                self.keys[row, :, :length] = key_states[0, :, stretch]
+                self.values[row, :, :length] = value_states[0, :, stretch]
+                start += length
+            return key_states, value_states
+        self.keys[slots.index, :, slots.at] = key_states[:, :, 0]
+        self.values[slots.index, :, slots.at] = value_states[:, :, 0]
+        return self.keys[:live, :, : slots.width], self.values[:live, :, : slots.width]
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy a row into another slot, and blank its old one: a stale NaN times 0 is NaN."""
+        for buffer in (self.keys, self.values):
+            buffer[target].zero_()
+            buffer[target, :, :length] = buffer[source, :, :length]
+            if source != target:
+                buffer[source].zero_()
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return query_length, 0
+
+    def get_seq_length(self) -> int:
+        return 0
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+def room(buffer: torch.Tensor | None, like: torch.Tensor, rows: int, width: int) -> torch.Tensor:
+    """`buffer` when it holds `width` tokens, else one at least twice as long with its content."""
+    if buffer is not None and buffer.shape[2] >= width:
+        return buffer
+    wide = max(width, GROWTH if buffer is None else 2 * buffer.shape[2])
+    grown = like.new_zeros(rows, like.shape[1], wide, like.shape[3])
+    if buffer is not None:
+        grown[:, :, : buffer.shape[2]] = buffer
+    return grown
+
+
+class Slots(Cache):  # type: ignore[misc]
+    """The fast path: `capacity` slots of keys and values, and the passes that fill them."""
+
+    def __init__(self, model: Any, capacity: int) -> None:
+        super().__init__(layers=[])
+        self.model, self.plain = model, layout.causal(model)
+        self.device = next(model.parameters()).device
+        self.capacity, self.lengths = capacity, list[int]()
+        self.entering: list[int] = []
+        self.index = self.at = torch.zeros(0, dtype=torch.long, device=self.device)
+
+    @property
+    def width(self) -> int:
+        """The longest live row, its new token counted."""
+        return max(self.lengths)
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        while len(self.layers) <= layer_idx:
+            self.layers.append(Layer(self))
+        return self.layers[layer_idx].update(key_states, value_states)  # type: ignore[no-any-return]
+
+    def enter(self, prompts: list[tuple[int, ...]]) -> torch.Tensor:
+        found, group = [], list[tuple[int, ...]]()
+        for ids in prompts:
+            if group and sum(map(len, group)) + len(ids) > PASS_TOKENS:
+                found.append(self._enter(group))
+                group = []
+            group.append(ids)
+        found.append(self._enter(group))
+        return torch.cat(found)
+
+    def _enter(self, prompts: list[tuple[int, ...]]) -> torch.Tensor:
+        self.entering = [len(ids) for ids in prompts]
+        self.lengths += self.entering
+        positions = [torch.arange(length, device=self.device) for length in self.entering]
+        ends = torch.tensor(self.entering, device=self.device).cumsum(0) - 1
+        ids = torch.tensor([i for prompt in prompts for i in prompt], device=self.device)
+        logits = self._pass(ids[None], torch.cat(positions)[None], ends)[0]
+        self.entering = []
+        return logits if len(logits) == len(prompts) else logits[ends]
+
+    def extend(self, ids: list[int]) -> torch.Tensor:
+        self.index = torch.arange(len(ids), device=self.device)
+        self.at = torch.tensor(self.lengths, device=self.device)
+        self.lengths = [length + 1 for length in self.lengths]
+        given = torch.tensor(ids, device=self.device)[:, None]
+        return self._pass(given, self.at[:, None], torch.zeros_like(self.at[:1]))[:, -1]
+
+    def drop(self, row: int) -> None:
+        last = len(self.lengths) - 1
+        length = self.lengths[last] if row != last else 0
+        for layer in self.layers:
+            layer.move(last, row, length)
+        self.lengths[row] = self.lengths[last]
+        self.lengths.pop()
+
+    def _pass(
+        self, ids: torch.Tensor, positions: torch.Tensor, wanted: torch.Tensor
+    ) -> torch.Tensor:
+        """Logits of one forward pass; at the `wanted` times only where the model can do that."""
+        AttentionInterface.register(NAME, attend)
+        AttentionMaskInterface.register(NAME, sight)
+        before = self.plain.config._attn_implementation
+        self.plain.config._attn_implementation = NAME
+        try:
+            output = self.model(
+                input_ids=ids,
+                position_ids=positions,
+                past_key_values=self,
+                use_cache=True,
+                logits_to_keep=wanted,
+                slots=self,
+            )
+        finally:
+            self.plain.config._attn_implementation = before
+        return output.logits  # type: ignore[no-any-return]
+
+
+_PROVED: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+PROBE = ((1, 5, 2, 4, 3), (3, 1, 2))
+"""Two short prompts of ids that every vocabulary has."""
+
+
+def chosen(model: Any, capacity: int) -> Rows:
+    """Slots where a probe gives the reference's logits on this model, else the reference."""
+    if model not in _PROVED:
+        _PROVED[model] = works(model)
+    return Slots(model, capacity) if _PROVED[model] else Alone(model)
+
+
+def works(model: Any) -> bool:
+    """Whether entering, extending, dropping and extending again all give the reference's logits."""
+    if not getattr(layout.causal(model), "_supports_attention_backend", False):
+        return False
+    try:
+        given = probe(Slots(model, len(PROBE)))
+    except (NotImplementedError, TypeError, ValueError, AttributeError, RuntimeError, LookupError):
+        return False  # whatever the model asks of a cache or a mask, it is more than slots give
+    expected = probe(Alone(model))
+    bound = 1e-4 if expected.dtype in (torch.float32, torch.float64) else 3e-2
+    return bool((given - expected).abs().max() <= bound * expected.abs().max())
+
+
+def probe(rows: Rows) -> torch.Tensor:
+    """Logits of a short life of two rows, [pass and row, size]."""
+    found = [rows.enter(list(PROBE)), rows.extend([4, 5])]
+    rows.drop(0)
+    return torch.cat([*found, rows.extend([6])])

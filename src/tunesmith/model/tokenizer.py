@@ -1,0 +1,361 @@
+"""Text to ids and back, so that no text a user writes can become a control token.
+
+`tokenizer.json` is the only source. From it three plain encoders are made, in which the control
+strings do not exist: not as added tokens, and not in the model's own vocabulary or merges. They
+differ in what they put before the first word, which depends on where in a text a stretch stands.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from tunesmith.core.errors import IntegrityError
+from tunesmith.core.folders import write_json, write_text
+from tunesmith.core.records import digest
+from tunesmith.model.template import PLAIN, Template
+
+Place = Literal["first", "after", "inside"]
+"""Where a stretch stands: at the start of the text, after a control token, within running text."""
+
+HIDDEN = "\U0010fffe{}"
+"""What a control string is called in a plain encoder: a code point that no text may hold."""
+
+WORD_STARTS = ("\u2581", "Ġ", "Ċ")
+"""Marks some vocabularies use for a space or a line break."""
+
+ROUNDTRIPS = ("Hello  world", " two leading", "Zürich 007 don't\n\n\tx = [1,2]", "東京 ☕ A b")
+"""A tokenizer that gives all of these back is taken as lossless, and is then held to it."""
+
+ROLES = ("bos_token", "eos_token", "pad_token", "unk_token")
+
+
+@dataclass(frozen=True)
+class Control:
+    """One control string, and how much space around it belongs to it."""
+
+    text: str
+    id: int
+    special: bool
+    left: bool
+    right: bool
+    word: bool
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A tokenizer with its template and stop ids. Make one with `load`."""
+
+    record: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    generation: Mapping[str, Any]
+    named: Mapping[str, str]
+    chat: Template
+    _whole: Any = field(repr=False)
+    _plain: Mapping[Place, Any] = field(repr=False)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Tokenizer":
+        """Read `tokenizer.json` and what stands beside it in a folder that was checked before."""
+        record = read(folder / "tokenizer.json")
+        settings = read(folder / "tokenizer_config.json", {})
+        generation = read(folder / "generation_config.json", {})
+        config = read(folder / "config.json", {})
+        record = completed(record, settings, folder)
+        stops = generation.get("eos_token_id", config.get("eos_token_id"))
+        named = roles(settings, read(folder / "special_tokens_map.json", {}))
+        template = template_text(folder, settings)
+        if template is None and "eos_token" not in named:
+            raise IntegrityError(
+                f"{folder}: the tokenizer has neither a chat template nor an end-of-sequence "
+                "token, so nothing could end an answer. Add eos_token to tokenizer_config.json."
+            )
+        name = f"{folder.name}: chat template"
+        return cls(
+            record=record,
+            settings=settings,
+            generation={**generation, "eos_token_id": stops},
+            named=named,
+            chat=Template(PLAIN if template is None else template, named, name=name),
+            _whole=built(record, folder),
+            _plain={place: built(plain(record, place), folder) for place in places(record)},
+        )
+
+    def encode(self, text: str, place: Place = "first") -> list[int]:
+        """The ids of content: a control string in it is text like any other."""
+        encoder = self._plain.get(place) or self._plain["first"]
+        ids: list[int] = encoder.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """The text of `ids`, without special tokens unless `special`."""
+        text: str = self._whole.decode(list(ids), skip_special_tokens=not special)
+        return text
+
+    @cached_property
+    def controls(self) -> dict[str, Control]:
+        """Every added token by its text, but for runs of space: those are ordinary text."""
+        found = (control(token) for token in self.record["added_tokens"] if structural(token))
+        return {each.text: each for each in found}
+
+    @property
+    def structural(self) -> dict[str, int]:
+        """Control strings and their ids."""
+        return {text: each.id for text, each in self.controls.items()}
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """Finds control strings as tokenizers do: the first in the text, the longest there."""
+        longest = sorted(self.controls, key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, longest)) or "(?!)")
+
+    @cached_property
+    def lossless(self) -> bool:
+        """Whether decoding gives texts back as they were, tried on a few."""
+        return all(self.decode(self.encode(text)) == text for text in ROUNDTRIPS)
+
+    @cached_property
+    def stop_ids(self) -> tuple[int, ...]:
+        """The ids that end an answer, in training and in use: the template's own first."""
+        from tunesmith.model.render import end_of_turn
+
+        return tuple(dict.fromkeys([end_of_turn(self), *self.declared_stops]))
+
+    @cached_property
+    def declared_stops(self) -> tuple[int, ...]:
+        """The end-of-sequence ids that the model's own files name."""
+        eos = self.generation.get("eos_token_id")
+        listed = eos if isinstance(eos, list) else [] if eos is None else [eos]
+        own = self.id_of("eos_token")
+        return tuple(dict.fromkeys([*listed, *([] if own is None else [own])]))
+
+    def id_of(self, role: str) -> int | None:
+        """The id of `bos_token`, `eos_token`, `pad_token` or `unk_token`, if there is one."""
+        text = self.named.get(role)
+        found: int | None = None if text is None else self._whole.token_to_id(text)
+        return found
+
+    @property
+    def bos_id(self) -> int | None:
+        """The id that starts a text, where the tokenizer has one. Templates write it themselves."""
+        return self.id_of("bos_token")
+
+    @property
+    def pad_id(self) -> int:
+        """An id to fill rows with. Padding is masked by length, so that any id will do."""
+        pad = self.id_of("pad_token")
+        return pad if pad is not None else next(iter(self.declared_stops), 0)
+
+    @cached_property
+    def size(self) -> int:
+        """One more than the highest id."""
+        return max(self._whole.get_vocab(with_added_tokens=True).values()) + 1
+
+    @property
+    def template(self) -> str:
+        """The chat template's text."""
+        return self.chat.text
+
+    @property
+    def template_digest(self) -> str:
+        """sha256 of the chat template's text."""
+        return self.chat.digest
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of what decides ids: `tokenizer.json` and the named special tokens."""
+        return digest([self.record, self.named])
+
+    def save(self, folder: Path) -> None:
+        """Write every file that a server or a trainer may look for; the template in both places."""
+        settings = {**self.settings, **self.named, "chat_template": self.template}
+        write_text(folder / "tokenizer.json", json.dumps(self.record, ensure_ascii=False))
+        write_json(folder / "tokenizer_config.json", settings)
+        write_json(folder / "special_tokens_map.json", dict(self.named))
+        write_text(folder / "chat_template.jinja", self.template)
+        kept = {k: v for k, v in self.generation.items() if v is not None}
+        write_json(folder / "generation_config.json", {**kept, "eos_token_id": list(self.stop_ids)})
+
+
+def read(path: Path, absent: Any = None) -> Any:
+    """A JSON object from a folder; `absent` where the file is not there and need not be."""
+    if absent is not None and not path.is_file():
+        return absent
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise IntegrityError(
+            f"{path}: is missing. Save the tokenizer with a current transformers: "
+            "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"{path}: is not JSON ({error}). Get the file again.") from error
+    if not isinstance(value, dict):
+        raise IntegrityError(f"{path}: is not a JSON object. Get the file again.")
+    return value
+
+
+def completed(record: dict[str, Any], settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """`tokenizer.json` with the added tokens that only `tokenizer_config.json` names."""
+    added = list(record.get("added_tokens") or [])
+    known = {token["content"] for token in added}
+    more = settings.get("added_tokens_decoder") or {}
+    for number, token in sorted(more.items(), key=lambda item: int(item[0])):
+        if token["content"] not in known:
+            flags = {k: bool(token.get(k)) for k in ("single_word", "lstrip", "rstrip")}
+            added.append(
+                {"id": int(number), "content": token["content"], **flags}
+                | {k: bool(token.get(k)) for k in ("normalized", "special")}
+            )
+    record = {**record, "added_tokens": added, "truncation": None, "padding": None}
+    vocabulary = record.get("model", {}).get("vocab")
+    if not vocabulary:
+        raise IntegrityError(f"{folder}/tokenizer.json: has no vocabulary. Get the file again.")
+    return record
+
+
+def roles(settings: Mapping[str, Any], fallback: Mapping[str, Any]) -> dict[str, str]:
+    """The named special tokens as texts."""
+    named = {}
+    for role in ROLES:
+        value = settings.get(role, fallback.get(role))
+        if isinstance(value, Mapping):
+            value = value.get("content")
+        if isinstance(value, str):
+            named[role] = value
+    return named
+
+
+def template_text(folder: Path, settings: Mapping[str, Any]) -> str | None:
+    """The chat template: the file first, then the field, as transformers reads them."""
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        try:
+            return path.read_text("utf-8")
+        except UnicodeDecodeError as error:
+            raise IntegrityError(f"{path}: is not UTF-8 text. Get the file again.") from error
+    found = settings.get("chat_template")
+    if isinstance(found, list):
+        named = {each["name"]: each["template"] for each in found}
+        found = named.get("default")
+    return found if isinstance(found, str) else None
+
+
+def structural(token: Mapping[str, Any]) -> bool:
+    """Whether an added token is a control string rather than a run of space added for length."""
+    text = token["content"]
+    for mark in WORD_STARTS:
+        text = text.replace(mark, " ")
+    return bool(token["special"]) or not (text.isspace() or not text)
+
+
+def control(token: Mapping[str, Any]) -> Control:
+    """A control string from its entry in `tokenizer.json`."""
+    return Control(
+        text=token["content"],
+        id=token["id"],
+        special=token["special"],
+        left=token["lstrip"],
+        right=token["rstrip"],
+        word=token["single_word"],
+    )
+
+
+def built(record: Mapping[str, Any], folder: Path) -> Any:
+    """A `tokenizers` object from its JSON."""
+    from tokenizers import Tokenizer as Engine
+
+    try:
+        return Engine.from_str(json.dumps(record))
+    except Exception as error:  # the library raises plain Exception for every flaw
+        raise IntegrityError(
+            f"{folder}/tokenizer.json: the tokenizers library cannot read it ({error}). "
+            "Get the file again."
+        ) from error
+
+
+def places(record: Mapping[str, Any]) -> tuple[Place, ...]:
+    """The places at which this tokenizer encodes a text differently."""
+    text = json.dumps([record.get("normalizer"), record.get("pre_tokenizer")])
+    depends = any(mark in text for mark in ('"Prepend"', '"Metaspace"', '"add_prefix_space": true'))
+    return ("first", "after", "inside") if depends else ("first",)
+
+
+def plain(record: Mapping[str, Any], place: Place) -> dict[str, Any]:
+    """The encoder for one place, in which control strings do not exist."""
+    added = record["added_tokens"]
+    hidden = {token["content"]: HIDDEN.format(token["id"]) for token in added if structural(token)}
+    kept = [token for token in added if not structural(token)]
+    changes = {"first": unchanged, "after": once, "inside": never}[place]
+    return {
+        **record,
+        "added_tokens": kept,
+        "post_processor": None,
+        "normalizer": rewritten(record.get("normalizer"), changes),
+        "pre_tokenizer": rewritten(record.get("pre_tokenizer"), changes),
+        "model": concealed(record["model"], hidden),
+    }
+
+
+def concealed(model: Mapping[str, Any], hidden: Mapping[str, str]) -> dict[str, Any]:
+    """A model that can make none of the `hidden` strings out of text.
+
+    Unigram and WordPiece look whole strings up, BPE with `ignore_merges` does too, and merges
+    converted from other formats may spell a control string.
+    """
+    model = dict(model)
+    vocabulary = model["vocab"]
+    if isinstance(vocabulary, Mapping):
+        model["vocab"] = {hidden.get(text, text): number for text, number in vocabulary.items()}
+        model["unk_token"] = hidden.get(model.get("unk_token"), model.get("unk_token"))
+    else:
+        model["vocab"] = [[hidden.get(text, text), score] for text, score in vocabulary]
+    if "merges" in model:
+        model["merges"] = [each for each in model["merges"] if not spells(each, hidden)]
+    return {key: value for key, value in model.items() if value is not None or key != "unk_token"}
+
+
+def spells(merge: Sequence[str] | str, hidden: Mapping[str, str]) -> bool:
+    """Whether a merge makes or uses a hidden string."""
+    left, right = merge.split(" ") if isinstance(merge, str) else merge
+    return left in hidden or right in hidden or left + right in hidden
+
+
+def unchanged(step: dict[str, Any]) -> dict[str, Any] | None:
+    """At the start of a text: as the tokenizer says."""
+    return step
+
+
+def once(step: dict[str, Any]) -> dict[str, Any] | None:
+    """After a control token: what is put before the first word of a text only, is not put."""
+    if step.get("type") == "Metaspace" and step.get("prepend_scheme") == "first":
+        return {**step, "prepend_scheme": "never"}
+    return step
+
+
+def never(step: dict[str, Any]) -> dict[str, Any] | None:
+    """Within running text: nothing is put before the first word."""
+    if step.get("type") == "Prepend":
+        return None
+    if step.get("type") == "Metaspace":
+        return {**step, "prepend_scheme": "never"}
+    if step.get("add_prefix_space"):
+        return {**step, "add_prefix_space": False}
+    return step
+
+
+Change = Callable[[dict[str, Any]], dict[str, Any] | None]
+
+
+def rewritten(step: Any, change: Change) -> Any:
+    """A normalizer or pre-tokenizer with `change` made to each of its steps."""
+    if not isinstance(step, Mapping):
+        return step
+    for key in ("normalizers", "pretokenizers"):
+        if key in step:
+            steps: Iterable[Any] = (rewritten(each, change) for each in step[key])
+            return {**step, key: [each for each in steps if each is not None]}
+    return change(dict(step))

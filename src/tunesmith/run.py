@@ -1,0 +1,151 @@
+"""A run: everything that one tuned model is made from, read from a file and the command line."""
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from tunesmith.core.errors import SettingsError
+from tunesmith.core.parts import Spec
+from tunesmith.data.stage import Data
+from tunesmith.deploy.stage import Deploy
+from tunesmith.evaluate.stage import Evaluate
+from tunesmith.model.load import ModelSpec
+from tunesmith.overrides import apply, lay_over
+from tunesmith.places import grounded
+from tunesmith.sentences import leaves, sentences, switches
+from tunesmith.train.loop import Train
+from tunesmith.yaml_marks import Marked, marked_mapping, read
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+
+class Run(Spec):
+    """What a run file says. `data.source` is all that it must."""
+
+    name: Annotated[str, Field(pattern=NAME)] = "run"
+    """Its folder under `runs/`; by default the run file's own name, without its ending."""
+    model: ModelSpec = ModelSpec()
+    """What is tuned: a bundled model's name, a folder, a GGUF file or a hub name."""
+    data: Data
+    """The rows, and what happens to them before training."""
+    train: Train = Train()
+    """How the weights are changed."""
+    evaluate: Evaluate = Evaluate()
+    """How base and tuned are compared."""
+    deploy: Deploy = Deploy()
+    """In which forms the result leaves."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Same run, same seed, same numbers."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A run, and for each setting where its value was said: `run.yaml:7:9`, `default`, ..."""
+
+    run: Run
+    origins: Mapping[str, str]
+
+
+def load(path: Path | str, overrides: Iterable[str] = ()) -> Run:
+    """The run that a file and `a.b=c` overrides say. Raises SettingsError with every problem."""
+    return load_with_origins(path, overrides).run
+
+
+def load_with_origins(path: Path | str, overrides: Iterable[str] = ()) -> Loaded:
+    """As `load`, and remembers where each value was said."""
+    marked = written(Path(path))
+    for override in overrides:
+        apply(Run, marked, override)
+    return resolve(marked)
+
+
+def from_mapping(value: Mapping[str, Any], overrides: Mapping[str, Any]) -> Loaded:
+    """A run said in Python. `overrides` are by dotted path, or nested like the run itself."""
+    marked = marked_mapping(grounded((), value, Path.cwd()), "settings")
+    for path, new in overrides.items():
+        lay_over(Run, marked, path, new)
+    return resolve(marked)
+
+
+def from_file(file: Path | str, overrides: Mapping[str, Any]) -> Loaded:
+    """A run file with overrides said in Python."""
+    marked = written(Path(file))
+    for path, new in overrides.items():
+        lay_over(Run, marked, path, new)
+    return resolve(marked)
+
+
+def written(path: Path) -> Marked:
+    """What a run file says, unchecked. A run's folder stands for its file, a data file for a
+    run with nothing else in it."""
+    if path.is_dir() and (path / "run.yaml").is_file():
+        path = path / "run.yaml"
+    if not path.exists():
+        raise SettingsError(missing(path))
+    if path.suffix not in (".yaml", ".yml"):
+        source = os.path.abspath(path)
+        return marked_mapping({"name": name_from(path), "data": {"source": source}}, str(path))
+    marked = read(path)
+    marked.value = grounded((), marked.value, path.parent)
+    if "name" not in marked.value:
+        marked.value["name"] = name_from(path)
+        marked.marks[("name",)] = f"{path}:1:1"
+    return marked
+
+
+def missing(path: Path) -> str:
+    """The sentence for a path that is not there, with the nearest name that is."""
+    beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, beside, 1)
+    advice = f"did you mean {path.with_name(near[0])}?" if near else "`tunesmith init` writes one"
+    return f"{path}: there is no such file; {advice}"
+
+
+def name_from(path: Path) -> str:
+    """A run's name from a file's: what a name may not hold becomes a dash."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._")[:64] or "run"
+
+
+def resolve(marked: Marked) -> Loaded:
+    """Check what was written against the schema; every problem at once."""
+    try:
+        run = Run.model_validate(marked.value)
+    except ValidationError as error:
+        found = [*marked.problems, *sentences(Run, error, marked)]
+        raise SettingsError(*sorted(found, key=line_and_column)) from None
+    problems = [*marked.problems, *switches(run, marked)]
+    if problems:
+        raise SettingsError(*sorted(problems, key=line_and_column))
+    return Loaded(run, origins(run, marked))
+
+
+def line_and_column(problem: str) -> tuple[int, int]:
+    """Sorts problems as a reader meets them; those of the command line come last."""
+    found = re.match(r"[^:]*:(\d+):(\d+): ", problem)
+    return (int(found[1]), int(found[2])) if found else (2**31, 0)
+
+
+def origins(run: Run, marked: Marked) -> dict[str, str]:
+    """Where each plain value of the resolved run was said."""
+    words = {place: value for place, value in leaves(marked.value) if isinstance(value, str)}
+    found = {}
+    for path, value in plain(run.model_dump(mode="json"), ()):
+        above = path[:-1]  # `method: lora` says train.method.kind
+        source = above if above in words and words[above] == value else path
+        found[".".join(path)] = marked.marks.get(source, "default")
+    return found
+
+
+def plain(value: Any, path: tuple[str, ...]) -> Iterable[tuple[tuple[str, ...], Any]]:
+    """Every setting that holds no further settings, with its path; a list counts as one."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from plain(inner, (*path, key))
+    else:
+        yield path, value

@@ -1,0 +1,30 @@
+"""Which device a run trains on, and sums over the processes of a run."""
+
+from typing import TYPE_CHECKING, Literal
+
+from tunesmith.core.errors import ResourceError
+from tunesmith.core.late import late
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = late("torch")
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+def choose(device: Device) -> "torch.device":
+    """The device meant; one that is asked for by name and absent is refused."""
+    present = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if device == "auto":
+        return torch.device(next(name for name, there in present.items() if there))
+    if not present[device]:
+        raise ResourceError(
+            f"train.device: {device} is not available to this build of torch "
+            f"({torch.__version__}). Use train.device=auto, or run: tunesmith doctor"
+        )
+    return torch.device(device)

@@ -1,0 +1,281 @@
+"""THE training loop: what a run may set, one optimiser step after another, and held-out loss."""
+
+import gc
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from tunesmith.core.errors import ResourceError, TrainError
+from tunesmith.core.late import late
+from tunesmith.core.parts import Spec
+from tunesmith.core.records import Batch, Loss, Tally
+from tunesmith.model.policy import Policy, evaluating
+from tunesmith.train import schedule
+from tunesmith.train.batches import halves
+from tunesmith.train.devices import Device
+from tunesmith.train.methods.base import Method
+from tunesmith.train.methods.lora import Lora
+from tunesmith.train.objectives.base import Group, Objective, Stream
+from tunesmith.train.objectives.sft import Sft
+from tunesmith.train.schedule import Curve
+from tunesmith.train.sinks.base import Sink
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = late("torch")
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Train(Spec):
+    """How the weights are changed."""
+
+    method: Method = Lora()
+    """What may move: `lora`, `full`."""
+    objective: Objective = Sft()
+    """What is asked of the model: `sft`."""
+    epochs: Positive = 3
+    """How often every row is seen."""
+    steps: Positive | None = None
+    """Optimiser steps; overrides `epochs`."""
+    lr: Annotated[float, Field(gt=0)] | None = None
+    """Peak learning rate; by default the method's own (2e-4 for lora, 2e-5 for full)."""
+    batch: Positive = 8
+    """Rows in one optimiser step."""
+    length: Positive = 1024
+    """Longest row, in tokens. Nothing is ever cut; see `too_long`."""
+    too_long: Literal["refuse", "drop"] = "refuse"
+    """What happens to a longer row: the run is refused, or the row is left out and counted."""
+    micro_batch: Positive = 1024
+    """Tokens in one forward pass. Less needs less memory and changes nothing else."""
+    schedule: Curve = "cosine"
+    """How the learning rate falls after warm-up: `linear`, `cosine` or `constant`."""
+    warmup: Share = 0.03
+    """Share of the steps in which the learning rate rises from zero."""
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    """Longest gradient; a longer one is scaled down to it."""
+    decay: Annotated[float, Field(ge=0)] = 0.0
+    """Weight decay of matrices."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's memory of the gradient and of its square."""
+    evaluate_every: Positive | None = None
+    """Optimiser steps between looks at the held-out rows; by default about five in a run."""
+    save_every: Positive = 50
+    """Optimiser steps between checkpoints."""
+    keep: Positive = 2
+    """Checkpoints kept, beside the best."""
+    best: Literal["loss", "token_accuracy"] = "loss"
+    """The held-out measure that decides which checkpoint is the result."""
+    patience: Positive | None = None
+    """Looks without a better value after which training stops early; by default never."""
+    probes: Annotated[int, Field(ge=0)] = 3
+    """Held-out prompts answered at every look, to see the answers change."""
+    sinks: list[Sink] = []
+    """Where the numbers are copied to besides the run folder: `tensorboard`."""
+    device: Device = "auto"
+    """`auto`, `cpu`, `cuda` or `mps`."""
+    seams: Literal["fast", "reference"] = "fast"
+    """`reference` trains through the model's own attention and all logits: slow, for comparison."""
+
+    @property
+    def rate(self) -> float:
+        """The peak learning rate in force."""
+        return self.lr if self.lr is not None else self.method.default_lr
+
+
+HIGHER_IS_BETTER = {"loss": False, "token_accuracy": True}
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one optimiser step did. `loss` is per supervised token, `norm` before clipping."""
+
+    number: int
+    loss: float
+    norm: float
+    rate: float
+    tokens: int
+    supervised: int
+    means: dict[str, float]
+
+
+def steps(
+    policy: Policy,
+    objective: Objective,
+    stream: Stream,
+    spec: Train,
+    *,
+    total: int,
+    optimizer: "torch.optim.Optimizer",
+    start: int = 0,
+) -> Iterator[Step]:
+    """Train, one optimiser step per item. The caller logs, evaluates, saves and stops."""
+    parameters = policy.trainable()
+    warmup = schedule.warmup_steps(spec.warmup, total)
+    limit = _Limit()
+    for number, group in enumerate(islice(stream, total - start), start):
+        shape = schedule.factor(number, total=total, warmup=warmup, curve=spec.schedule)
+        for settings in optimizer.param_groups:
+            settings["lr"] = settings["scale"] * spec.rate * shape
+        loss, tally, group = accumulate(policy, objective, group, limit)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, spec.clip)
+        if not (math.isfinite(loss) and bool(torch.isfinite(norm))):
+            raise TrainError(diagnose(policy, objective, group, number))
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        yield Step(
+            number=number,
+            loss=loss,
+            norm=float(norm),
+            rate=spec.rate * shape,
+            tokens=sum(batch.tokens for batch in group),
+            supervised=sum(batch.supervised for batch in group),
+            means=tally.means(),
+        )
+
+
+@dataclass
+class _Limit:
+    """The largest micro-batch that memory was seen to hold, in padded tokens."""
+
+    tokens: int | None = None
+
+    def cut(self, group: Group) -> Group:
+        """The group with every larger micro-batch halved until it fits or is one sequence."""
+        if self.tokens is None:
+            return group
+        parts = [p for b in group for p in (halves(b) if b.ids.numel() > self.tokens else [b])]
+        return group if len(parts) == len(group) else self.cut(parts)
+
+
+def accumulate(
+    policy: Policy, objective: Objective, group: Group, limit: _Limit
+) -> tuple[float, Tally, Group]:
+    """Gradients of one step: the sum over its micro-batches, divided once by the whole weight.
+
+    Out of memory halves the micro-batches and does the same step again, so the trajectory is the
+    one a machine with more memory would have taken.
+    """
+    group = limit.cut(group)
+    random_state = torch.get_rng_state()
+    while True:
+        try:
+            return (*_backward(policy, objective, group), group)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+        for parameter in policy.trainable():
+            parameter.grad = None
+        gc.collect()
+        torch.set_rng_state(random_state)
+        limit.tokens = max(batch.ids.numel() for batch in group) - 1
+        smaller = limit.cut(group)
+        if len(smaller) == len(group):
+            raise ResourceError(
+                f"out of memory on a single row ({group[0].origins[0]}): lower train.length, or "
+                "use a smaller model or train.method=lora"
+            )
+        group = smaller
+
+
+def _backward(policy: Policy, objective: Objective, group: Group) -> tuple[float, Tally]:
+    weight = sum(float(objective.weight(batch)) for batch in group)
+    total, tally = 0.0, Tally()
+    for batch in group:
+        loss: Loss = objective.loss(policy, batch)
+        (loss.total / max(weight, 1e-30)).backward()
+        total += float(loss.total.detach())
+        tally += loss.logs
+    return total / max(weight, 1e-30), tally
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on the CPU or on a GPU."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(error).lower()
+    return "not enough memory" in text or "can't allocate memory" in text
+
+
+def diagnose(policy: Policy, objective: Objective, group: Group, number: int) -> str:
+    """One sentence on where a non-finite number came from: parameter, rows, or gradient."""
+    for name, parameter in policy.model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            return (
+                f"step {number}: {name} holds a number that is not finite; the last checkpoint "
+                "does not. Lower train.lr and continue from it"
+            )
+    bad = [str(o) for batch in group for o in _not_finite_rows(policy, objective, batch)]
+    if bad:
+        return (
+            f"step {number}: the loss is not finite on {', '.join(bad[:5])}. Look at these rows, "
+            "or lower train.lr"
+        )
+    named = policy.model.named_parameters()
+    grads = [n for n, p in named if p.grad is not None and not torch.isfinite(p.grad).all()]
+    where = f" in {grads[0]} (and {len(grads) - 1} more)" if grads else ""
+    rows = ", ".join(str(o) for batch in group for o in batch.origins[:3])
+    return (
+        f"step {number}: the gradient is not finite{where}; rows {rows}. Lower train.lr, or look "
+        "at these rows"
+    )
+
+
+def _not_finite_rows(policy: Policy, objective: Objective, batch: Batch) -> Iterable[object]:
+    with torch.no_grad():
+        for row in _singles(batch):
+            if not torch.isfinite(objective.loss(policy, row).total):
+                yield row.origins[0]
+
+
+def _singles(batch: Batch) -> list[Batch]:
+    parts = halves(batch)
+    return [batch] if len(parts) == 1 else [single for part in parts for single in _singles(part)]
+
+
+def held_out(policy: Policy, objective: Objective, batches: Sequence[Batch]) -> dict[str, float]:
+    """Sums over tokens divided by counts, in evaluation mode: the same for every batch size."""
+    tally = Tally()
+    with torch.no_grad(), evaluating(policy.model):
+        for batch in batches:
+            tally += objective.loss(policy, batch).logs
+            hits, count = float(policy.hits(batch)), float(batch.supervised)
+            tally += Tally({"token_accuracy": (hits, count)})
+    return tally.means()
+
+
+@dataclass
+class Watch:
+    """Remembers the best held-out value, and says when to stop looking for a better one.
+
+    The direction belongs to the measure; of equal values the earliest stays the best.
+    """
+
+    measure: str
+    patience: int | None
+    best_step: int | None = None
+    best_value: float | None = None
+    stale: int = 0
+    seen: list[tuple[int, float]] = field(default_factory=list)
+
+    def see(self, step: int, value: float) -> bool:
+        """Take note of a value; True when it is the best so far."""
+        self.seen.append((step, value))
+        sign = 1.0 if HIGHER_IS_BETTER[self.measure] else -1.0
+        is_best = self.best_value is None or sign * value > sign * self.best_value
+        if is_best:
+            self.best_step, self.best_value, self.stale = step, value, 0
+        else:
+            self.stale += 1
+        return is_best
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether patience has run out."""
+        return self.patience is not None and self.stale >= self.patience

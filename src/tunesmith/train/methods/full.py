@@ -1,0 +1,78 @@
+"""Every weight moves."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tunesmith.core.errors import IntegrityError
+from tunesmith.model.load import read_tensors
+from tunesmith.train.methods.base import Method
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Full(Method):
+    """Full fine-tuning: the reference for quality, and the most expensive.
+
+    It needs 16 bytes a parameter in fp32 (weights, gradients, two Adam moments), moves what the
+    model knew the most, and leaves a whole model behind.
+    """
+
+    kind: Literal["full"] = "full"
+
+    @property
+    def default_lr(self) -> float:
+        return 2e-5
+
+    @property
+    def needs_copy(self) -> bool:
+        return True
+
+    def apply(self, model: Any, seed: int) -> Any:
+        return model.requires_grad_(True)
+
+    @contextmanager
+    def disabled(self, model: Any, frozen: Any | None) -> Iterator[Any]:
+        if frozen is None:
+            raise ValueError("full fine-tuning is undone by a frozen copy, and there is none")
+        yield frozen
+
+    def merge(self, model: Any) -> Any:
+        return model.requires_grad_(False)
+
+    def state(self, model: Any) -> dict[str, "torch.Tensor"]:
+        return {name: weight.detach() for name, weight in model.named_parameters()}
+
+    def restore(self, model: Any, state: Mapping[str, "torch.Tensor"]) -> None:
+        copy_into(self.state(model), state)
+
+    def save(self, model: Any, folder: Path) -> None:
+        model.save_pretrained(folder)
+
+    def load(self, model: Any, folder: Path) -> Any:
+        found: dict[str, torch.Tensor] = {}
+        for file in sorted(folder.glob("*.safetensors")):
+            found.update(read_tensors(file))
+        copy_into(self.state(model), found)
+        return model.requires_grad_(False)
+
+
+def copy_into(
+    weights: Mapping[str, "torch.Tensor"], state: Mapping[str, "torch.Tensor"]
+) -> None:
+    """Copy tensors over weights of the same names and shapes; anything else is refused."""
+    missing, unexpected = weights.keys() - state.keys(), state.keys() - weights.keys()
+    if missing or unexpected:
+        raise IntegrityError(
+            f"the saved weights do not fit the model: {len(missing)} missing "
+            f"{sorted(missing)[:3]}, {len(unexpected)} unexpected {sorted(unexpected)[:3]}"
+        )
+    for name, weight in weights.items():
+        if weight.shape != state[name].shape:
+            raise IntegrityError(
+                f"{name} is {list(state[name].shape)} in the file and {list(weight.shape)} in "
+                "the model; they were not made for each other"
+            )
+        weight.data.copy_(state[name])

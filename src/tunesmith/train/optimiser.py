@@ -1,0 +1,28 @@
+"""AdamW over a policy's trainable parameters, in groups that differ in decay."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from tunesmith.core.late import late
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = late("torch")
+
+
+def adamw(
+    parameters: Iterable["torch.nn.Parameter"], *, decay: float, betas: tuple[float, float]
+) -> "torch.optim.AdamW":
+    """AdamW (arXiv 1711.05101) with decay on matrices only; states are fp32 like the parameters.
+
+    `scale` in a group multiplies the run's learning rate; the loop sets `lr` before every step.
+    """
+    parameters = list(parameters)
+    matrices = [p for p in parameters if p.dim() >= 2]
+    vectors = [p for p in parameters if p.dim() < 2]
+    groups = [
+        {"params": matrices, "weight_decay": decay, "scale": 1.0},
+        {"params": vectors, "weight_decay": 0.0, "scale": 1.0},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=betas, fused=True)

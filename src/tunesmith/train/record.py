@@ -1,0 +1,35 @@
+"""What a run leaves to look at: curves and probe answers, one JSON line each, rewindable."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tunesmith.core.folders import write_text
+
+
+class Lines:
+    """An append-only JSONL file; `step` in a line counts the optimiser steps done before it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def add(self, step: int, values: Mapping[str, Any]) -> None:
+        """Append one line."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values}, ensure_ascii=False) + "\n")
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """The whole lines; one cut off by a crash is left out."""
+        if self.path.exists():
+            for line in self.path.read_text(encoding="utf-8").splitlines():
+                try:
+                    yield json.loads(line)
+                except json.JSONDecodeError:
+                    return
+
+    def rewind(self, step: int) -> None:
+        """Forget lines of `step` and later: a resumed run writes them again."""
+        kept = [json.dumps(v, ensure_ascii=False) for v in self.read() if v["step"] < step]
+        if self.path.exists():
+            write_text(self.path, "".join(line + "\n" for line in kept))

@@ -1,0 +1,100 @@
+"""What is checked before the first step and after the second: mistakes a loss curve would hide."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.core.errors import DataError, TrainError
+from tunesmith.core.late import late
+from tunesmith.core.log import Log
+from tunesmith.core.records import IGNORE, Example, collate
+from tunesmith.model.policy import Policy, evaluating
+from tunesmith.train.objectives.base import Group, Objective
+
+if TYPE_CHECKING:
+    import torch
+
+    from tunesmith.model.render import Tokenizer
+else:
+    torch = late("torch")
+
+LEAST_SHARE = 0.01
+"""Under this share of trained tokens a mask is more likely wrong than meant."""
+TOLERANCE = 1e-4
+"""Relative difference allowed between the fast seams and the model's own loss, in fp32."""
+
+
+def tokens(examples: Sequence[Example], tokenizer: "Tokenizer") -> dict[str, Any]:
+    """Counts of trained tokens, with one row's trained span decoded; refuses an empty mask."""
+    total = sum(e.length for e in examples)
+    trained = sum(s.supervised for e in examples for s in e.sequences)
+    if trained < LEAST_SHARE * total:
+        raise DataError(
+            f"only {trained} of {total} tokens would be trained (under {LEAST_SHARE:.0%}). Look "
+            "at the rows with: tunesmith data RUN.yaml --show 3"
+        )
+    first = examples[0].sequences[0]
+    span = [t for t in first.targets if t != IGNORE]
+    return {
+        "tokens": total,
+        "trained_tokens": trained,
+        "trained_share": trained / total,
+        "sample": tokenizer.decode(span, special=True),
+        "sample_row": str(examples[0].origin),
+        "ends_with_stop": span[-1] in tokenizer.stop_ids,
+    }
+
+
+def loss(policy: Policy, objective: Objective, example: Example) -> dict[str, float]:
+    """The first loss by the fast seams and by the model's own forward pass, which must agree."""
+    batch = collate([example], policy.device)
+    plain = Policy(policy.model, policy.tokenizer, method=policy.method, fast=False)
+    with torch.no_grad(), evaluating(policy.model):
+        fast = float(objective.loss(policy, batch).total)
+        slow = float(objective.loss(plain, batch).total)
+    bound = TOLERANCE if policy.dtype == torch.float32 else 0.05
+    if not math.isfinite(fast) or abs(fast - slow) > bound * max(1.0, abs(slow)):
+        raise TrainError(
+            f"step 0: the fast path gives a loss of {fast:.6f} where the model itself gives "
+            f"{slow:.6f}. Train with train.seams=reference, and please report this model"
+        )
+    count = float(objective.weight(batch))
+    return {"loss": fast / count, "difference": abs(fast - slow) / count}
+
+
+def guessing(policy: Policy) -> float:
+    """The loss of a model that knows nothing: ln of the vocabulary's size."""
+    return math.log(policy.model.get_input_embeddings().weight.shape[0])
+
+
+def stopping(tokenizer: "Tokenizer", facts: Mapping[str, Any], log: Log) -> None:
+    """Say so when answers are not trained to end with a token at which serving stops."""
+    if not facts["ends_with_stop"]:
+        log.say(
+            "warning: answers are not trained to end with a token at which serving stops; the "
+            "tuned model may not stop. Look at the chat template's end of turn"
+        )
+
+
+class Moved:
+    """Holds what is trainable at the start, and refuses a run in which some of it never moves."""
+
+    def __init__(self, policy: Policy) -> None:
+        named = policy.model.named_parameters()
+        self.before = {n: p.detach().clone() for n, p in named if p.requires_grad}
+
+    def check(self, policy: Policy, number: int) -> None:
+        """After `number` steps. One step is too early for LoRA, whose B starts at zero."""
+        named = dict(policy.model.named_parameters())
+        still = [n for n, old in self.before.items() if torch.equal(old, named[n].detach())]
+        if still:
+            raise TrainError(
+                f"step {number}: {len(still)} trainable tensors have not moved "
+                f"(the first is {still[0]}). Is train.lr zero, or are they unused by the model?"
+            )
+        self.before = {}
+
+
+def longest(groups: Sequence[Group]) -> int:
+    """Padded tokens of the largest micro-batch."""
+    return max(b.ids.numel() for g in groups for b in g)

@@ -1,0 +1,399 @@
+"""The train stage: prepared rows and a base model in, a verified trained folder out."""
+
+import json
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.core.errors import DataError, TrainError, TunesmithError
+from tunesmith.core.folders import RunFolder, Stage, write_json
+from tunesmith.core.late import late
+from tunesmith.core.log import Log
+from tunesmith.core.records import Example, Row
+from tunesmith.core.signals import deferred, requested
+from tunesmith.core.tables import read_part
+from tunesmith.model import layout, load, render
+from tunesmith.model.policy import Policy, evaluating
+from tunesmith.model.render import Tokenizer
+from tunesmith.train import batches, cache, checkpoint, devices, optimiser, selfcheck
+from tunesmith.train.loop import Step, Train, Watch, held_out, steps
+from tunesmith.train.record import Lines
+from tunesmith.train.sinks.base import Writer
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = late("torch")
+
+LOOKS = 5
+"""Looks at the held-out rows in a run that says nothing else."""
+PROBE_TOKENS = 64
+"""Longest answer to a probe prompt."""
+
+
+def train(
+    folder: RunFolder,
+    spec: Train,
+    base: load.Base,
+    *,
+    dtype: str = "auto",
+    seed: int,
+    log: Log,
+    accept: Collection[str] = (),
+    restart: bool = False,
+) -> None:
+    """Train as `spec` says on the run's prepared rows, going on where an earlier call stopped.
+
+    Leaves the method's saved result, the tokenizer, `train.json`, curves and checkpoints in
+    `train/`. Raises Preempted or Interrupted after saving, when asked to stop.
+    """
+    stage, tokenizer = folder.stage("train"), Tokenizer.load(base.folder)
+    wanted = inputs(folder, spec, base, tokenizer, dtype, seed)
+    if not stage.begin(wanted, accept=accept, restart=restart):
+        log.say("train: nothing to do, finished before with the same inputs")
+        return
+    examples = {part: _examples(folder, part, spec, tokenizer, log) for part in ("train", "valid")}
+    if not examples["train"]:
+        raise DataError("no rows are left to train on; see data/account.json for the reasons")
+    Session(stage, spec, base, tokenizer, examples, dtype, seed, log).run()
+
+
+def inputs(
+    folder: RunFolder, spec: Train, base: load.Base, tokenizer: Tokenizer, dtype: str, seed: int
+) -> dict[str, Any]:
+    """All that the result depends on, by the name a person would know it by."""
+    settings = spec.model_dump(mode="json", exclude={"sinks", "keep"})
+    return {
+        **{f"train.{name}": value for name, value in settings.items()},
+        "model.dtype": dtype,
+        "seed": seed,
+        "digest of the data": folder.stage("data").digest,
+        "digest of the base": base.digest,
+        "digest of the tokenizer": tokenizer.digest,
+        "digest of the template": tokenizer.template_digest,
+    }
+
+
+def _examples(
+    folder: RunFolder, part: str, spec: Train, tokenizer: Tokenizer, log: Log
+) -> list[Example]:
+    """A prepared part as tokens, over-long rows refused or dropped and counted."""
+    rows: list[Row] = list(read_part(folder.stage("data").path, part))
+    examples = cache.encoded(rows, spec.objective, tokenizer)
+    kept, account = render.fit(examples, spec.length, spec.too_long)
+    if len(kept) < len(examples):
+        log.say(f"{part}: {len(examples) - len(kept)} rows longer than {spec.length} left out")
+    log.event("tokens", part=part, **account.record())
+    return list(kept)
+
+
+class Session:
+    """One call of the train stage: what it holds between steps, and the order of things."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        spec: Train,
+        base: load.Base,
+        tokenizer: Tokenizer,
+        examples: Mapping[str, list[Example]],
+        dtype: str,
+        seed: int,
+        log: Log,
+    ) -> None:
+        self.stage, self.spec, self.base, self.log = stage, spec, base, log
+        self.tokenizer, self.examples, self.seed, self.dtype = tokenizer, examples, seed, dtype
+        per_epoch = batches.steps_in(len(examples["train"]), spec.batch)
+        self.total = spec.steps or spec.epochs * per_epoch
+        self.look_every = spec.evaluate_every or max(1, self.total // LOOKS)
+        self.watch = Watch(spec.best, spec.patience)
+        self.curves = Lines(stage.path / "curves.jsonl")
+        self.answers = Lines(stage.path / "probes.jsonl")
+        self.facts: dict[str, Any] = {"seconds": 0.0, "tokens": 0, "supervised": 0}
+        self.losses: list[float] = []
+
+    def run(self) -> None:
+        """From a base model, or the newest checkpoint, to the finished folder."""
+        self._build()
+        start = self._resume()
+        if start == 0:
+            self._first_look()
+        with self._sinks() as writers:
+            self._loop(start, writers)
+        self._finish()
+
+    def _build(self) -> None:
+        """Model, method, optimiser and stream, all from the seed."""
+        device = devices.choose(self.spec.device)
+        torch.manual_seed(self.seed)
+        model = load.load_model(self.base, dtype=self.dtype, device=str(device))
+        model.requires_grad_(False)
+        self._check_context(model)
+        model = self.spec.method.apply(model, self.seed).train()
+        fast = self.spec.seams == "fast"
+        self.policy = Policy(model, self.tokenizer, method=self.spec.method, fast=fast)
+        betas, decay = self.spec.betas, self.spec.decay
+        self.optimizer = optimiser.adamw(self.policy.trainable(), decay=decay, betas=betas)
+        self._open_stream(start=0)
+        self.held = batches.cut(self.examples["valid"], self.spec.micro_batch, device)
+
+    def _check_context(self, model: Any) -> None:
+        longest = max(e.length for part in self.examples.values() for e in part)
+        context = layout.context(model)
+        if context is not None and longest > context:
+            raise DataError(
+                f"the longest row has {longest} tokens and the model's context is {context}. "
+                f"Set train.length={context} train.too_long=drop, or shorten the row"
+            )
+
+    def _open_stream(self, start: int) -> None:
+        self.groups = batches.Groups(
+            self.examples["train"],
+            rows=self.spec.batch,
+            tokens=self.spec.micro_batch,
+            seed=self.seed,
+            device=self.policy.device,
+            start=start,
+        )
+        self.stream = self.spec.objective.stream(self.policy, self.groups)
+
+    def _resume(self) -> int:
+        """The step to go on from; everything a checkpoint holds is put back."""
+        saved = checkpoint.newest(self._checkpoints, self.log)
+        if saved is None:
+            self.curves.rewind(0)
+            self.answers.rewind(0)
+            return 0
+        names = self._trainable_names()
+        self.spec.method.restore(self.policy.model, saved.model)
+        checkpoint.restore_optimizer(
+            self.optimizer, names, saved.optimizer, saved.optimizer_state
+        )
+        self._open_stream(saved.cursor)
+        self.stream.restore(saved.stream)
+        checkpoint.restore_random(saved.random)
+        self.watch = Watch(**{**saved.best, "seen": [tuple(s) for s in saved.best["seen"]]})
+        self.facts, self.losses = saved.progress["facts"], saved.progress["losses"]
+        self.curves.rewind(saved.step + 1)
+        self.answers.rewind(saved.step + 1)
+        self.log.say(f"train: going on from step {saved.step} of {self.total}")
+        return int(saved.step)
+
+    def _trainable_names(self) -> dict[str, Any]:
+        named = self.policy.model.named_parameters()
+        return {name: p for name, p in named if p.requires_grad}
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.stage.path / "checkpoints"
+
+    def _first_look(self) -> None:
+        """Refuse what can be known to be wrong before any work, and note where training starts."""
+        facts = selfcheck.tokens(self.examples["train"], self.tokenizer)
+        selfcheck.stopping(self.tokenizer, facts, self.log)
+        if self.spec.seams == "fast":
+            facts |= selfcheck.loss(self.policy, self.spec.objective, self.examples["train"][0])
+        facts["guessing"] = selfcheck.guessing(self.policy)
+        self.facts["start"] = facts
+        counts = [sum(p.numel() for p in group) for group in self._counted()]
+        self.facts["trainable_parameters"], self.facts["parameters"] = counts
+        self.log.event("start", **facts, steps=self.total)
+        self.log.say(
+            f"train: {len(self.examples['train'])} rows, {facts['tokens']} tokens "
+            f"({facts['trained_share']:.0%} trained), {self.total} steps, "
+            f"{counts[0]:,} of {counts[1]:,} parameters move"
+        )
+        self._look(0)
+
+    def _counted(self) -> tuple[list[Any], list[Any]]:
+        return self.policy.trainable(), list(self.policy.model.parameters())
+
+    def _loop(self, start: int, writers: list[Writer]) -> None:
+        moved = selfcheck.Moved(self.policy) if start == 0 and self.total >= 2 else None
+        began, before = time.monotonic(), self.facts["seconds"]
+        running = steps(
+            self.policy,
+            self.spec.objective,
+            self.stream,
+            self.spec,
+            total=self.total,
+            optimizer=self.optimizer,
+            start=start,
+        )
+        with deferred(), self.log.progress("training", self.total, done=start) as advance:
+            for step in self._until_exhausted(running):
+                self.facts["seconds"] = before + time.monotonic() - began
+                self._note(step, writers)
+                done = step.number + 1
+                if moved is not None and done == 2:
+                    moved.check(self.policy, done)
+                is_best = self._look(done) if self._is_look(done) else False
+                self._save_if_due(done, is_best)
+                advance(1, note=f"loss {step.loss:.3f}")
+
+    def _until_exhausted(self, running: Iterator[Step]) -> Iterator[Step]:
+        """Steps until patience runs out, also when it had already run out before a resume."""
+        while not self.watch.exhausted:
+            step = next(running, None)
+            if step is None:
+                return
+            yield step
+        self.log.say(f"train: stopped early; the best was step {self.watch.best_step}")
+
+    def _note(self, step: Step, writers: list[Writer]) -> None:
+        self.facts["tokens"] += step.tokens
+        self.facts["supervised"] += step.supervised
+        self.losses.append(step.loss)
+        values = {"loss": step.loss, "norm": step.norm, "rate": step.rate, **step.means}
+        self.curves.add(step.number + 1, {**values, "tokens": step.tokens})
+        for writer in list(writers):
+            try:
+                writer.write(step.number, values)
+            except Exception as error:  # a sink is a copy; the run must outlive it
+                self.log.say(f"warning: a sink failed and is left out from here: {error}")
+                writers.remove(writer)
+
+    def _is_look(self, done: int) -> bool:
+        return done % self.look_every == 0 or done == self.total
+
+    def _look(self, done: int) -> bool:
+        """Held-out measures and probe answers after `done` steps; True when the best so far."""
+        if not self.held:
+            return False
+        measures = held_out(self.policy, self.spec.objective, self.held)
+        self.curves.add(done, {"held_out": measures})
+        self.log.event("held_out", step=done, **measures)
+        value = measures[self.spec.best]
+        if value != value:
+            raise TrainError(f"step {done}: the held-out {self.spec.best} is not a number")
+        self._probe(done)
+        return self.watch.see(done, value)
+
+    def _probe(self, done: int) -> None:
+        from tunesmith.model.generate import Decoder, Request, Sampling, answers
+
+        if not self.spec.probes:
+            return
+        rows = list(read_part(self.stage.run.stage("data").path, "valid"))[: self.spec.probes]
+        prompts = {r.digest: render.encode_prompt(r.prompt(), self.tokenizer) for r in rows}
+        sampling = Sampling(max_tokens=PROBE_TOKENS)
+        wanted = [Request(key, ids, PROBE_TOKENS) for key, ids in prompts.items()]
+        with evaluating(self.policy.model):
+            decoder = Decoder(
+                self.policy.model, self.tokenizer, rows=len(rows), sampling=sampling
+            )
+            for answer in answers(decoder, wanted):
+                shown = {"row": answer.key, "answer": answer.text, "stopped": answer.stopped}
+                self.answers.add(done, shown)
+
+    def _save_if_due(self, done: int, is_best: bool) -> None:
+        wanted = requested()
+        last = done == self.total or self.watch.exhausted
+        if wanted is None and not (is_best or last or done % self.spec.save_every == 0):
+            return
+        self._save(done)
+        if wanted is not None:
+            raise wanted(
+                f"stopped after step {done} of {self.total}; the state is saved. "
+                "The same command goes on from here"
+            )
+
+    def _save(self, done: int) -> None:
+        names = self._trainable_names()
+        tensors, described = checkpoint.flatten_optimizer(self.optimizer, names)
+        snapshot = checkpoint.Snapshot(
+            step=done,
+            cursor=self.groups.drawn,
+            model=self.spec.method.state(self.policy.model),
+            optimizer=tensors,
+            optimizer_state=described,
+            random=checkpoint.capture_random(),
+            stream=self.stream.state(),
+            best=asdict(self.watch),
+            progress={"facts": self.facts, "losses": self.losses},
+            digests={"base": self.base.digest, "template": self.tokenizer.template_digest},
+        )
+        best = self.watch.best_step
+        pinned = () if best is None else (best,)
+        checkpoint.save(
+            self._checkpoints, snapshot, keep=self.spec.keep, pinned=pinned, log=self.log
+        )
+
+    @contextmanager
+    def _sinks(self) -> Iterator[list[Writer]]:
+        writers = []
+        for sink in self.spec.sinks:
+            try:
+                writers.append(sink.open(self.stage.path, self.stage.run.name))
+            except TunesmithError:
+                raise
+            except Exception as error:  # as above: a sink never stops a run
+                self.log.say(f"warning: the sink {sink.kind} did not open: {error}")
+        opened = list(writers)
+        try:
+            yield writers
+        finally:
+            for writer in opened:
+                try:
+                    writer.close()
+                except Exception as error:
+                    self.log.say(f"warning: a sink did not close: {error}")
+
+    def _finish(self) -> None:
+        """Put the best weights back, write the result, and commit the stage."""
+        self._restore_best()
+        self.policy.model.eval()
+        layout.causal(self.policy.model).config._name_or_path = self.base.source
+        self.spec.method.save(self.policy.model, self.stage.path)
+        self.tokenizer.save(self.stage.path)
+        rows = [e.row for e in self.examples["train"]]
+        write_json(self.stage.path / "rows.json", {"trained_on": rows})
+        write_json(self.stage.path / "train.json", self._result())
+        self.stage.finish(best_step=self.watch.best_step, tokens=self.facts["tokens"])
+        self.log.say(
+            f"train: done in {self.facts['seconds']:.0f} s, "
+            f"{self.facts['tokens'] / max(self.facts['seconds'], 1e-9):.0f} tokens/s"
+        )
+
+    def _restore_best(self) -> None:
+        best = self.watch.best_step
+        if best is None or best == 0:
+            return
+        path = self._checkpoints / f"step-{best:08d}"
+        if path.exists():
+            self.spec.method.restore(self.policy.model, checkpoint.load(path).model)
+
+    def _result(self) -> dict[str, Any]:
+        spec = self.spec
+        return {
+            "method": json.loads(spec.method.model_dump_json()),
+            "objective": json.loads(spec.objective.model_dump_json()),
+            "base": {"source": self.base.source, "digest": self.base.digest, **self.base.facts},
+            "tokenizer": {
+                "digest": self.tokenizer.digest,
+                "template": self.tokenizer.template_digest,
+            },
+            "rows": {part: len(found) for part, found in self.examples.items()},
+            "steps": len(self.losses),
+            "best_step": self.watch.best_step,
+            "best_value": self.watch.best_value,
+            "measure": spec.best,
+            "first_loss": self.losses[0],
+            "last_loss": self.losses[-1],
+            "rate": spec.rate,
+            "seams": {"packed": self.policy.packs, "head": self.policy.splits_head},
+            "threads": torch.get_num_threads(),
+            **self.facts,
+        }
+
+
+def load_trained(folder: RunFolder, spec: Train, base: load.Base) -> Policy:
+    """The trained policy of a finished run, through its method."""
+    folder.stage("train").manifest()
+    model = load.load_model(base)
+    model.requires_grad_(False)
+    tuned = spec.method.load(model, folder.stage("train").path)
+    return Policy(tuned, Tokenizer.load(base.folder), method=spec.method)

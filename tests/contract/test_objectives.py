@@ -1,0 +1,97 @@
+"""What every objective promises, whatever it asks of the model."""
+
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import torch
+from tests.rows import example, examples
+from transformers import AutoModelForCausalLM
+
+from tunesmith.core.records import IGNORE, Batch, Example, Sequence, collate
+from tunesmith.model.policy import Policy
+from tunesmith.train.batches import bins, halves
+from tunesmith.train.objectives.base import Objective
+
+Tiny = Callable[[str], Path]
+MEMBERS = [part() for part in Objective.members().values()]
+LENGTHS = (9, 3, 14, 5, 7, 21, 4, 11, 6, 8, 17, 3, 5, 12, 9, 10)
+
+
+def rows_of(objective: Objective) -> list[Example]:
+    """Sixteen rows of unequal length; one carries no loss, one half a weight."""
+    rows = examples(LENGTHS, 300)
+    rows[3] = example(5, 300, 3, share=0.0)
+    rows[6] = example(4, 300, 6, weight=0.5)
+    return rows
+
+
+def gradient(objective: Objective, policy: Policy, group: list[Batch]) -> torch.Tensor:
+    policy.model.zero_grad()
+    weight = sum(float(objective.weight(b)) for b in group)
+    for rows in group:
+        (objective.loss(policy, rows).total / weight).backward()
+    grads = [p.grad for p in policy.model.parameters() if p.grad is not None]
+    return torch.cat([g.flatten().double() for g in grads])
+
+
+@pytest.mark.parametrize("objective", MEMBERS, ids=lambda o: o.kind)
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
+def test_the_gradient_does_not_depend_on_how_a_step_is_cut(
+    objective: Objective, dtype: torch.dtype, bound: float, tiny: Tiny
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny("llama")).to(dtype)
+    policy, rows = Policy(model, None), rows_of(objective)
+    whole = gradient(objective, policy, [collate(rows, "cpu")])
+    assert whole.norm() > 0
+    for size in (1, 2, 4, 8):
+        parts = [collate(rows[i : i + size], "cpu") for i in range(0, 16, size)]
+        cut = gradient(objective, policy, parts)
+        assert (cut - whole).norm() <= bound * whole.norm(), f"micro-batches of {size}"
+
+
+@pytest.mark.parametrize("objective", MEMBERS, ids=lambda o: o.kind)
+def test_weight_is_positive_and_loss_finite(objective: Objective, tiny: Tiny) -> None:
+    policy = Policy(AutoModelForCausalLM.from_pretrained(tiny("llama")), None)
+    rows = collate(rows_of(objective), "cpu")
+    assert float(objective.weight(rows)) > 0
+    assert torch.isfinite(objective.loss(policy, rows).total)
+
+
+def test_a_model_that_knows_the_next_token_has_no_loss_and_sees_no_future(tiny: Tiny) -> None:
+    """T-SHIFT: targets are the next ids, and no loss term before t depends on token t."""
+    rows = collate(examples((8, 6), 300, share=1.0), "cpu")
+    for i, length in enumerate((8, 6)):
+        assert torch.equal(rows.targets[i, : length - 1], rows.ids[i, 1:length])
+        assert (rows.targets[i, length - 1 :] == IGNORE).all()
+    policy = Policy(AutoModelForCausalLM.from_pretrained(tiny("llama")).double(), None)
+    before = policy.logps(rows).detach()
+    for t in range(1, 7):
+        ids = rows.ids.clone()
+        ids[0, t] = (ids[0, t] + 1) % 300
+        changed = policy.logps(Batch(**{**vars(rows), "ids": ids})).detach()
+        assert torch.equal(changed[0, :t], before[0, :t])
+        assert torch.equal(changed[1], before[1])
+        assert not torch.equal(changed[0, t:7], before[0, t:7])
+
+
+def test_bins_hold_every_row_once_within_the_limit() -> None:
+    lengths = [5, 900, 30, 30, 77, 1200, 400, 8, 8, 999]
+    groups = bins(lengths, 1000)
+    assert sorted(chain(*groups)) == list(range(len(lengths)))
+    assert all(len(g) == 1 or sum(lengths[i] for i in g) <= 1000 for g in groups)
+    assert len(groups) <= 5
+
+
+def test_halves_are_the_same_rows_without_needless_padding() -> None:
+    whole = collate(examples((5, 9, 2), 300), "cpu")
+    first, second = halves(whole)
+    assert first.rows + second.rows == whole.rows
+    assert second.ids.shape == (2, 9)
+    assert first.ids.shape == (1, 5)
+    assert halves(first) == [first]
+
+
+def test_a_sequence_counts_its_supervised_positions() -> None:
+    assert Sequence((1, 2, 3), (2, IGNORE, IGNORE)).supervised == 1

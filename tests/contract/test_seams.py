@@ -1,0 +1,165 @@
+"""Every fast seam gives what its slow reference path gives, outputs and gradients."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.rows import batch, examples
+from tests.tiny import KINDS
+from transformers import AutoModelForCausalLM
+
+from tunesmith.core.records import IGNORE, collate
+from tunesmith.model import attention, layout, losshead
+from tunesmith.model.policy import Policy
+
+Tiny = Callable[[str], Path]
+LENGTHS = (7, 2, 13, 1, 5)
+PACKED = [kind for kind in KINDS if kind != "falcon"]
+
+
+def model_of(folder: Path, **changes: Any) -> Any:
+    """The tiny model in double precision, whose last bits no rounding hides."""
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_pretrained(folder, **changes).double().eval()
+
+
+def gradients(policy: Policy, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    policy.model.zero_grad()
+    loss.backward()
+    named = policy.model.named_parameters()
+    return {n: p.grad.clone() for n, p in named if p.grad is not None and p.grad.any()}
+
+
+def bound(kind: str) -> float:
+    """RMSNorm rounds to single precision inside, so a last bit before it is 1e-7 after it."""
+    return 1e-12 if kind in ("gpt2", "phi", "falcon") else 1e-6
+
+
+def assert_close(
+    given: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], kind: str
+) -> None:
+    assert given.keys() == wanted.keys()
+    assert wanted
+    for name, tensor in wanted.items():
+        assert (given[name] - tensor).norm() <= bound(kind) * tensor.norm(), name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nll_and_gradients_equal_the_models_own(kind: str, tiny: Tiny) -> None:
+    model = model_of(tiny(kind))
+    rows = batch(LENGTHS, 300, share=0.7)
+    fast, slow = Policy(model, None), Policy(model, None, fast=False)
+    assert fast.packs == (kind in PACKED)
+    loss, expected = fast.nll(rows), slow.nll(rows)
+    torch.testing.assert_close(loss, expected, rtol=bound(kind), atol=0)
+    assert_close(gradients(fast, loss), gradients(slow, expected), kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_logps_under_any_upstream_gradient(kind: str, tiny: Tiny) -> None:
+    model = model_of(tiny(kind))
+    rows = batch(LENGTHS, 300, share=0.7)
+    upstream = torch.randn(rows.mask.shape, dtype=torch.float64)
+    fast, slow = Policy(model, None), Policy(model, None, fast=False)
+    given, wanted = fast.logps(rows), slow.logps(rows)
+    torch.testing.assert_close(given, wanted, rtol=bound(kind), atol=bound(kind))
+    assert (given[rows.targets == IGNORE] == 0).all()
+    fast_gradients = gradients(fast, (given * upstream).sum())
+    assert_close(fast_gradients, gradients(slow, (wanted * upstream).sum()), kind)
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_packed_documents_do_not_see_each_other(kind: str, tiny: Tiny) -> None:
+    model = model_of(tiny(kind))
+    rows = batch((6, 9), 300)
+    packed = attention.pack(rows)
+    alone = torch.cat([model.base_model(input_ids=rows.ids[i : i + 1, :n]).last_hidden_state[0]
+                       for i, n in enumerate((6, 9))])
+    torch.testing.assert_close(attention.hidden(model, packed), alone, rtol=bound(kind), atol=bound(kind))
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_gradient_of_one_document_with_respect_to_another_is_zero(kind: str, tiny: Tiny) -> None:
+    model = model_of(tiny(kind))
+    packed = attention.pack(batch((6, 9), 300))
+    seen: list[torch.Tensor] = []
+
+    def keep(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        seen.append(output.detach().requires_grad_())
+        return seen[-1]
+
+    hook = model.get_input_embeddings().register_forward_hook(keep)
+    states = attention.hidden(model, packed)
+    hook.remove()
+    states[:6].square().sum().backward()
+    gradient = seen[0].grad
+    assert gradient is not None
+    assert (gradient[0, 6:] == 0).all()
+    assert gradient[0, :6].abs().sum() > 0
+
+
+def test_sliding_window_and_dropout_take_the_general_path() -> None:
+    query, key = torch.randn(1, 4, 12, 8).double(), torch.randn(1, 2, 12, 8).double()
+    borders = torch.tensor([0, 7, 12], dtype=torch.int32)
+    given, _ = attention.documents(None, query, key, key, None, cu_seq_lens_q=borders, sliding_window=3)
+    distance = torch.arange(12).unsqueeze(1) - torch.arange(12)
+    same = (torch.arange(12).unsqueeze(1) < 7) == (torch.arange(12) < 7)
+    mask = (distance >= 0) & (distance < 3) & same
+    wanted = torch.nn.functional.scaled_dot_product_attention(
+        query, key, key, attn_mask=mask, enable_gqa=True
+    )
+    torch.testing.assert_close(given, wanted.transpose(1, 2), rtol=1e-12, atol=1e-12)
+
+
+def test_a_model_with_a_capped_head_keeps_its_own_forward_pass() -> None:
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, head_dim=16, final_logit_softcapping=0.5,
+    )
+    model = Gemma2ForCausalLM(config).double().eval()
+    fast, slow = Policy(model, None), Policy(model, None, fast=False)
+    assert not fast.splits_head
+    rows = batch(LENGTHS, 64)
+    torch.testing.assert_close(fast.nll(rows), slow.nll(rows), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("bias", [False, True])
+def test_loss_head_equals_materialised_cross_entropy(dtype: torch.dtype, bias: bool) -> None:
+    torch.manual_seed(1)
+    head = torch.nn.Linear(16, 700, bias=bias, dtype=dtype)
+    targets = torch.randint(700, (2 * losshead.CHUNK + 3,))
+    weights = torch.rand(len(targets), dtype=dtype)
+    bound = 1e-6 if dtype == torch.float32 else 1e-12
+    results = []
+    for path in (losshead.nll, losshead.nll_reference):
+        hidden = torch.randn(len(targets), 16, dtype=dtype, generator=torch.Generator().manual_seed(2))
+        hidden.requires_grad_()
+        head.zero_grad()
+        loss = path(hidden, head, targets, weights)
+        (loss * 0.37).backward()
+        results.append([loss.detach(), hidden.grad, *(p.grad.clone() for p in head.parameters())])
+    for fast, slow in zip(*results, strict=True):
+        assert torch.linalg.norm(fast - slow) <= bound * torch.linalg.norm(slow)
+
+
+def test_a_batch_without_supervised_tokens_gives_a_differentiable_zero(tiny: Tiny) -> None:
+    policy = Policy(model_of(tiny("llama")), None)
+    rows = batch((4, 3), 300, share=0.0)
+    loss = policy.nll(rows)
+    assert float(loss.detach()) == 0.0
+    loss.backward()
+
+
+def test_hits_counts_first_choices(tiny: Tiny) -> None:
+    model = model_of(tiny("llama"))
+    rows = collate(examples(LENGTHS, 300, share=0.9), "cpu")
+    logits = model(input_ids=rows.ids, attention_mask=rows.mask.long()).logits
+    wanted = ((logits.argmax(-1) == rows.targets) & (rows.targets != IGNORE)).sum()
+    assert Policy(model, None).hits(rows) == wanted
+    assert layout.width(model) == model.config.hidden_size

@@ -1,0 +1,456 @@
+"""Files that are not what they seem: one line with file and line, exit 3, nothing written (F3)."""
+
+import gzip
+import json
+import os
+import socket
+import subprocess
+import sys
+import zipfile
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunesmith.core import tables
+from tunesmith.core.errors import DataError
+from tunesmith.core.folders import RunFolder
+from tunesmith.core.log import Log
+from tunesmith.core.tables import read, read_part
+from tunesmith.data.stage import Data, prepare
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A file, the line its fault is on (None: it is no file at all), and a word of the sentence."""
+
+    name: str
+    content: bytes
+    line: int | None
+    says: str
+
+
+def row(**changes: Any) -> bytes:
+    """A good row in JSON, some of its values changed; None as a value is null."""
+    return json.dumps({"prompt": "a", "completion": "b", **changes}).encode()
+
+
+def chat(*turns: Any, **more: Any) -> bytes:
+    """A good line, then a line of chat."""
+    good = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
+    return (json.dumps(good) + "\n" + json.dumps({"messages": list(turns), **more})).encode()
+
+
+def zipped() -> bytes:
+    """A zip archive."""
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("rows.jsonl", row())
+    return buffer.getvalue()
+
+
+GOOD = row() + b"\n"
+USER = {"role": "user", "content": "q"}
+SAYS = {"role": "assistant", "content": "a"}
+CALL = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
+CSV = b"prompt,completion\n1,2\n"
+
+MALFORMED = [
+    # encodings and disguises
+    Broken("empty.jsonl", b"", 1, "empty"),
+    Broken("empty.json", b"", 1, "empty"),
+    Broken("empty.csv", b"", 1, "empty"),
+    Broken("mark-only.jsonl", b"\xef\xbb\xbf", 1, "no row"),
+    Broken("blank.jsonl", b"\n  \n\r\n", 1, "no row"),
+    Broken("blank.json", b"  \n", 1, "no row"),
+    Broken("header-only.csv", b"prompt,completion\n", 1, "no row"),
+    Broken("latin1.jsonl", GOOD + '{"prompt": "caf\xe9"}'.encode("latin-1"), 2, "not UTF-8"),
+    Broken("latin1.csv", CSV + b"caf\xe9,x\n", 3, "not UTF-8"),
+    Broken("latin1.json", b"[" + row() + b',\n{"prompt": "caf\xe9"}]', 2, "not UTF-8"),
+    Broken("overlong.jsonl", GOOD + b'{"prompt": "\xc0\xaf"}', 2, "not UTF-8"),
+    Broken("surrogate-bytes.csv", CSV + b"\xed\xa0\x80,x\n", 3, "not UTF-8"),
+    Broken("cut-character.jsonl", GOOD + b'{"prompt": "\xe2\x82', 2, "not UTF-8"),
+    Broken("cut-character.json", b"[" + row() + b',\n{"prompt": "\xe2\x82', 2, "not UTF-8"),
+    Broken("utf16.jsonl", row().decode().encode("utf-16"), 1, "UTF-16"),
+    Broken("utf16-unmarked.csv", CSV.decode().encode("utf-16-le"), 1, "NUL"),
+    Broken("utf32.json", row().decode().encode("utf-32"), 1, "UTF-16"),
+    Broken("nul.jsonl", GOOD + GOOD + b'{"prompt": "a\0b"}\n', 3, "NUL"),
+    Broken("nul.csv", CSV + b"a\0,b\n", 3, "NUL"),
+    Broken("nul.json", b"[" + row() + b",\n\n" + row() + b"\0]", 3, "NUL"),
+    Broken("gzip.jsonl", gzip.compress(GOOD), 1, "gunzip"),
+    Broken("gzip.csv", gzip.compress(CSV), 1, "gunzip"),
+    Broken("workbook.csv", zipped(), 1, "Excel"),
+    Broken("parquet.jsonl", b"PAR1" + bytes(40) + b"PAR1", 1, "Parquet"),
+    Broken("pointer.jsonl", b"version https://git-lfs.github.com/spec/v1\n", 1, "git lfs pull"),
+    Broken("page.csv", b"<!DOCTYPE html><html></html>", 1, "web page"),
+    Broken("rows.parquet", b"PAR1", None, "'.parquet'"),
+    Broken("rows.txt", GOOD, None, "'.txt'"),
+    Broken("rows.jsonl.gz", gzip.compress(GOOD), None, "'.gz'"),
+    Broken("rows", GOOD, None, "''"),
+    # lines of JSON
+    Broken("list.jsonl", b"[" + row() + b"]", 1, "rename the file to .json"),
+    Broken("pretty-list.jsonl", b"[\n" + row() + b"\n]", 1, "rename it to .json"),
+    Broken("text.jsonl", GOOD + b'"text"', 2, "a text, not an object"),
+    Broken("number.jsonl", GOOD + b"42", 2, "a number, not an object"),
+    Broken("null.jsonl", GOOD + b"null", 2, "null, not an object"),
+    Broken("single-quotes.jsonl", GOOD + b"{'prompt': 'a'}", 2, "single quotes"),
+    Broken("python.jsonl", GOOD + b'{"prompt": None}', 2, "write null"),
+    Broken("comment.jsonl", GOOD + b"// more\n" + GOOD, 2, "no comments"),
+    Broken("last-comma.jsonl", GOOD + b'{"prompt": "a",}', 2, "a comma too many"),
+    Broken("two-values.jsonl", GOOD + row() + row(), 2, "one value a line"),
+    Broken("cut.jsonl", GOOD + b'{"prompt": "a", "comp', 2, "not closed"),
+    Broken("cut-bracket.jsonl", GOOD + b'{"prompt": "a"', 2, "not finished"),
+    Broken("raw-tab.jsonl", GOOD + b'{"prompt": "a\tb"}', 2, "raw"),
+    Broken("escape.jsonl", GOOD + b'{"prompt": "C:\\data"}', 2, "backslash"),
+    Broken("mark-inside.jsonl", GOOD + b"\xef\xbb\xbf" + GOOD, 2, "byte order mark"),
+    Broken("old-mac.jsonl", GOOD.replace(b"\n", b"\r") * 2, 1, "carriage return"),
+    Broken("twice.jsonl", GOOD + b'{"prompt":"a","prompt":"c","completion":"b"}', 2, "twice"),
+    Broken("twice-deep.jsonl", GOOD + row(x=0)[:-2] + b'{"k":1,"k":2}}', 2, "'k' occurs twice"),
+    Broken("nan.jsonl", GOOD + row(score=float("nan")), 2, "NaN"),
+    Broken("infinity.jsonl", GOOD + row(score=float("-inf")), 2, "-Infinity"),
+    Broken("too-large.jsonl", GOOD + row(x=0)[:-2] + b"1e999}", 2, "too large"),
+    Broken("digits.jsonl", GOOD + row(x=0)[:-2] + b"9" * 5000 + b"}", 2, "5000 digits"),
+    Broken("half-pair.jsonl", GOOD + b'{"prompt":"\\ud83d","completion":"b"}', 2, "half"),
+    Broken("half-pair-key.jsonl", GOOD + b'{"\\uDC00":1,"prompt":"a","completion":"b"}', 2, "half"),
+    Broken("deep.jsonl", GOOD + row(x=0)[:-2] + b"[" * 33 + b"]" * 33 + b"}", 2, "inside each"),
+    Broken("abyss.jsonl", GOOD + b'{"x":' * 100_000, 2, "inside each"),
+    Broken("abyss.json", b"[\n" + b"[" * 100_000, 2, "not an object"),
+    # one list of JSON
+    Broken("object.json", row(), 1, "rename the file to .jsonl"),
+    Broken("lines.json", GOOD * 2, 1, "rename the file to .jsonl"),
+    Broken("word.json", b"\nrows", 2, "one list"),
+    Broken("unclosed.json", b"[" + row() + b",\n" + row() + b"\n", 3, "cut short"),
+    Broken("cut-row.json", b"[" + row() + b',\n{"prompt": "a', 2, "not closed"),
+    Broken("no-comma.json", b"[" + row() + b"\n" + row() + b"]", 2, "comma"),
+    Broken("last-comma.json", b"[" + row() + b",\n]", 2, "not an object"),
+    Broken("numbers.json", b"[\n1, 2]", 2, "not an object"),
+    Broken("more.json", b"[" + row() + b"]\n[]", 2, "delete it"),
+    Broken("empty-list.json", b"[]", 1, "no row"),
+    Broken("twice.json", b"[" + row() + b',\n{"a":1,\n"a":2}]', 2, "twice"),
+    Broken("nan.json", b"[" + row() + b",\n\n" + row(x=float("nan")) + b"]", 3, "NaN"),
+    Broken("colon.json", b"[" + row() + b',\n{"prompt":\n"a" "b"}]', 3, "not JSON"),
+    # tables
+    Broken("semicolon.csv", b"prompt;completion\n1;2\n", 1, "looks divided by ';'"),
+    Broken("tabs.csv", b"prompt\tcompletion\n1\t2\n", 1, "looks divided by"),
+    Broken("commas.tsv", b"prompt,completion\n1,2\n", 1, "looks divided by ','"),
+    Broken("short.csv", CSV + b"3\n", 3, "1 cells under 2 columns"),
+    Broken("long.csv", CSV + b"3,4,5\n", 3, "3 cells under 2 columns"),
+    Broken("last-comma.csv", CSV + b"3,4,\n", 3, "3 cells under 2 columns"),
+    Broken("long.tsv", b"prompt\tcompletion\n1\t2\t3\n", 2, "3 cells"),
+    Broken("ragged-after-lines.csv", b'prompt,completion\n"a\nb\nc",2\n3\n', 5, "1 cells"),
+    Broken("open-quote.csv", CSV + b'"3,4\n5,6\n7,8\n', 3, "never closed"),
+    Broken("stray-quote.csv", CSV + b'5" disk,4\n5,6\n', 3, "never closed"),
+    Broken("two-stray-quotes.csv", CSV + b'5" and 6" disk,4\n', 3, "around the whole cell"),
+    Broken("text-after-quote.csv", CSV + b'"3"x,4\n', 3, "around the whole cell"),
+    Broken("space-before-quote.csv", CSV + b'3, "4"\n', 3, "around the whole cell"),
+    Broken("same-columns.csv", b"prompt,completion,prompt\n1,2,3\n", 1, "two columns"),
+    Broken("unnamed-column.csv", b"prompt,completion,\n1,2,3\n", 1, "empty or has spaces"),
+    Broken("spaced-column.csv", b"prompt, completion\n1,2\n", 1, "empty or has spaces"),
+    Broken("old-mac.csv", CSV.replace(b"\n", b"\r"), 1, "carriage return"),
+    Broken("weight.csv", b"prompt,completion,weight\n1,2,heavy\n", 2, "weight is 'heavy'"),
+    Broken("references.csv", b"prompt,completion,references\n1,2,x\n", 2, "references is text"),
+    Broken("messages.csv", b"messages\nhello\n", 2, "messages is text"),
+    # rows
+    Broken("no-format.jsonl", b'{"question": "a", "answer": "b"}', 1, "known: alpaca"),
+    Broken("no-keys.jsonl", b"{}", 1, "no format"),
+    Broken("two-formats.jsonl", row(instruction="a", output="b"), 1, "alpaca and completion"),
+    Broken("preference.jsonl", b'{"prompt":"a","chosen":"b","rejected":"c"}', 1, "no format"),
+    Broken("judged.jsonl", row(label=True), 1, "no format"),
+    Broken("misspelt.jsonl", GOOD + b'{"prompt":"a","complection":"b"}', 2, "'complection'"),
+    Broken("mixed.jsonl", GOOD + chat(USER, SAYS), 2, "'prompt' is missing"),
+    Broken("worse-answer.jsonl", GOOD + row(rejected="c"), 2, "do not fit the format completion"),
+    Broken("null-text.jsonl", GOOD + row(completion=None), 2, "completion is null"),
+    Broken("number-text.jsonl", GOOD + row(prompt=7), 2, "prompt is a number"),
+    Broken("object-text.jsonl", GOOD + row(prompt={"a": 1}), 2, "prompt is an object"),
+    Broken("weight-nothing.jsonl", GOOD + row(weight=0), 2, "weight is '0'"),
+    Broken("weight-switch.jsonl", GOOD + row(weight=True), 2, "weight is 'True'"),
+    Broken("reference.jsonl", GOOD + row(references=["a", 1]), 2, "references[1]"),
+    Broken("history.jsonl", b'{"instruction":"a","output":"b","history":[["q"]]}', 1, "history[0]"),
+    Broken("empty-text.jsonl", GOOD + row(completion=""), 2, "completion is empty"),
+    Broken("empty-cell.csv", CSV + b"3,\n", 3, "completion is empty"),
+    Broken("empty-output.jsonl", b'{"instruction":"a","output":""}', 1, "output is empty"),
+    Broken(
+        "empty-history.jsonl",
+        b'{"instruction":"a","output":"b","history":[["q",""]]}',
+        1,
+        "empty answer",
+    ),
+    # chat
+    Broken("role.jsonl", chat({"role": "bot", "content": "x"}), 2, "system, user, assistant, tool"),
+    Broken("developer.jsonl", chat({"role": "developer", "content": "x"}), 2, "write 'system'"),
+    Broken("no-role.jsonl", chat({"content": "x"}), 2, "messages[0].role is missing"),
+    Broken("role-number.jsonl", chat({"role": 1, "content": "x"}), 2, "messages[0].role is '1'"),
+    Broken("null.chat.jsonl", chat(USER, {**SAYS, "content": None}), 2, "messages[1].content is"),
+    Broken("empty.chat.jsonl", chat(USER, {**SAYS, "content": ""}), 2, "messages[1].content is e"),
+    Broken("no-content.jsonl", chat({"role": "user"}, SAYS), 2, "messages[0].content is null"),
+    Broken("number.chat.jsonl", chat({**USER, "content": 7}, SAYS), 2, "a number, not text"),
+    Broken("misspelt.chat.jsonl", chat(USER, {**SAYS, "wieght": 0}), 2, "did you mean 'weight'"),
+    Broken("question-last.jsonl", chat(USER, SAYS, USER), 2, "end it with an assistant turn"),
+    Broken("no-turns.jsonl", chat(), 2, "empty list"),
+    Broken("turn-text.jsonl", chat("hello"), 2, "messages[0] is text"),
+    Broken("turns-object.jsonl", b'{"messages": {"role": "user"}}', 1, "messages is an object"),
+    Broken("all-off.jsonl", chat(USER, {**SAYS, "weight": 0}), 2, "nothing would be learnt"),
+    Broken("half-weight.jsonl", chat(USER, {**SAYS, "weight": 0.5}), 2, "0 or 1"),
+    Broken("clash.jsonl", chat(USER, {**SAYS, "weight": 1, "train": False}), 2, "contradict"),
+    Broken("train-word.jsonl", chat(USER, {**SAYS, "train": "yes"}), 2, "true or false"),
+    Broken("user-trained.jsonl", chat({**USER, "train": True}, SAYS), 2, "only assistant turns"),
+    Broken(
+        "image.jsonl",
+        chat({"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}, SAYS),
+        2,
+        "only text",
+    ),
+    Broken("part-text.jsonl", chat({**USER, "content": [{"type": "text"}]}, SAYS), 2, "text is"),
+    Broken(
+        "part-key.jsonl",
+        chat({**USER, "content": [{"type": "text", "text": "q", "weight": 0}]}, SAYS),
+        2,
+        "would be lost",
+    ),
+    Broken("no-parts.jsonl", chat({**USER, "content": []}, SAYS), 2, "an empty list"),
+    Broken("call-user.jsonl", chat({**USER, "tool_calls": [{}]}, SAYS), 2, "only assistants"),
+    Broken("call-unnamed.jsonl", chat(USER, {**SAYS, "tool_calls": [{}]}), 2, "names no function"),
+    Broken(
+        "call-arguments.jsonl",
+        chat(USER, {**SAYS, "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}),
+        2,
+        "not a JSON object",
+    ),
+    Broken("tools-text.jsonl", chat(USER, SAYS, tools="[]"), 2, "tools is text"),
+    Broken("functions.jsonl", chat(USER, SAYS, functions=[{}]), 2, "old form"),
+    Broken("empty-calls.jsonl", chat(USER, {"role": "assistant", "tool_calls": []}), 2, "null"),
+    Broken("tool-last.jsonl", chat(USER, CALL, {"role": "tool", "content": "r"}), 2, "end it with"),
+]
+
+
+def refused(tmp_path: Path, source: Path) -> str:
+    """The one sentence that refuses a source; nothing is written."""
+    run = RunFolder(tmp_path / "run")
+    run.create()
+    with pytest.raises(DataError) as caught:
+        prepare(run, Data(source=str(source)), seed=0, log=Log(quiet=True))
+    assert caught.value.code == 3
+    assert list(run.path.rglob("*")) == []
+    message = str(caught.value)
+    assert "\n" not in message and message.isprintable()
+    assert "; " in message, "it says what is wrong and does not say what to do"
+    return message
+
+
+def test_there_are_enough_of_them() -> None:
+    names = [broken.name for broken in MALFORMED]
+    assert len(names) == len(set(names)) >= 60
+
+
+@pytest.mark.parametrize("broken", MALFORMED, ids=lambda broken: broken.name)
+def test_a_malformed_file_is_refused_in_one_line(tmp_path: Path, broken: Broken) -> None:
+    source = tmp_path / broken.name
+    source.write_bytes(broken.content)
+    message = refused(tmp_path, source)
+    place = f"{source}: " if broken.line is None else f"{source}:{broken.line}: "
+    assert message.startswith(place)
+    assert broken.says in message
+    assert source.read_bytes() == broken.content
+
+
+@pytest.mark.parametrize("size", [0, 1])
+@pytest.mark.parametrize("ending", ["jsonl", "json", "csv"])
+def test_a_record_is_refused_above_the_limit_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, ending: str
+) -> None:
+    monkeypatch.setattr(tables, "LIMIT", 4096)
+    monkeypatch.setattr(tables, "PIECE", 256)
+    source = tmp_path / f"long.{ending}"
+    frame = {"jsonl": b'{"a":"%s"}\n', "json": b'[{"a":"%s"}]', "csv": b"a\n%s\n"}[ending]
+    room = 4096 if ending == "json" else 4096 - len(frame.rpartition(b"\n")[0]) + 2
+    room -= 2 if ending == "csv" else 0
+    body = b"x" * (20_000 * size or room - 10)
+    source.write_bytes(frame % body)
+    if size:
+        with pytest.raises(DataError, match=r"longer than .* MiB"):
+            list(read(source))
+    else:
+        assert list(read(source))[0].fields == {"a": body.decode()}
+
+
+def test_a_quote_never_closed_is_found_before_the_whole_file_is_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "LIMIT", 4096)
+    source = tmp_path / "open.csv"
+    source.write_bytes(b'a,b\n1,2\n"x,y\n' + b"1,2\n" * 100_000)
+    pieces: list[int] = []
+    with pytest.raises(DataError, match=r"open\.csv:3: .*never closed"):
+        list(read(source, advance=pieces.append))
+    assert sum(pieces) < 10_000
+
+
+def make_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def make_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_loop(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def make_dangling(path: Path) -> None:
+    path.symlink_to(path.with_name("nowhere.jsonl"))
+
+
+def make_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def make_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+
+
+def make_nothing(path: Path) -> None:
+    path.with_name("row.jsonl").write_bytes(GOOD)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (make_folder, "a folder"),
+        (make_pipe, "a pipe"),
+        (make_loop, "leads back to itself"),
+        (make_dangling, "not there"),
+        (make_device, "a device"),
+        (make_socket, "cannot be opened"),
+        (make_nothing, "did you mean 'row.jsonl'"),
+    ],
+)
+def test_what_is_no_file_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Any, says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the path of a socket may not be long
+    source = Path("rows.jsonl")
+    make(source)
+    message = refused(tmp_path, source)
+    assert message.startswith("rows.jsonl: ") and says in message
+
+
+def test_a_name_cannot_write_to_the_terminal(tmp_path: Path) -> None:
+    source = tmp_path / "a\n\x1b[2Jb.jsonl"
+    source.write_bytes(b'{"\x7f\\u001b[31m": 1}')
+    assert "\\x1b" in refused(tmp_path, source)
+
+
+ODD_TABLE = [
+    ["007", "NA"],
+    ["null", "None"],
+    ["2024-01-05", "05/01/24"],
+    ["1e5", "TRUE"],
+    ["", "  kept  "],
+    ["a,b", 'say "hi"'],
+    ['"', '""'],
+    ["two\nlines", "two\r\nlines"],
+    ["old\rmac", "\n"],
+    ["\u2028 and \u0085", "\x0b and \x0c and \x1c"],
+    ["=1+1", "@sum"],
+    ["\U0001f468\u200d\U0001f469\u200d\U0001f467", "e\u0301 and \xe9"],
+    ["\u202eright", "tab\tinside"],
+    ["\ufeff", "\\n"],
+    ["-0.0", "9" * 400],
+    ["1,234.50", "0x10"],
+]
+
+
+@pytest.mark.parametrize("mark", [",", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+@pytest.mark.parametrize("last", ["", "end", "blank"])
+def test_odd_cells_of_a_table_come_out_to_the_byte(
+    tmp_path: Path, mark: str, end: str, start: str, last: str
+) -> None:
+    def written(cell: str) -> str:
+        special = any(c in cell for c in f'{mark}"\r\n')
+        return '"' + cell.replace('"', '""') + '"' if special else cell
+
+    lines = [mark.join(written(cell) for cell in cells) for cells in [["p", "q"], *ODD_TABLE]]
+    text = start + end.join(lines) + {"": "", "end": end, "blank": end * 3}[last]
+    source = tmp_path / ("odd.csv" if mark == "," else "odd.tsv")
+    source.write_bytes(text.encode())
+    found = list(read(source))
+    assert [list(record.fields.values()) for record in found] == ODD_TABLE
+    first_after_lines = ODD_TABLE.index(["old\rmac", "\n"]) + 2 + 2
+    assert found[8].origin.line == first_after_lines
+
+
+ODD_VALUES = [
+    "007",
+    "",
+    " kept ",
+    "\0 and \x1f",
+    "\u2028\u2029\x85",
+    "\U0001f600",
+    "e\u0301",
+    "\ufeff",
+    'quote " back \\ slash /',
+    "[{]}",
+    "\r\n",
+    "<script>",
+]
+
+
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("ending", ["jsonl", "json"])
+@pytest.mark.parametrize("piece", [5, 64, 2**20])
+def test_odd_texts_of_json_come_out_to_the_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plain: bool, ending: str, piece: int
+) -> None:
+    monkeypatch.setattr(tables, "PIECE", piece)
+    rows = [{"prompt": text, "completion": [text, 2**63, 0.1, True, None]} for text in ODD_VALUES]
+    lines = [json.dumps(value, ensure_ascii=plain) for value in rows]
+    source = tmp_path / f"odd.{ending}"
+    text = "\r\n\r\n".join(lines) + "\n" if ending == "jsonl" else "[" + ",\n".join(lines) + "]"
+    source.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    found = list(read(source))
+    assert [record.fields for record in found] == rows
+    step = 2 if ending == "jsonl" else 1
+    assert [record.origin.line for record in found] == [1 + step * i for i in range(len(rows))]
+
+
+def test_odd_texts_reach_the_prepared_part_to_the_byte(tmp_path: Path) -> None:
+    source = tmp_path / "odd.jsonl"
+    rows = [{"prompt": f"{i}{text}", "completion": f"{text}."} for i, text in enumerate(ODD_VALUES)]
+    source.write_text("".join(json.dumps(value) + "\n" for value in rows), encoding="utf-8")
+    run = RunFolder(tmp_path / "run")
+    run.create()
+    prepare(run, Data(source=str(source), split="none"), seed=0, log=Log(quiet=True))
+    found = read_part(run.path / "data", "train")
+    assert [[m.content for m in r.messages] for r in found] == [list(r.values()) for r in rows]
+
+
+def test_thirty_two_levels_are_read(tmp_path: Path) -> None:
+    source = tmp_path / "deep.jsonl"
+    source.write_bytes(b'{"x":' + b"[" * 31 + b"]" * 31 + b"}")
+    assert len(list(read(source))) == 1
+
+
+def test_a_table_larger_than_memory_allows_is_read(tmp_path: Path) -> None:
+    source = tmp_path / "large.json"
+    item = json.dumps({"prompt": "x" * 200_000, "completion": "y"})
+    with source.open("w") as file:
+        file.write("[" + ",".join([item] * 400) + "]")  # 80 MB on one line
+    program = (
+        "import resource, sys\n"
+        "from tunesmith.core.tables import read\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "print(sum(1 for _ in read(sys.argv[1])))\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(source)], capture_output=True, text=True, check=True
+    )
+    count, mebibytes = map(int, done.stdout.split())
+    assert count == 400
+    assert mebibytes < 40

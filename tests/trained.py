@@ -1,0 +1,63 @@
+"""A prepared run on a tiny model, for tests of the train stage and of what follows it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tunesmith.core.folders import RunFolder
+from tunesmith.core.log import Log
+from tunesmith.core.records import Chat, Message, Origin
+from tunesmith.core.tables import write_rows
+from tunesmith.model.load import Base, ModelSpec, resolve
+from tunesmith.train.loop import Train
+from tunesmith.train.methods.lora import Lora
+from tunesmith.train.stage import train
+
+WORDS = "red green blue cat dog bird runs sleeps eats over under fast slow one two three".split()
+
+
+def chat(number: int) -> Chat:
+    """A short row; its answer follows from its prompt."""
+    words = [WORDS[(number * k + k) % len(WORDS)] for k in range(1, 3 + number % 5)]
+    messages = (Message("user", " ".join(words)), Message("assistant", " ".join(reversed(words))))
+    return Chat(messages, origin=Origin("rows.jsonl", number + 1), source="rows.jsonl")
+
+
+def prepared(path: Path, *, rows: int = 12, held: int = 3) -> RunFolder:
+    """A run folder whose data stage is finished."""
+    folder = RunFolder(path)
+    folder.create()
+    stage = folder.stage("data")
+    stage.begin({"rows": rows})
+    chats = [chat(n) for n in range(rows + 2 * held)]
+    parts: Mapping[str, Sequence[Chat]] = {
+        "train": chats[:rows],
+        "valid": chats[rows : rows + held],
+        "test": chats[rows + held :],
+    }
+    for part, found in parts.items():
+        write_rows(stage.path / f"{part}.jsonl", [row.record() for row in found])
+    stage.finish()
+    return folder
+
+
+def settings(**changes: Any) -> Train:
+    """Nine steps of LoRA with dropout, so that the random state matters."""
+    given: dict[str, Any] = {
+        "method": Lora(rank=4, dropout=0.1), "lr": 1e-2, "batch": 4, "epochs": 3,
+        "save_every": 2, "evaluate_every": 3, "probes": 0, "device": "cpu",
+    }
+    objective = changes.pop("objective", None)
+    spec = Train(**{**given, **changes})
+    return spec if objective is None else spec.model_copy(update={"objective": objective})
+
+
+def base_of(folder: Path) -> Base:
+    """A tiny model folder as the base of a run."""
+    return resolve(ModelSpec(source=str(folder)))
+
+
+def trained(folder: RunFolder, base: Base, spec: Train | None = None, **named: Any) -> RunFolder:
+    """The train stage done, quietly."""
+    train(folder, spec or settings(), base, seed=0, log=Log(folder, quiet=True), **named)
+    return folder

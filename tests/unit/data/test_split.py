@@ -1,0 +1,149 @@
+"""A split leaks nothing, has the sizes asked for, and does not depend on the order of a file."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from tunesmith.core.errors import DataError
+from tunesmith.core.records import Chat, Message, Origin
+from tunesmith.data.prompts import asked, asking, leaking, normalised
+from tunesmith.data.split import Split, group_of, split
+
+
+def row(line: int, *turns: str, shown: int = 0) -> Chat:
+    """A conversation that begins with a user; the first `shown` answers are not trained."""
+    messages = []
+    for i, text in enumerate(turns):
+        role = ("user", "assistant")[i % 2]
+        messages.append(Message(role, text, False if i % 2 and i // 2 < shown else None))
+    return Chat(tuple(messages), origin=Origin("r", line))
+
+
+def lines(parts: dict[str, list[Chat]]) -> dict[str, list[int]]:
+    """The parts as line numbers."""
+    return {part: [r.origin.line for r in rows] for part, rows in parts.items()}
+
+
+PLAIN = [row(i, f"question {i}", "answer") for i in range(200)]
+TENTHS = {"test": 0.1, "valid": 0.1}
+
+texts = st.sampled_from(["a", "A ", "b", "c", " B", "d", "e", "f", "g", "h"])
+talks = st.lists(texts, min_size=2, max_size=6).filter(lambda turns: len(turns) % 2 == 0)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(talks, min_size=4, max_size=40), st.integers(0, 5))
+def test_no_prompt_of_one_part_is_answered_in_another(talks: list[list[str]], seed: int) -> None:
+    rows = [row(i, *turns) for i, turns in enumerate(talks)]
+    try:
+        parts = split(rows, {"test": 0.3, "valid": 0.2}, {}, seed)
+    except DataError:
+        return
+    for first, second in (("train", "test"), ("train", "valid"), ("valid", "test")):
+        one, other = asking(parts[first], normalised), asking(parts[second], normalised)
+        assert leaking(one, other) == leaking(other, one) == []
+    assert sorted(sum(lines(parts).values(), [])) == list(range(len(rows)))
+
+
+def test_the_sizes_are_those_asked_for() -> None:
+    assert {k: len(v) for k, v in split(PLAIN, TENTHS, {}, 0).items()} == {
+        "train": 160,
+        "test": 20,
+        "valid": 20,
+    }
+    counts = split(PLAIN, {"test": 7, "valid": 3}, {}, 0)
+    assert len(counts["test"]) == 7 and len(counts["valid"]) == 3
+    few = split(PLAIN[:3], TENTHS, {}, 0)
+    assert [len(rows) for rows in few.values()] == [1, 1, 1]
+
+
+def test_the_seed_decides_and_the_order_of_the_file_does_not() -> None:
+    first = lines(split(PLAIN, TENTHS, {}, 0))
+    assert first == lines(split(PLAIN, TENTHS, {}, 0))
+    assert first["test"] != lines(split(PLAIN, TENTHS, {}, 1))["test"]
+    mixed = random.Random(0).sample(PLAIN, len(PLAIN))
+    assert {p: sorted(v) for p, v in lines(split(mixed, TENTHS, {}, 0)).items()} == first
+
+
+def test_prompts_that_differ_in_case_and_spaces_stay_together_and_in_digits_do_not() -> None:
+    assert asked(row(0, "Is it\n 10?", "x")).prompt == asked(row(1, "is IT 10? ", "y")).prompt
+    assert asked(row(0, "is it 10?", "x")).prompt != asked(row(1, "is it 11?", "x")).prompt
+
+
+def test_shared_examples_before_every_row_do_not_make_one_group() -> None:
+    rows = [row(i, "2+2?", "4", f"{i}+1?", str(i + 1)) for i in range(50)]
+    assert len(split(rows, TENTHS, {}, 0)["test"]) == 5
+
+
+def test_an_answer_that_is_not_trained_ties_nothing() -> None:
+    talks = [row(i, "hello", "hi", f"{i}?", "x", shown=1) for i in range(20)]
+    greeting = row(99, "hello", "hi")
+    parts = split([*talks, greeting], {"test": 0.2}, {}, 0)
+    assert len(parts["test"]) == 4
+    with pytest.raises(DataError, match="stay together"):
+        split([*[row(i, "hello", "hi", f"{i}?", "x") for i in range(20)], greeting], TENTHS, {}, 0)
+
+
+def test_groups_stay_together_with_what_ties_their_rows() -> None:
+    groups = {r.origin: f"customer {r.origin.line // 10}" for r in PLAIN}
+    parts = split(PLAIN, {"test": 0.2, "valid": 0.1}, groups, 0)
+    seen = [{groups[r.origin] for r in rows} for rows in parts.values()]
+    assert sum(len(s) for s in seen) == len(set.union(*seen)) == 20
+    assert len(parts["test"]) == 40
+
+
+def test_a_group_larger_than_a_part_stays_in_training() -> None:
+    rows = [row(i, "same", str(i)) for i in range(60)] + PLAIN[:40]
+    parts = split(rows, TENTHS, {}, 0)
+    assert sum(r.messages[0].content == "same" for r in parts["train"]) == 60
+    assert len(parts["test"]) == len(parts["valid"]) == 10
+
+
+@pytest.mark.parametrize(
+    ("rows", "sizes", "says"),
+    [
+        (PLAIN[:1], TENTHS, "nothing is left to train on"),
+        (PLAIN[:10], {"test": 10}, "nothing is left to train on"),
+        ([row(i, "same", str(i)) for i in range(50)], TENTHS, "stay together"),
+    ],
+)
+def test_a_split_that_leaves_a_part_empty_is_refused(
+    rows: list[Chat], sizes: dict[str, float], says: str
+) -> None:
+    with pytest.raises(DataError, match=says):
+        split(rows, sizes, {}, 0)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"valid": 1.0},
+        {"test": 1.5},
+        {"valid": -1},
+        {"test": -0.1},
+        {"valid": 0.5, "test": 0.5},
+        {"valid": False},
+        {"test": True},
+    ],
+)
+def test_sizes_that_cannot_be_meant_are_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(ValidationError):
+        Split(**settings)
+
+
+def test_whole_numbers_are_rows_and_fractions_are_shares() -> None:
+    assert Split(valid=1, test=0.25).model_dump() == {"valid": 1, "test": 0.25, "by": None}
+    assert isinstance(Split(valid=1).valid, int)
+
+
+def test_a_group_is_a_key_or_a_path_and_must_be_there() -> None:
+    record = {"customer": 7, "metadata": {"case": "a"}, "a.b": "c"}
+    assert group_of(record, "customer") != group_of({"customer": "7"}, "customer")
+    assert group_of(record, "metadata.case").endswith("a")
+    assert group_of(record, "a.b").endswith("c")
+    for by in ("nobody", "metadata", "metadata.nobody", "customer.x"):
+        with pytest.raises(DataError, match="data.split.by"):
+            group_of(record, by)

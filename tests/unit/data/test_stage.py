@@ -1,0 +1,321 @@
+"""The data stage: every row accounted for, redone only when it must be, nothing half-made."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from tunesmith.core.errors import DataError, SettingsError
+from tunesmith.core.folders import RunFolder
+from tunesmith.core.log import Log
+from tunesmith.core.records import Chat
+from tunesmith.core.tables import read_part
+from tunesmith.data import stage as stage_module
+from tunesmith.data.stage import Data, prepare
+
+
+class Heard(Log):
+    """A log that remembers what it said."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """An empty run folder."""
+    folder = RunFolder(tmp_path / "runs" / "x")
+    folder.create()
+    return folder
+
+
+def rows_file(path: Path, *rows: tuple[str, str], **more: Any) -> str:
+    """A file of prompts and completions."""
+    records = [{"prompt": p, "completion": c, **more} for p, c in rows]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return str(path)
+
+
+def many(count: int, name: str = "q") -> list[tuple[str, str]]:
+    """Rows that all ask something else."""
+    return [(f"{name} {i}", f"answer {i}") for i in range(count)]
+
+
+def done(run: RunFolder, log: Log | None = None, **settings: Any) -> dict[str, list[Chat]]:
+    """Prepare, and give the parts as they stand on disk."""
+    options = {key: settings.pop(key) for key in ("seed", "accept", "restart") if key in settings}
+    prepare(run, Data(**settings), log=log or Log(quiet=True), **{"seed": 0, **options})
+    folder = run.path / "data"
+    return {p.stem: read_part(folder, p.stem) for p in folder.glob("*.jsonl")}
+
+
+def account(run: RunFolder) -> dict[str, Any]:
+    """What the stage wrote about its rows."""
+    found: dict[str, Any] = json.loads((run.path / "data" / "account.json").read_text())
+    return found
+
+
+def test_every_row_is_kept_in_a_part_or_dropped_for_a_reason(
+    tmp_path: Path, run: RunFolder
+) -> None:
+    source = rows_file(tmp_path / "rows.jsonl", *many(50), *many(10), id=1)
+    parts = done(run, source=source, transforms=["deduplicate", {"kind": "sample", "rows": 40}])
+    told = account(run)
+    assert told["files"] == [
+        {"file": source, "as": "source", "format": "completion", "rows": 60, "unused": ["id"]}
+    ]
+    assert [(s["kind"], s["taken"], s["kept"]) for s in told["steps"]] == [
+        ("deduplicate", 60, 50),
+        ("sample", 50, 40),
+    ]
+    assert all(s["taken"] == s["kept"] + sum(s["dropped"].values()) for s in told["steps"])
+    assert told["parts"] == {part: len(rows) for part, rows in parts.items()}
+    assert told["parts"] == {"train": 32, "valid": 4, "test": 4}
+    assert json.loads((run.path / "data" / "findings.json").read_text()) == []
+    assert run.stage("data").manifest()["facts"]["parts"] == told["parts"]
+
+
+def test_the_summary_says_all_of_it(tmp_path: Path, run: RunFolder) -> None:
+    log = Heard()
+    done(run, log, source=rows_file(tmp_path / "rows.jsonl", *many(50), ("q 1", " "), id=1))
+    text = "\n".join(log.lines)
+    for words in (
+        "51 rows, format completion (found); keys not used: 'id'",
+        "deduplicate: 51 rows in, 51 kept",
+        "parts: train 41, valid 5, test 5",
+        "words a row: median 4",
+        "####",
+        "train an empty answer: 1",
+    ):
+        assert words in text
+
+
+def test_dropped_rows_are_said_with_their_reason(tmp_path: Path, run: RunFolder) -> None:
+    log = Heard()
+    done(run, log, source=rows_file(tmp_path / "rows.jsonl", *many(50), *many(3)))
+    assert "deduplicate: 53 rows in, 50 kept, dropped 3 (3 the same as an earlier row)" in log.lines
+
+
+def test_lengths_are_tokens_where_there_is_a_tokenizer(tmp_path: Path, run: RunFolder) -> None:
+    class Letters:
+        def encode(self, text: str) -> list[int]:
+            return [ord(c) for c in text]
+
+    log = Heard()
+    data = Data(source=rows_file(tmp_path / "rows.jsonl", ("abc", "de")), split="none")
+    prepare(run, data, seed=0, log=log, tokenizer=Letters())
+    assert any(line.startswith("tokens a row: median 5") for line in log.lines)
+
+
+def test_finished_work_is_not_done_again(
+    tmp_path: Path, run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = rows_file(tmp_path / "rows.jsonl", *many(50))
+    first = done(run, source=source)
+    before = run.stage("data").digest
+    monkeypatch.setattr(stage_module, "divided", lambda *_: pytest.fail("done again"))
+    assert done(run, source=source) == first
+    assert run.stage("data").digest == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"split": {"test": 5}},
+        {"transforms": []},
+        {"audits": []},
+        {"format": "completion"},
+    ],
+)
+def test_other_settings_make_other_parts_and_keep_the_old(
+    tmp_path: Path, run: RunFolder, change: dict[str, Any]
+) -> None:
+    source = rows_file(tmp_path / "rows.jsonl", *many(50))
+    done(run, source=source)
+    done(run, source=source, **change)
+    assert len(list((run.path / "earlier").glob("*/data/MANIFEST.json"))) == 1
+    assert run.stage("data").manifest()["facts"]["parts"]
+
+
+def test_another_content_of_the_file_is_noticed(tmp_path: Path, run: RunFolder) -> None:
+    source = rows_file(tmp_path / "rows.jsonl", *many(50))
+    done(run, source=source)
+    rows_file(tmp_path / "rows.jsonl", *many(60))
+    assert sum(len(rows) for rows in done(run, source=source).values()) == 60
+
+
+def test_a_mended_file_needs_no_flag(tmp_path: Path, run: RunFolder) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "a", "completion": "b"}\n{broken')
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"rows\.jsonl:2: "):
+            done(run, source=str(path))
+        assert list(run.path.rglob("*")) == []
+    assert len(done(run, source=rows_file(path, *many(50)))["train"]) == 40
+
+
+def test_a_killed_attempt_leaves_no_part_of_it(tmp_path: Path, run: RunFolder) -> None:
+    source = rows_file(tmp_path / "rows.jsonl", *many(50))
+    data = Data(source=source, split="none")
+    stage = run.stage("data")
+    digests = {"source": stage_module.content_digest(Path(source))}
+    stage.begin(stage_module.inputs(data, digests, 0))
+    (stage.path / "test.jsonl").write_text("of a killed process")
+    assert set(done(run, source=source, split="none")) == {"train"}
+
+
+def test_an_unfinished_attempt_with_other_settings_is_refused_by_name(
+    tmp_path: Path, run: RunFolder
+) -> None:
+    source = rows_file(tmp_path / "rows.jsonl", *many(50))
+    run.stage("data").begin({"data.split.test": 0.5, "seed": 0})
+    with pytest.raises(SettingsError, match=r"data\.split\.test was 0\.5"):
+        done(run, source=source)
+    assert done(run, source=source, restart=True)["train"]
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(
+    tmp_path: Path, run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = rows_file(tmp_path / "rows.jsonl", *many(50))
+    real = stage_module.divided
+
+    def meanwhile(*arguments: Any) -> Any:
+        result = real(*arguments)
+        rows_file(tmp_path / "rows.jsonl", *many(51))
+        return result
+
+    monkeypatch.setattr(stage_module, "divided", meanwhile)
+    with pytest.raises(DataError, match="changed while it was read"):
+        done(run, source=source)
+
+
+def test_held_out_files_are_used_as_they_are(tmp_path: Path, run: RunFolder) -> None:
+    parts = done(
+        run,
+        source=rows_file(tmp_path / "rows.jsonl", *many(50)),
+        valid=rows_file(tmp_path / "valid.jsonl", *many(4, "v"), *many(4, "v")),
+        test=rows_file(tmp_path / "test.jsonl", *many(5, "t")),
+        transforms=["deduplicate", {"kind": "sample", "rows": 30}],
+    )
+    assert {part: len(rows) for part, rows in parts.items()} == {"train": 30, "valid": 8, "test": 5}
+
+
+def test_a_part_without_a_file_is_split_off(tmp_path: Path, run: RunFolder) -> None:
+    parts = done(
+        run,
+        source=rows_file(tmp_path / "rows.jsonl", *many(50)),
+        test=rows_file(tmp_path / "test.jsonl", *many(5, "t")),
+    )
+    assert {part: len(rows) for part, rows in parts.items()} == {"train": 45, "valid": 5, "test": 5}
+
+
+def test_split_none_trains_on_everything(tmp_path: Path, run: RunFolder) -> None:
+    source = rows_file(tmp_path / "rows.jsonl", *many(50))
+    assert {p: len(r) for p, r in done(run, source=source, split="none").items()} == {"train": 50}
+
+
+@pytest.mark.parametrize(("valid", "test"), [("q 3", "t"), ("v", "q 3")])
+def test_a_leak_between_files_is_refused_with_both_places(
+    tmp_path: Path, run: RunFolder, valid: str, test: str
+) -> None:
+    files = {
+        "source": rows_file(tmp_path / "rows.jsonl", *many(50)),
+        "valid": rows_file(tmp_path / "valid.jsonl", (valid, "x")),
+        "test": rows_file(tmp_path / "test.jsonl", (test, "x")),
+    }
+    with pytest.raises(DataError) as caught:
+        done(run, **files)
+    held_out = files["valid" if valid == "q 3" else "test"]
+    for word in (f"{files['source']}:4: ", f"{held_out}:1", "data.leaks: drop"):
+        assert word in str(caught.value)
+    parts = done(run, leaks="drop", **files)
+    assert len(parts["train"]) == 49
+    step = account(run)["steps"][-1]
+    assert step["kind"] == "leaks of train" and step["taken"] - step["kept"] == 1
+
+
+def test_a_leak_from_choosing_to_judging_is_a_leak(tmp_path: Path, run: RunFolder) -> None:
+    files = {
+        "source": rows_file(tmp_path / "rows.jsonl", *many(50)),
+        "valid": rows_file(tmp_path / "valid.jsonl", ("v", "x"), ("w", "x")),
+        "test": rows_file(tmp_path / "test.jsonl", ("v", "y")),
+    }
+    with pytest.raises(DataError, match="rows of valid: 1"):
+        done(run, **files)
+    assert len(done(run, leaks="drop", **files)["valid"]) == 1
+
+
+def test_only_leaked_rows_is_nothing_to_train_on(tmp_path: Path, run: RunFolder) -> None:
+    source = rows_file(tmp_path / "rows.jsonl", *many(5))
+    test = rows_file(tmp_path / "test.jsonl", *many(5))
+    with pytest.raises(DataError, match="every row of train"):
+        done(run, source=source, test=test, leaks="drop", split={"valid": 0})
+
+
+def test_groups_of_a_key_stay_in_one_part(tmp_path: Path, run: RunFolder) -> None:
+    path = tmp_path / "rows.jsonl"
+    records = [
+        {"prompt": f"q {i}", "completion": f"customer {i // 5}", "metadata": {"who": i // 5}}
+        for i in range(100)
+    ]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    parts = done(run, source=str(path), split={"by": "metadata.who", "test": 0.2})
+    seen = [{row.answer() for row in rows} for rows in parts.values()]
+    assert sum(len(group) for group in seen) == len(set.union(*seen)) == 20
+    with pytest.raises(DataError, match=r"rows\.jsonl:1: there is no value under 'customer'"):
+        done(run, source=str(path), split={"by": "customer"})
+
+
+def test_settings_in_short_and_in_full_are_equal_and_survive_json() -> None:
+    class Section(BaseModel):
+        data: Data
+
+    short = Section.model_validate(
+        {"data": {"source": "a.csv", "format": "alpaca", "transforms": ["deduplicate"]}}
+    )
+    full = Section.model_validate(json.loads(short.model_dump_json()))
+    assert full == short and full.data.format is not None and full.data.format.kind == "alpaca"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"source": "a", "format": "sharegpt"},
+        {"source": "a", "transforms": [{"kind": "sample"}]},
+        {"source": "a", "transforms": [{"kind": "sample", "rows": 0}]},
+        {"source": "a", "split": "nothing"},
+        {"source": "a", "leaks": "ignore"},
+        {"source": "a", "sources": "b"},
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Data.model_validate(settings)
+
+
+def test_rows_are_prepared_without_torch(tmp_path: Path) -> None:
+    source = rows_file(tmp_path / "rows.jsonl", *many(50))
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "for name in ('torch', 'transformers', 'peft', 'datasets'): sys.modules[name] = None\n"
+        "from tunesmith.core.folders import RunFolder\n"
+        "from tunesmith.core.log import Log\n"
+        "from tunesmith.data.stage import Data, prepare\n"
+        "run = RunFolder(Path(sys.argv[2]))\n"
+        "run.create()\n"
+        "prepare(run, Data(source=sys.argv[1]), seed=0, log=Log(run))\n"
+    )
+    command = [sys.executable, "-c", program, source, str(tmp_path / "run")]
+    subprocess.run(command, check=True, capture_output=True)

@@ -1,0 +1,212 @@
+"""Stopping a run and going on is invisible in what it leaves behind."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+from tests.trained import base_of, prepared, settings, trained
+
+from tunesmith.core.errors import DataError, Preempted, SettingsError, TrainError
+from tunesmith.core.folders import RunFolder, file_digest
+from tunesmith.core.records import Batch
+from tunesmith.train import checkpoint, stage
+from tunesmith.train.objectives.base import Group
+from tunesmith.train.objectives.sft import Sft
+
+Tiny = Callable[[str], Path]
+STEPS = 9
+
+
+class Thrice(Sft):
+    """Takes three steps on every group: with the rows as they are, and twice with one left out,
+    drawn at random when the group arrives. What is drawn is the stream's state."""
+
+    kind: Literal["thrice"] = "thrice"  # type: ignore[assignment]
+
+    def stream(self, policy: Any, groups: Iterator[Group]) -> "Repeats":
+        return Repeats(groups)
+
+
+class Repeats:
+    """The stream of `Thrice`: a group's micro-batches are kept until its third step is taken."""
+
+    def __init__(self, groups: Iterator[Group]) -> None:
+        self.groups, self.left, self.noise = groups, 0, torch.zeros(0)
+        self.kept: Group = []
+
+    def __iter__(self) -> "Repeats":
+        return self
+
+    def __next__(self) -> Group:
+        if not self.left:
+            self.kept, self.left = next(self.groups), 3
+            self.noise = torch.rand(len(self.kept))
+        self.left -= 1
+        return [self.weighted(rows, float(n)) for rows, n in zip(self.kept, self.noise, strict=True)]
+
+    def weighted(self, rows: Batch, noise: float) -> Batch:
+        return Batch(**{**vars(rows), "weights": rows.weights * (0.5 + noise + self.left)})
+
+    def state(self) -> dict[str, Any]:
+        tensors = ("ids", "mask", "targets", "weights")
+        kept = [{n: getattr(rows, n) for n in tensors} for rows in self.kept]
+        return {"left": self.left, "noise": self.noise, "kept": kept}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.left, self.noise = state["left"], state["noise"]
+        self.kept = [Batch(**tensors, rows=(), origins=()) for tensors in state["kept"]]
+
+
+def result(folder: RunFolder) -> dict[str, Any]:
+    """Everything a run leaves that must not depend on whether it was stopped."""
+    path = folder.stage("train").path
+    facts = json.loads((path / "train.json").read_text())
+    newest = checkpoint.newest(path / "checkpoints")
+    assert newest is not None
+    return {
+        "adapter": file_digest(path / "adapter_model.safetensors"),
+        "curves": (path / "curves.jsonl").read_text(),
+        "optimizer": {n: t.tolist() for n, t in newest.optimizer.items()},
+        "random": newest.random["torch"],
+        "facts": {k: v for k, v in facts.items() if k != "seconds"},
+    }
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """SIGTERM as the loop sees it, after `count` steps of this process."""
+    seen = iter(range(1, 1000))
+    monkeypatch.setattr(
+        stage, "requested", lambda: Preempted if next(seen) == count else None
+    )
+
+
+@pytest.mark.parametrize("objective", [None, Thrice()], ids=["sft", "three steps a group"])
+def test_stopped_at_every_step_it_ends_the_same(
+    objective: Sft | None, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T-RESUME: weights, optimiser, random state, order and logs, to the bit."""
+    base = base_of(tiny("llama"))
+    spec = settings(objective=objective)
+    whole = result(trained(prepared(tmp_path / "whole"), base, spec))
+    for step in range(1, STEPS):
+        folder = prepared(tmp_path / f"stopped{step}")
+        with monkeypatch.context() as patch:
+            stop_after(patch, step)
+            with pytest.raises(Preempted, match=f"after step {step}"):
+                trained(folder, base, spec)
+        torch.manual_seed(step)
+        assert result(trained(folder, base, spec)) == whole
+
+
+def test_full_fine_tuning_and_early_stopping_resume_too(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, spec = base_of(tiny("llama")), settings(method="full", lr=1e-3, patience=2, evaluate_every=1)
+    trained(prepared(tmp_path / "whole"), base, spec)
+    stop_after(monkeypatch, 2)
+    folder = prepared(tmp_path / "stopped")
+    with pytest.raises(Preempted):
+        trained(folder, base, spec)
+    trained(folder, base, spec)
+    for file in ("model.safetensors", "curves.jsonl"):
+        one, two = (tmp_path / name / "train" / file for name in ("whole", "stopped"))
+        assert file_digest(one) == file_digest(two)
+
+
+def test_a_finished_stage_is_not_done_again(tiny: Tiny, tmp_path: Path) -> None:
+    base = base_of(tiny("llama"))
+    folder = trained(prepared(tmp_path / "run"), base)
+    before = (folder.stage("train").path / "train.json").stat().st_mtime_ns
+    trained(folder, base)
+    assert (folder.stage("train").path / "train.json").stat().st_mtime_ns == before
+    trained(folder, base, settings(lr=5e-3))
+    assert len(list((tmp_path / "run/earlier").glob("*/train/train.json"))) == 1
+
+
+def test_changed_settings_on_resume_are_refused_by_name(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, folder = base_of(tiny("llama")), prepared(tmp_path / "run")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4)
+        with pytest.raises(Preempted):
+            trained(folder, base)
+    with pytest.raises(SettingsError, match=r"train\.lr was 0\.01 .* is now 0\.005"):
+        trained(folder, base, settings(lr=5e-3))
+    trained(folder, base, settings(lr=5e-3), accept=("train.lr",))
+    assert folder.stage("train").manifest()["accepted"][0]["field"] == "train.lr"
+
+
+def test_the_best_checkpoint_is_the_result(tiny: Tiny, tmp_path: Path) -> None:
+    """T-BEST: the held-out loss of what is saved is the lowest that was logged."""
+    from tunesmith.train.batches import cut
+    from tunesmith.train.loop import held_out
+
+    base = base_of(tiny("llama"))
+    spec = settings(lr=0.05, epochs=12, evaluate_every=3)
+    folder = trained(prepared(tmp_path / "run"), base, spec)
+    lines = (folder.stage("train").path / "curves.jsonl").read_text().splitlines()
+    looks = [json.loads(line) for line in lines if "held_out" in line]
+    lowest = min(look["held_out"]["loss"] for look in looks if look["step"])
+    policy = stage.load_trained(folder, spec, base)
+    from tunesmith.core.tables import read_part
+    from tunesmith.model import render
+
+    rows = [render.encode(r, policy.tokenizer) for r in read_part(folder.stage("data").path, "valid")]
+    assert held_out(policy, Sft(), cut(rows, 1024, "cpu"))["loss"] == pytest.approx(lowest, rel=1e-6)
+    assert looks[-1]["held_out"]["loss"] > lowest
+
+
+def test_rows_trained_on_are_recorded_by_digest(tiny: Tiny, tmp_path: Path) -> None:
+    from tunesmith.core.tables import read_part
+
+    folder = trained(prepared(tmp_path / "run"), base_of(tiny("llama")))
+    kept = json.loads((folder.stage("train").path / "rows.json").read_text())["trained_on"]
+    assert kept == [row.digest for row in read_part(folder.stage("data").path, "train")]
+
+
+def test_a_failing_sink_does_not_stop_the_run(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tunesmith.train.sinks.tensorboard import Tensorboard, TensorboardWriter
+
+    def fail(*_: Any) -> None:
+        raise OSError("the sink's disk is full")
+
+    monkeypatch.setattr(TensorboardWriter, "write", fail)
+    folder = trained(prepared(tmp_path / "run"), base_of(tiny("llama")), settings(sinks=[Tensorboard()]))
+    assert folder.stage("train").finished
+
+
+def test_tensorboard_gets_the_numbers(tiny: Tiny, tmp_path: Path) -> None:
+    folder = trained(prepared(tmp_path / "run"), base_of(tiny("llama")), settings(sinks=["tensorboard"]))
+    files = list((folder.stage("train").path / "tensorboard").glob("events.*"))
+    assert files and files[0].stat().st_size > 500
+
+
+def test_a_row_longer_than_the_context_is_refused_and_nothing_is_cut(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    """T-TRUNC."""
+    base = base_of(tiny("llama"))
+    with pytest.raises(DataError, match=r"rows\.jsonl:\d+: .*train\.length"):
+        trained(prepared(tmp_path / "run"), base, settings(length=12))
+    folder = trained(prepared(tmp_path / "dropped"), base, settings(length=45, too_long="drop"))
+    facts = json.loads((folder.stage("train").path / "train.json").read_text())
+    assert 0 < facts["rows"]["train"] < 12
+
+
+def test_a_rate_of_almost_zero_is_noticed(tiny: Tiny, tmp_path: Path) -> None:
+    """T-MOVED as a guard: trainable tensors that never move are an error, not a flat curve."""
+    with pytest.raises(TrainError, match="have not moved"):
+        trained(prepared(tmp_path / "run"), base_of(tiny("llama")), settings(lr=1e-30))
+
+
+@pytest.fixture(autouse=True)
+def _tidy(tmp_path: Path) -> Iterator[None]:
+    yield
+    shutil.rmtree(tmp_path, ignore_errors=True)
