@@ -107,8 +107,15 @@ def tokenizer_json(
     kind: str = "bpe", controls: Sequence[str] = CONTROLS, size: int = VOCABULARY
 ) -> str:
     """A small tokenizer trained on a few sentences: `bpe`, `unigram` or `wordpiece`."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
-    from tokenizers import trainers
+    from tokenizers import (
+        AddedToken,
+        Tokenizer,
+        decoders,
+        models,
+        normalizers,
+        pre_tokenizers,
+        trainers,
+    )
 
     added = [AddedToken(text, special=True, normalized=False) for text in controls]
     if kind == "bpe":

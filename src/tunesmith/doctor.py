@@ -182,7 +182,9 @@ def tiny_model(folder: Path) -> None:
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     known = {letter: number for number, letter in enumerate(["<end>", *letters])}
     tokenizer = Tokenizer(models.BPE(vocab=known, merges=[]))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
@@ -17,6 +18,7 @@ def specs(annotation: Any) -> list[type[Spec]]:
     return [spec for inner in get_args(annotation) for spec in specs(inner)]
 
 
+@cache
 def members(spec: type[Spec]) -> dict[str, type[Part]]:
     """The parts of a family's promise by kind; empty for any other spec."""
     if issubclass(spec, Part) and spec.__module__.endswith(".base"):

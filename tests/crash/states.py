@@ -20,7 +20,7 @@ def snapshot(step: int) -> Snapshot:
         step=step,
         cursor=step * 3,
         model={"a": weight, "b": weight[0].to(torch.bfloat16)},
-        optimizer={"optimizer/state/a/exp_avg": weight * 2, "optimizer/state/a/step": weight[0, 0]},
+        optimizer={"optimizer/state/a/exp_avg": weight * 2, "optimizer/state/a/step": weight.sum()},
         optimizer_state={"groups": [{"lr": 0.1 + step, "parameters": ["a"]}], "state": {}},
         random={"python": [3, [random.Random(step).randrange(1 << 32)], None]},
         stream={"kl": 0.1 * step, "rollouts": [{"ids": torch.arange(step + 3), "text": "größer"}]},

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tunesmith.core import tables
+from tunesmith.core import textfile
 from tunesmith.core.errors import DataError
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
@@ -260,8 +260,8 @@ def test_a_malformed_file_is_refused_in_one_line(tmp_path: Path, broken: Broken)
 def test_a_record_is_refused_above_the_limit_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, ending: str
 ) -> None:
-    monkeypatch.setattr(tables, "LIMIT", 4096)
-    monkeypatch.setattr(tables, "PIECE", 256)
+    monkeypatch.setattr(textfile, "LIMIT", 4096)
+    monkeypatch.setattr(textfile, "PIECE", 256)
     source = tmp_path / f"long.{ending}"
     frame = {"jsonl": b'{"a":"%s"}\n', "json": b'[{"a":"%s"}]', "csv": b"a\n%s\n"}[ending]
     room = 4096 if ending == "json" else 4096 - len(frame.rpartition(b"\n")[0]) + 2
@@ -278,7 +278,7 @@ def test_a_record_is_refused_above_the_limit_only(
 def test_a_quote_never_closed_is_found_before_the_whole_file_is_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tables, "LIMIT", 4096)
+    monkeypatch.setattr(textfile, "LIMIT", 4096)
     source = tmp_path / "open.csv"
     source.write_bytes(b'a,b\n1,2\n"x,y\n' + b"1,2\n" * 100_000)
     pieces: list[int] = []
@@ -407,7 +407,7 @@ ODD_VALUES = [
 def test_odd_texts_of_json_come_out_to_the_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plain: bool, ending: str, piece: int
 ) -> None:
-    monkeypatch.setattr(tables, "PIECE", piece)
+    monkeypatch.setattr(textfile, "PIECE", piece)
     rows = [{"prompt": text, "completion": [text, 2**63, 0.1, True, None]} for text in ODD_VALUES]
     lines = [json.dumps(value, ensure_ascii=plain) for value in rows]
     source = tmp_path / f"odd.{ending}"

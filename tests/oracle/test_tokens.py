@@ -318,6 +318,21 @@ def test_content_never_becomes_control(family: str, kind: str, shelf: Path) -> N
     assert refused <= 30, f"{refused} of 60 refused"
 
 
+@pytest.mark.evidence
+@pytest.mark.parametrize("kind", ["bpe", "unigram", "wordpiece"])
+@pytest.mark.parametrize("family", ["cohere", "gemma", "gptoss", "lfm2", "llama3", "phi3"])
+def test_content_never_becomes_control_10000_times(family: str, kind: str, shelf: Path) -> None:
+    """F13 at its published size."""
+    tokenizer, _ = of(family, shelf, kind)
+    dice = random.Random(f"{family} {kind} evidence")
+    controls = list(tokenizer.controls)
+    unknown = tokenizer.structural.get("[UNK]", tokenizer.structural.get("<unk>"))
+    harmless = control_ids(talk("x", "x"), tokenizer, unknown)
+    for _ in range(5_000):
+        turns = [attack(dice, controls), attack(dice, controls)]
+        assert control_ids(talk(*turns), tokenizer, unknown) == harmless, turns
+
+
 def control_ids(chat: Chat, tokenizer: Tokenizer, unknown: int | None) -> list[int]:
     """The control ids of a row, in order; what stands for an unknown letter is not one."""
     structural = set(tokenizer.structural.values()) - {unknown}

@@ -14,7 +14,8 @@ from tunesmith.core.log import Log
 from tunesmith.core.parts import Spec
 from tunesmith.core.quote import listed, visible
 from tunesmith.core.records import Origin, Row
-from tunesmith.core.tables import opened, unreadable, write_rows
+from tunesmith.core.tables import write_rows
+from tunesmith.core.textfile import opened, unreadable
 from tunesmith.data.audits.base import Audit
 from tunesmith.data.audits.leakage import Leakage
 from tunesmith.data.audits.quality import Quality

@@ -27,13 +27,17 @@ def verify(folder: Path, probe: Path, *, bound: float, exact: bool = True) -> Ve
     `bound` is the largest logit difference allowed, as a share of the largest logit. `exact`:
     a greedy answer that differs is an error, not only a warning.
     """
-    findings = _tensors(folder)
+    try:
+        check_tensors(folder, read_binding(folder))
+    except IntegrityError as error:
+        what = "a tensor on disk is not the one that was saved"
+        return Verified((_error(what, folder, str(error)),))
     try:
         numbers = reload(folder, probe)
     except IntegrityError as error:
-        return Verified((*findings, _error("the export does not load", folder, str(error))))
+        return Verified((_error("the export does not load", folder, str(error)),))
     numbers["bound"] = bound
-    return Verified((*findings, *_judge(numbers, folder, exact)), numbers, sentence(numbers))
+    return Verified(tuple(_judge(numbers, folder, exact)), numbers, sentence(numbers))
 
 
 def sentence(numbers: dict[str, Any]) -> str:
@@ -72,14 +76,6 @@ def _environment() -> dict[str, str]:
         "OMP_NUM_THREADS": str(torch.get_num_threads()),
         "PYTHONPATH": str(Path(tunesmith.__file__).parent.parent),
     }
-
-
-def _tensors(folder: Path) -> list[Finding]:
-    try:
-        check_tensors(folder, read_binding(folder))
-    except IntegrityError as error:
-        return [_error("a tensor on disk is not the one that was saved", folder, str(error))]
-    return []
 
 
 def _judge(numbers: dict[str, Any], folder: Path, exact: bool) -> list[Finding]:

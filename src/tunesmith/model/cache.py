@@ -110,9 +110,8 @@ def remembered(what: str, folder: Path, names: list[str], compute: Any) -> Any:
     return value
 
 
-def folder_digest(folder: Path) -> str:
-    """sha256 over the sorted digests of every tensor below `folder`'s top: the model's identity."""
-    names = sorted(path.name for path in folder.glob("*.safetensors"))
+def folder_digest(folder: Path, names: list[str]) -> str:
+    """sha256 over the sorted digests of every tensor in these files: the model's identity."""
     value: str = remembered("tensors", folder, names, lambda: tensors_digest(folder, names))
     return value
 
@@ -135,11 +134,14 @@ def file_tensors(path: Path) -> Iterator[tuple[str, str]]:
     entries = check_safetensors(path)
     if not entries:
         return
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as content:
-        with memoryview(content) as view:
-            for name, each in entries.items():
-                with view[each.start : each.end] as part:
-                    yield name, bytes_digest(each.dtype, each.shape, part)
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as content,
+        memoryview(content) as view,
+    ):
+        for name, each in entries.items():
+            with view[each.start : each.end] as part:
+                yield name, bytes_digest(each.dtype, each.shape, part)
 
 
 def bytes_digest(dtype: str, shape: tuple[int, ...], content: Any) -> str:

@@ -5,7 +5,7 @@ evaluation, probes, `predict`, `chat` and a server are all loops over one thing.
 not depend on the rows beside it: greedy by arithmetic, sampled by a random stream of its own.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,6 @@ from tunesmith.core.errors import DataError
 from tunesmith.core.late import late
 from tunesmith.core.parts import Spec
 from tunesmith.model import layout
-from tunesmith.model.policy import evaluating
 
 if TYPE_CHECKING:
     import torch
@@ -85,6 +84,7 @@ class Decoder:
         fast: bool = True,
     ) -> None:
         from tunesmith.model import slots
+        from tunesmith.model.policy import evaluating
 
         self.model, self.tokenizer = model, tokenizer
         self.capacity, self.sampling = rows, sampling or Sampling()
@@ -104,17 +104,26 @@ class Decoder:
         """Take a request in; its prompt is read at the next step. Raises DataError if it cannot."""
         if not self.free:
             raise ValueError("no row is free; step until one is")
-        if not request.ids:
-            raise DataError(f"{request.key}: the prompt is empty; there is nothing to answer.")
-        if self.context is not None and len(request.ids) >= self.context:
-            raise DataError(
-                f"{request.key}: the prompt has {len(request.ids)} tokens and this model reads at "
-                f"most {self.context} in all. Shorten the prompt, or use a model with more context."
-            )
+        reason = self.refusal(request.ids)
+        if reason is not None:
+            raise DataError(f"{request.key}: {reason}")
         self._waiting.append(_Row(request, Random(request.seed)))
+
+    def refusal(self, ids: Sequence[int]) -> str | None:
+        """Why a prompt cannot be answered; None when it can."""
+        if not ids:
+            return "the prompt is empty; there is nothing to answer"
+        if self.context is not None and len(ids) >= self.context:
+            return (
+                f"the prompt has {len(ids)} tokens and this model reads at most {self.context} "
+                "with the answer. Shorten it, or use a model with more context"
+            )
+        return None
 
     def step(self) -> list[Answer]:
         """One more token for every row; the answers that are finished by it."""
+        from tunesmith.model.policy import evaluating
+
         done: list[Answer] = []
         with torch.no_grad(), evaluating(self.model):
             if self._waiting:
@@ -171,7 +180,7 @@ class Decoder:
 def choose(logits: "torch.Tensor", rows: list[_Row], sampling: Sampling) -> list[int]:
     """The next token of each row from its logits, [row, size]."""
     if sampling.temperature == 0:
-        return logits.argmax(dim=-1).tolist()  # type: ignore[no-any-return]
+        return logits.argmax(dim=-1).tolist()
     chances = (logits.double() / sampling.temperature).softmax(dim=-1)
     chances, order = chances.sort(dim=-1, descending=True, stable=True)
     total = chances.cumsum(dim=-1)
@@ -179,7 +188,7 @@ def choose(logits: "torch.Tensor", rows: list[_Row], sampling: Sampling) -> list
     kept = total.masked_fill(total - chances >= sampling.top_p, 0.0).amax(dim=-1, keepdim=True)
     drawn = torch.tensor([[row.random.random()] for row in rows], device=logits.device)
     place = torch.searchsorted(total, drawn.to(total) * kept, right=True)
-    return order.gather(1, place.clamp(max=order.shape[1] - 1)).squeeze(1).tolist()  # type: ignore[no-any-return]
+    return order.gather(1, place.clamp(max=order.shape[1] - 1)).squeeze(1).tolist()
 
 
 def answers(decoder: Decoder, requests: Iterable[Request]) -> Iterator[Answer]:

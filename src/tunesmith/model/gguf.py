@@ -33,11 +33,11 @@ BLOCKS = {
 """Number types that are read: name, numbers in a block, bytes of a block."""
 
 ARCHITECTURES = frozenset(
-    "llama mistral qwen2 qwen3 gemma2 gemma3 phi3 falcon gpt2 starcoder2 stablelm".split()
+    ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "falcon", "gpt2")
 )
 """Causal text models whose conversion transformers has."""
 
-SINGLE_DIGITS = frozenset("smollm starcoder refact command-r codeshell minerva-7b".split())
+SINGLE_DIGITS = frozenset(("smollm", "starcoder", "refact", "command-r", "codeshell", "minerva-7b"))
 """Pre-tokenizers that part every digit first. transformers 5.23 knows most names in
 `tokenizer.ggml.pre` but not these: it would encode the space before a number otherwise."""
 
@@ -277,13 +277,12 @@ def write_tokenizer(tokenizer: Any, folder: Path, header: Header, path: Path) ->
         record["pre_tokenizer"] = pre_tokenizer(record["pre_tokenizer"], split, path)
     write_text(folder / "tokenizer.json", json.dumps(record, ensure_ascii=False))
     template = tokenizer.chat_template
+    architecture = header.values["general.architecture"]
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
-        "model_max_length": header.values[
-            f"{header.values['general.architecture']}.context_length"
-        ],
-        **{key: value for key, value in tokenizer.special_tokens_map.items()},
+        "model_max_length": header.values[f"{architecture}.context_length"],
+        **tokenizer.special_tokens_map,
         **({"chat_template": template} if template else {}),
     }
     write_json(folder / "tokenizer_config.json", settings)

@@ -9,9 +9,9 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from tunesmith.core.errors import IntegrityError, ResourceError, SettingsError, missing
 from tunesmith.core.late import late
@@ -44,7 +44,7 @@ CODES = {
 class ModelSpec(Spec):
     """Which model to start from. A bare name means `source`."""
 
-    source: str = embedded.NAME
+    source: Annotated[str, Field(min_length=1)] = embedded.NAME
     """The bundled model's name, a folder, a GGUF file, or `owner/name` on the hub."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Numbers the weights are held in; auto is float32, in which small updates are not lost."""
@@ -99,42 +99,50 @@ def local(spec: ModelSpec, folder: Path) -> Base:
             f"model.revision: {spec.source} is a folder, which has no revisions. Leave it out."
         )
     folder = folder.resolve()
-    check_folder(folder)
+    if (folder / "config.json").is_file():
+        check_folder(folder)
     check_complete(folder)
-    return Base(folder, cache.folder_digest(folder), spec.source, "", facts_of(folder))
+    return Base(
+        folder, cache.folder_digest(folder, shards(folder)), spec.source, "", facts_of(folder)
+    )
 
 
 def check_complete(folder: Path) -> None:
     """Refuse a folder in which something that every model needs is missing."""
     needed = ("config.json", "tokenizer.json")
     absent = [name for name in needed if not (folder / name).is_file()]
-    if not any(folder.glob("*.safetensors")):
+    if not shards(folder):
         absent.append("model.safetensors")
     if absent:
         raise IntegrityError(
             f"{folder}: {absent[0]} is missing. Save model and tokenizer there with "
             "save_pretrained of a current transformers; pickles and slow tokenizers are not read."
         )
-    check_index(folder)
 
 
-def check_index(folder: Path) -> None:
-    """Shards and index agree: every tensor in the file the index names, and no other."""
+def shards(folder: Path) -> list[str]:
+    """The files the weights are in, as transformers chooses them: one, or those of the index.
+
+    Raises IntegrityError unless the index names every tensor of its files, in this folder.
+    """
     path = folder / "model.safetensors.index.json"
-    if not path.is_file():
-        return
+    if (folder / "model.safetensors").is_file() or not path.is_file():
+        return ["model.safetensors"] if (folder / "model.safetensors").is_file() else []
     mapped: dict[str, list[str]] = {}
     for tensor, name in json.loads(path.read_text("utf-8")).get("weight_map", {}).items():
         mapped.setdefault(str(name), []).append(tensor)
     for name, tensors in mapped.items():
         if Path(name).name != name or not (folder / name).is_file():
-            raise IntegrityError(f"{path}: names {name!r}, which is not a file of this folder.")
+            raise IntegrityError(
+                f"{path}: names {name!r}, which is not a file of this folder. Get both again."
+            )
         check_safetensors(folder / name, tensors)
+    return sorted(mapped)
 
 
 def facts_of(folder: Path) -> dict[str, Any]:
     """What is worth telling about a model folder."""
-    entries = [e for p in folder.glob("*.safetensors") for e in check_safetensors(p).values()]
+    entries = [e for n in shards(folder) for e in check_safetensors(folder / n).values()]
     config = json.loads((folder / "config.json").read_text("utf-8"))
     return {
         "architecture": (config.get("architectures") or [config.get("model_type", "")])[0],
@@ -173,8 +181,8 @@ def fetched(spec: ModelSpec, name: str) -> Base:
             plain_files(snapshot, folder)
             check_folder(folder)
             check_complete(folder)
-            shards = sorted(p.name for p in folder.glob("*.safetensors"))
-            facts = facts_of(folder) | {"digest": cache.tensors_digest(folder, shards)}
+            facts = facts_of(folder)
+            facts["digest"] = cache.tensors_digest(folder, shards(folder))
             cache.seal(folder, facts)
     facts = dict(facts)
     return Base(target, facts.pop("digest"), spec.source, commit, facts)
@@ -218,14 +226,16 @@ def load_model(base: Base, *, dtype: str = "auto", device: str = "cpu") -> Any:
         from transformers import AutoModelForCausalLM
     except ImportError as error:
         raise missing("transformers", "train") from error
+    factory: Any = AutoModelForCausalLM
     with quiet():
         try:
-            model, report = AutoModelForCausalLM.from_pretrained(
+            model, report = factory.from_pretrained(
                 base.folder,
                 dtype=wanted,
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,
+                ignore_mismatched_sizes=True,  # reported, and refused below in our words
                 output_loading_info=True,
             )
         except (OSError, ValueError, RuntimeError, KeyError, AttributeError, TypeError) as error:
@@ -246,8 +256,8 @@ def check_architecture(folder: Path) -> None:
     path = folder / "config.json"
     config = json.loads(path.read_text("utf-8"))
     kind, named = config.get("model_type"), config.get("architectures") or []
-    known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind, ())
-    known = {known} if isinstance(known, str) else set(known)
+    found: Any = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind, ())
+    known = {found} if isinstance(found, str) else set(found)
     if not known or not set(named) <= known:
         raise IntegrityError(
             f"{path}: {(named or [kind])[0]!r} is not a causal language model of transformers. "
@@ -264,7 +274,7 @@ def check_report(folder: Path, report: Any) -> None:
     for what, names in (
         ("is missing", report["missing_keys"]),
         ("has no place in the model", report["unexpected_keys"]),
-        ("has another shape than the model", report.get("mismatched_keys", ())),
+        ("has another shape than the model wants", [m[0] for m in report["mismatched_keys"]]),
     ):
         named = sorted(str(name) for name in names)
         if named:
@@ -293,9 +303,9 @@ def holder(place: Path, name: str) -> Path:
     """The file of a folder that holds a tensor, or the folder where that is not certain."""
     if place.is_file():
         return place
-    shards = sorted(place.glob("*.safetensors"))
-    with_it = [path for path in shards if name in check_safetensors(path)]
-    return with_it[0] if with_it else shards[0] if len(shards) == 1 else place
+    paths = [place / shard for shard in shards(place)]
+    with_it = [path for path in paths if name in check_safetensors(path)]
+    return with_it[0] if with_it else paths[0] if len(paths) == 1 else place
 
 
 def read_tensors(path: Path, expected: Collection[str] | None = None) -> dict[str, "torch.Tensor"]:
@@ -313,7 +323,7 @@ def read_tensors(path: Path, expected: Collection[str] | None = None) -> dict[st
 def tensor_digest(tensor: "torch.Tensor") -> str:
     """sha256 of a tensor: type, shape and bytes; the same for a file's tensor and a live one."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    content = memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else b""
+    content: Any = flat.view(torch.uint8).numpy() if flat.numel() else b""
     return cache.bytes_digest(CODES[str(tensor.dtype)], tuple(tensor.shape), content)
 
 
@@ -325,8 +335,9 @@ def model_digest(tensors: dict[str, "torch.Tensor"]) -> str:
 @contextmanager
 def quiet() -> Iterator[None]:
     """transformers without progress bars and advice; what matters is raised by us."""
-    from transformers.utils import logging
+    from transformers.utils import logging as theirs
 
+    logging: Any = theirs
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tunesmith.core.late import late
 from tunesmith.core.records import IGNORE, Batch
-from tunesmith.model import attention, layout, losshead
+from tunesmith.model import attention, layout
 
 if TYPE_CHECKING:
     import torch
 
+    from tunesmith.model import losshead
     from tunesmith.model.render import Tokenizer
 else:
     torch = late("torch")
+    losshead = late("tunesmith.model.losshead")  # autograd functions need torch to be defined
 
 
 class Undoable(Protocol):

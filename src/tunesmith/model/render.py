@@ -8,31 +8,21 @@ with its prompt, content never becomes a control token, and the prompt that a se
 the id the beginning of what was trained on.
 """
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Literal
 
-from tunesmith.core.errors import DataError, IntegrityError, TunesmithError
+from tunesmith.core.errors import DataError, IntegrityError
 from tunesmith.core.quote import quoted
 from tunesmith.core.records import IGNORE, Chat, Example, Message, Origin
 from tunesmith.core.records import Sequence as Ids
+from tunesmith.model.marks import Region
+from tunesmith.model.marks import rendered as rendered
 from tunesmith.model.template import visible
 from tunesmith.model.tokenizer import Control, Place
 from tunesmith.model.tokenizer import Tokenizer as Tokenizer
-
-MARKS = range(0xF0000, 0x10FFFE)
-"""Private code points: a row's texts are marked with those it does not use itself."""
-
-
-@dataclass(frozen=True)
-class Region:
-    """Text of the row inside a rendering. `turn` is its message's number, None for tools."""
-
-    start: int
-    end: int
-    turn: int | None
 
 
 @dataclass(frozen=True)
@@ -84,7 +74,9 @@ def encode_prompt(chat: Chat, tokenizer: Tokenizer) -> tuple[int, ...]:
         if not chat.messages or chat.messages[-1].role == "assistant":
             raise DataError("a prompt ends with a user or tool turn, and this one does not")
         text, regions = rendered(chat, tokenizer, prompting=True)
-        spans = answers(chat, tokenizer, text, regions)
+        # Nothing is trained here, so an earlier turn without a provable end is no reason to stop.
+        said = replace(chat, messages=tuple(replace(m, train=False) for m in chat.messages))
+        spans = answers(said, tokenizer, text, regions)
         stretches = cut(text, regions, spans, tokenizer)
         return tuple(chain.from_iterable(ids_of(text, s, tokenizer) for s in stretches))
 
@@ -122,149 +114,6 @@ def gives_back(ids: Sequence[int], text: str, tokenizer: Tokenizer) -> bool:
         return True
     before = tokenizer.encode("a", "inside")
     return tokenizer.decode([*before, *ids], special=True) in ("a" + text, "a " + text)
-
-
-# --- what the template wrote, and what the row says ------------------------------------------
-
-
-def rendered(
-    chat: Chat, tokenizer: Tokenizer, *, prompting: bool = False
-) -> tuple[str, list[Region]]:
-    """The conversation as text, and where in it the row's own texts stand, in order."""
-    messages = [visible(message.rendered()) for message in chat.messages]
-    tools = [dict(tool) for tool in chat.tools]
-    text = tokenizer.chat.render(messages, tools, prompting=prompting)
-    for wrap, deep in ((around, True), (within, True), (around, False), (within, False)):
-        marker = Marker(wrap, deep, (text, messages, tools))
-        marked = marker.render(tokenizer, messages, tools, prompting=prompting)
-        regions = None if marked is None else marker.regions(marked, text)
-        if regions is not None:
-            for words in marker.left:
-                refuse_forgery(words, tokenizer)
-            return text, regions
-    raise DataError(
-        "the template rewrites the texts of this conversation (a control tag inside a text, or "
-        "one it splits or reformats), so its answers cannot be told apart; put reasoning into "
-        "reasoning_content, or take the tag out"
-    )
-
-
-def around(text: str, opening: str, closing: str) -> str:
-    """The whole text between marks."""
-    return opening + text + closing
-
-
-def within(text: str, opening: str, closing: str) -> str:
-    """Marks inside the space at both ends, for templates that trim; nothing around nothing."""
-    core = text.strip()
-    if not core:
-        return text
-    head, tail = text.split(core, 1)
-    return head + opening + core + closing + tail
-
-
-class Marker:
-    """One way to put marks around the texts of a row. `deep` marks tools and calls as well;
-    else those stay unmarked in `left`, and must not hold what could become a control string."""
-
-    def __init__(self, wrap: Callable[[str, str, str], str], deep: bool, row: Any) -> None:
-        self.wrap, self.deep = wrap, deep
-        used = set(str(row)) if not str(row).isascii() else set()
-        self.free = (chr(code) for code in MARKS if chr(code) not in used)
-        self.opened: dict[str, tuple[int | None, frozenset[str]]] = {}
-        self.closed: dict[str, str] = {}
-        self.left: list[str] = []
-
-    def render(
-        self, tokenizer: Tokenizer, messages: Any, tools: Any, *, prompting: bool
-    ) -> str | None:
-        """The marked rendering; None where the template will not have it."""
-        marked = [self.message(message, turn) for turn, message in enumerate(messages)]
-        shelf = [self.leaves(tool, None) for tool in tools]
-        try:
-            return tokenizer.chat.render(marked, shelf, prompting=prompting)
-        except TunesmithError:
-            return None
-
-    def message(self, message: Mapping[str, Any], turn: int) -> dict[str, Any]:
-        """A message with its texts marked."""
-        marked = {}
-        for key, value in message.items():
-            if key == "content" and isinstance(value, str):
-                marked[key] = self.text(value, turn, exact=True)
-            else:
-                marked[key] = value if key == "role" else self.leaves(value, turn)
-        return marked
-
-    def leaves(self, value: Any, turn: int | None) -> Any:
-        """Every text inside `value`; keys and what a template compares stay as they are."""
-        if isinstance(value, Mapping):
-            self.left += [key for key in value if isinstance(key, str)]
-            return {
-                key: self.kept(each) if key == "type" else self.leaves(each, turn)
-                for key, each in value.items()
-            }
-        if isinstance(value, list | tuple):
-            return [self.leaves(each, turn) for each in value]
-        if not isinstance(value, str):
-            return value
-        return self.text(value, turn) if self.deep else self.kept(value)
-
-    def kept(self, value: Any) -> Any:
-        """A value that stays unmarked."""
-        self.left += [value] if isinstance(value, str) else []
-        return value
-
-    def text(self, text: str, turn: int | None, *, exact: bool = False) -> str:
-        """A text between two marks of its own; it must come out the same, or as JSON has it."""
-        opening, closing = next(self.free), next(self.free)
-        marked = self.wrap(text, opening, closing)
-        core = marked[marked.find(opening) + 1 : marked.find(closing)]
-        forms = {core} if exact else {core, json.dumps(core, ensure_ascii=False)[1:-1]}
-        self.opened[opening] = turn, frozenset(forms)
-        self.closed[closing] = opening
-        return marked
-
-    def regions(self, marked: str, text: str) -> list[Region] | None:
-        """Where the marks stand in `text`; None unless `marked` is `text` with whole pairs, and
-        between each pair stands what was put there."""
-        found: list[Region] = []
-        plain: list[str] = []
-        at = begin = start = 0
-        opening: str | None = None
-        for position, letter in enumerate(marked):
-            if letter < MARK_START or not (letter in self.opened or letter in self.closed):
-                continue
-            plain.append(marked[begin:position])
-            at, begin = at + position - begin, position + 1
-            if opening is None and letter in self.opened:
-                opening, start = letter, at
-            elif opening is not None and self.closed.get(letter) == opening:
-                turn, forms = self.opened[opening]
-                if text[start:at] not in forms:
-                    return None
-                found.append(Region(start, at, turn))
-                opening = None
-            else:
-                return None
-        plain.append(marked[begin:])
-        return found if opening is None and "".join(plain) == text else None
-
-
-MARK_START = chr(MARKS.start)
-
-
-def refuse_forgery(words: str, tokenizer: Tokenizer) -> None:
-    """A text that could not be marked must not hold a control string, nor half of one."""
-    if tokenizer.pattern.search(words) or any(
-        words.endswith(text[:size]) or words.startswith(text[-size:])
-        for text in tokenizer.controls
-        for size in range(min(2, len(text) - 1) or 1, len(text))
-    ):
-        raise DataError(
-            f"{quoted(words)} holds a control string (or part of one) of the tokenizer where the "
-            "template gives no way to keep it text; take it out"
-        )
 
 
 # --- answers ---------------------------------------------------------------------------------
@@ -518,16 +367,12 @@ def longest(example: Example) -> int:
     return max(len(sequence.ids) for sequence in example.sequences)
 
 
-class placed:
+@contextmanager
+def placed(origin: Origin) -> Iterator[None]:
     """Puts a row's place in front of what is wrong with it."""
-
-    def __init__(self, origin: Origin) -> None:
-        self.origin = origin
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, DataError) and self.origin.file:
-            text = str(error)
-            if not text.startswith(f"{self.origin}:"):
-                raise DataError(f"{self.origin}: {text}") from error
+    try:
+        yield
+    except DataError as error:
+        if not origin.file or str(error).startswith(f"{origin}:"):
+            raise
+        raise DataError(f"{origin}: {error}") from error

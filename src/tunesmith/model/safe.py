@@ -26,10 +26,11 @@ WIDTHS = {
 }  # fmt: skip
 """Bytes of one number of each type that is read."""
 
-REFUSED = frozenset(
-    ".py .pyc .pyd .so .dll .bin .pt .pth .pkl .pickle .ckpt .joblib .npy .npz .h5 .msgpack .zip "
-    ".tar .gz .tgz .7z .whl .nemo .sh .exe .ot .mlmodel .keras .dill .cloudpickle".split()
-)
+REFUSED = frozenset({
+    ".py", ".pyc", ".pyd", ".so", ".dll", ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt",
+    ".joblib", ".npy", ".npz", ".h5", ".msgpack", ".zip", ".tar", ".gz", ".tgz", ".7z", ".whl",
+    ".nemo", ".sh", ".exe", ".ot", ".mlmodel", ".keras", ".dill", ".cloudpickle",
+})  # fmt: skip
 """Endings of files that hold code, or that only a reader which runs code can open."""
 
 SIGNS = {

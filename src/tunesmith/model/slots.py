@@ -64,9 +64,10 @@ class Alone:
         """Where the model keeps no cache that can be handed back, the whole row is read again."""
         ids, cache = self.rows[row]
         unread = ids if cache is None else ids[-1:]
-        given = {} if cache is None else {"past_key_values": cache}
         device = next(self.model.parameters()).device
-        output = self.model(torch.tensor([unread], device=device), use_cache=True, **given)
+        given = {} if cache is None else {"past_key_values": cache}
+        tokens = torch.tensor([unread], device=device)
+        output = self.model(input_ids=tokens, use_cache=True, **given)
         self.rows[row] = (ids, getattr(output, "past_key_values", None))
         return output.logits[:, -1]  # type: ignore[no-any-return]
 
@@ -125,7 +126,7 @@ def attend(
     softcap: float | None = None,
     s_aux: torch.Tensor | None = None,
     position_bias: torch.Tensor | None = None,
-    **_: Any,
+    **rest: Any,
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention interface over slots."""
     if softcap is not None or s_aux is not None or position_bias is not None:
@@ -152,7 +153,8 @@ def attend_prompts(
 ) -> torch.Tensor:
     """Each packed prompt by itself, [1, token, heads, size]."""
     found = []
-    for q, k, v in zip(*(t.split(lengths, dim=2) for t in (query, key, value)), strict=True):
+    pieces = [torch.split(t, lengths, dim=2) for t in (query, key, value)]
+    for q, k, v in zip(*pieces, strict=True):
         mask = rule.prompt(q.shape[2], q.device)
         found.append(
             functional.scaled_dot_product_attention(
@@ -168,12 +170,14 @@ def attend_prompts(
     return torch.cat(found, dim=2).transpose(1, 2)
 
 
-class Layer(CacheLayerMixin):  # type: ignore[misc]
+class Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     """One layer's keys and values, [slot, key heads, time, size] each."""
 
     def __init__(self, slots: "Slots") -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.slots = slots
+        self.keys: Any = None
+        self.values: Any = None
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Buffers are made in `update`, which knows how long they must be."""
@@ -227,11 +231,12 @@ def room(buffer: torch.Tensor | None, like: torch.Tensor, rows: int, width: int)
     return grown
 
 
-class Slots(Cache):  # type: ignore[misc]
+class Slots(Cache):
     """The fast path: `capacity` slots of keys and values, and the passes that fill them."""
 
     def __init__(self, model: Any, capacity: int) -> None:
         super().__init__(layers=[])
+        self.layers: Any
         self.model, self.plain = model, layout.causal(model)
         self.device = next(model.parameters()).device
         self.capacity, self.lengths = capacity, list[int]()
@@ -244,8 +249,14 @@ class Slots(Cache):  # type: ignore[misc]
         return max(self.lengths)
 
     def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *_: Any, **__: Any
+        self,
+        key_states: torch.Tensor,
+        value_states: torch.Tensor,
+        layer_idx: int,
+        *_: Any,
+        **__: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What transformers' attention layers call, each with its number."""
         while len(self.layers) <= layer_idx:
             self.layers.append(Layer(self))
         return self.layers[layer_idx].update(key_states, value_states)  # type: ignore[no-any-return]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tunesmith.core.errors import IntegrityError
-from tunesmith.core.folders import write_json, write_text
+from tunesmith.core.folders import make_folders, write_json, write_text
 from tunesmith.core.records import digest
 from tunesmith.model.template import PLAIN, Template
 
@@ -24,10 +24,10 @@ Place = Literal["first", "after", "inside"]
 HIDDEN = "\U0010fffe{}"
 """What a control string is called in a plain encoder: a code point that no text may hold."""
 
-WORD_STARTS = ("\u2581", "Ġ", "Ċ")
+WORD_STARTS = ("\u2581", "\u0120", "\u010a")
 """Marks some vocabularies use for a space or a line break."""
 
-ROUNDTRIPS = ("Hello  world", " two leading", "Zürich 007 don't\n\n\tx = [1,2]", "東京 ☕ A b")
+ROUNDTRIPS = ("Hello  world", " two leading", "Z\u00fcrich 007 don't\n\n\tx = [1,2]", "\u6771\u4eac \u2615 A b")
 """A tokenizer that gives all of these back is taken as lossless, and is then held to it."""
 
 ROLES = ("bos_token", "eos_token", "pad_token", "unk_token")
@@ -152,7 +152,8 @@ class Tokenizer:
     @cached_property
     def size(self) -> int:
         """One more than the highest id."""
-        return max(self._whole.get_vocab(with_added_tokens=True).values()) + 1
+        ids: Iterable[int] = self._whole.get_vocab(with_added_tokens=True).values()
+        return max(ids) + 1
 
     @property
     def template(self) -> str:
@@ -171,6 +172,7 @@ class Tokenizer:
 
     def save(self, folder: Path) -> None:
         """Write every file that a server or a trainer may look for; the template in both places."""
+        make_folders(folder)
         settings = {**self.settings, **self.named, "chat_template": self.template}
         write_text(folder / "tokenizer.json", json.dumps(self.record, ensure_ascii=False))
         write_json(folder / "tokenizer_config.json", settings)
@@ -310,12 +312,13 @@ def concealed(model: Mapping[str, Any], hidden: Mapping[str, str]) -> dict[str, 
     vocabulary = model["vocab"]
     if isinstance(vocabulary, Mapping):
         model["vocab"] = {hidden.get(text, text): number for text, number in vocabulary.items()}
-        model["unk_token"] = hidden.get(model.get("unk_token"), model.get("unk_token"))
+        if model.get("unk_token") is not None:
+            model["unk_token"] = hidden.get(model["unk_token"], model["unk_token"])
     else:
         model["vocab"] = [[hidden.get(text, text), score] for text, score in vocabulary]
     if "merges" in model:
         model["merges"] = [each for each in model["merges"] if not spells(each, hidden)]
-    return {key: value for key, value in model.items() if value is not None or key != "unk_token"}
+    return model
 
 
 def spells(merge: Sequence[str] | str, hidden: Mapping[str, str]) -> bool:

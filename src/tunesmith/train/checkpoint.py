@@ -198,18 +198,20 @@ def write(
 
 def commit(temporary: Path, target: Path) -> None:
     """Give the checkpoint its name. A whole one of that name wins; a damaged one moves aside."""
-    try:
-        folders.DISK.rename(temporary, target)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
+    while True:
+        try:
+            folders.DISK.rename(temporary, target)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
         if is_whole(target):
             remove(temporary)
             return
         step = temporary.name.split("-")[1]
         aside = target.parent / f".damaged-{step}-{secrets.token_hex(8)}"
-        folders.DISK.rename(target, aside)
-        folders.DISK.rename(temporary, target)
+        with suppress(FileNotFoundError):  # a second writer was faster
+            folders.DISK.rename(target, aside)
 
 
 def read_back(target: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tunesmith.core import tables
+from tunesmith.core import textfile
 from tunesmith.core.errors import DataError, ResourceError
 from tunesmith.core.records import Chat, Message, Origin
 from tunesmith.core.tables import read, read_part, write_rows
@@ -57,7 +57,7 @@ def test_what_json_writes_is_read_back(
     tmp_path: Path, rows: list[dict[str, Any]], piece: int, indent: int | None
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tables, "PIECE", piece)
+        patch.setattr(textfile, "PIECE", piece)
         text = json.dumps(rows, indent=indent, ensure_ascii=False)
         assert read_bytes(tmp_path, "t.json", text.encode()) == rows
         lines = "\n".join(json.dumps(row) for row in rows)
@@ -77,7 +77,7 @@ def test_the_line_of_a_single_fault_is_right(
     path = tmp_path_factory.mktemp("fault") / f"t.{ending}"
     path.write_text("\n".join([*first, *lines]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tables, "PIECE", piece)
+        patch.setattr(textfile, "PIECE", piece)
         with pytest.raises(DataError, match=rf"t\.{ending}:{place + 1 + len(first)}: "):
             list(read(path))
 
@@ -120,7 +120,7 @@ def test_a_disk_that_fails_is_a_matter_of_resources(
     def fails(*_: Any) -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(tables.os, "open", fails)
+    monkeypatch.setattr(textfile.os, "open", fails)
     with pytest.raises(ResourceError, match=r"t\.jsonl: Permission denied; check"):
         list(read(path))
 

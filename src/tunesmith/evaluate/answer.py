@@ -1,0 +1,107 @@
+"""A model's answers to rows, kept line by line so that a second call never asks twice."""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.core.errors import DataError
+from tunesmith.core.folders import disk_errors
+from tunesmith.core.log import append_line
+from tunesmith.core.records import Chat, digest
+from tunesmith.model.generate import Answer, Decoder, Request, Sampling, answers
+from tunesmith.model.render import encode_prompt
+
+if TYPE_CHECKING:
+    from tunesmith.model.policy import Policy
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One line of `answers-<arm>.jsonl`; `seconds` since the line before it."""
+
+    row: str
+    answer: str
+    stopped: bool
+    tokens: int
+    seconds: float
+
+
+def answer_rows(
+    policy: "Policy",
+    rows: Iterable[Chat],
+    sampling: Sampling,
+    *,
+    batch: int = 16,
+    seed: int = 0,
+) -> Iterator[Answer]:
+    """The model's own last turn for each row, keyed by the row's digest, as they finish.
+
+    The prompt is what a server would send. A row's random stream follows from `seed` and its
+    digest, so the rows beside it and their order change nothing.
+    """
+    decoder = Decoder(policy.model, policy.tokenizer, rows=batch, sampling=sampling)
+    requests = [request(row, decoder, seed) for row in rows]
+    yield from answers(decoder, sorted(requests, key=lambda r: len(r.ids), reverse=True))
+
+
+def request(row: Chat, decoder: Decoder, seed: int) -> Request:
+    """The row's prompt; refused, with its place, where the model cannot read it."""
+    ids = encode_prompt(row.prompt(), decoder.tokenizer)
+    reason = decoder.refusal(ids)
+    if reason is not None:
+        raise DataError(f"{row.origin}: {reason}")
+    own = int(digest([seed, row.digest])[:16], 16)
+    return Request(row.digest, ids, decoder.sampling.max_tokens, own)
+
+
+def keep_answers(
+    path: Path,
+    policy: Callable[[], "Policy"],
+    rows: Sequence[Chat],
+    sampling: Sampling,
+    *,
+    batch: int,
+    seed: int,
+    advance: Callable[..., None],
+) -> dict[str, Answered]:
+    """Answers to all rows, by row digest; those in `path` are taken as they are, new ones added.
+
+    The model is loaded (`policy()`) only when an answer is missing.
+    """
+    found = {line["row"]: Answered(**line) for line in kept(path)}
+    missing = {row.digest: row for row in rows if row.digest not in found}
+    advance(len({row.digest for row in rows}) - len(missing))
+    if not missing:
+        return found
+    model, before = policy(), time.monotonic()
+    for answer in answer_rows(model, missing.values(), sampling, batch=batch, seed=seed):
+        now = time.monotonic()
+        line = Answered(answer.key, answer.text, answer.stopped, answer.tokens, now - before)
+        append(path, asdict(line))
+        found[answer.key], before = line, now
+        advance(1)
+    return found
+
+
+def append(path: Path, line: dict[str, Any]) -> None:
+    """One more line, on the disk's side before the next is computed."""
+    with disk_errors(path, "write"):
+        append_line(path, json.dumps(line, allow_nan=False).encode("ascii") + b"\n")
+
+
+def kept(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines an earlier call left; one that was torn by a kill is passed over."""
+    if not path.exists():
+        return
+    with disk_errors(path, "read"):
+        content = path.read_bytes()
+    for line in content.split(b"\n"):
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            yield value

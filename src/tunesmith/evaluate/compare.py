@@ -1,0 +1,125 @@
+"""Two arms on the same rows: values, intervals, and what may be said of the difference.
+
+A metric's value is a function of summed counts, so a bootstrap draw is a weighted sum of the rows'
+vectors and all draws are one matrix product. Both arms and all metrics use the same draws: the
+difference is paired, row by row.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.core.late import late
+from tunesmith.evaluate.metrics.base import Judged, Metric
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = late("numpy")
+
+LEAST_ROWS = 6
+"""With fewer, even unanimous rows prove nothing at 95 % (2 / 2^5 > 0.05): no interval is given."""
+LEVEL = 0.95
+CHUNK = 2**24
+"""Weights drawn at a time: 128 MB."""
+
+Value = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Values by arm and name, and the differences tuned - base by name; all with intervals."""
+
+    arms: Mapping[str, dict[str, Value]]
+    difference: dict[str, Value]
+
+
+def vectors(metric: Metric, judged: Sequence[Judged]) -> "np.ndarray":
+    """The rows' counts, [row, count]."""
+    return np.stack([metric.counts(row) for row in judged])
+
+
+def compare(
+    metrics: Sequence[Metric],
+    arms: Mapping[str, Sequence[Judged]],
+    *,
+    draws: int,
+    seed: int,
+) -> Comparison:
+    """Judge every arm with every metric; `arms` hold the same rows in the same order."""
+    found: dict[str, dict[str, Value]] = {arm: {} for arm in arms}
+    difference: dict[str, Value] = {}
+    for metric in metrics:
+        counted = {arm: vectors(metric, judged) for arm, judged in arms.items()}
+        resampled = {arm: resample(metric, rows, draws, seed) for arm, rows in counted.items()}
+        kind = {"higher_is_better": metric.higher_is_better, "percent": metric.percent}
+        values = {arm: metric.values(rows.sum(axis=0)) for arm, rows in counted.items()}
+        for name in metric.names():
+            for arm in arms:
+                found[arm][name] = interval(values[arm][name], resampled[arm][name]) | kind
+            if arms.keys() >= {"base", "tuned"}:
+                change = values["tuned"][name] - values["base"][name]
+                spread = resampled["tuned"][name] - resampled["base"][name]
+                difference[name] = interval(change, spread) | kind
+    return Comparison(found, difference)
+
+
+def resample(
+    metric: Metric, rows: "np.ndarray", draws: int, seed: int
+) -> "dict[str, np.ndarray]":
+    """The metric's values in `draws` samples of the rows with replacement, by name, [draw].
+
+    The same seed and number of rows give the same samples, whatever the metric and the arm.
+    """
+    size = len(rows)
+    if size < LEAST_ROWS:
+        return {name: np.zeros(0) for name in metric.names()}
+    generator = np.random.default_rng(seed)
+    found: list[dict[str, float]] = []
+    while len(found) < draws:
+        wanted = min(draws - len(found), max(1, CHUNK // size))
+        weights = generator.multinomial(size, np.full(size, 1 / size), size=wanted)
+        found += [metric.values(total) for total in weights @ rows]
+    return {name: np.array([values[name] for values in found]) for name in metric.names()}
+
+
+def interval(value: float, draws: "np.ndarray") -> Value:
+    """A value with its 95 % percentile interval; null where a number cannot be given."""
+    ends: list[float | None] = [None, None]
+    if len(draws) and np.isfinite(draws).all():
+        tails = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
+        ends = [float(end) for end in np.quantile(draws, tails)]
+    known = float(value) if math.isfinite(value) else None
+    return {"value": known, "low": ends[0], "high": ends[1]}
+
+
+def better(difference: Value) -> str | None:
+    """The arm that is proven better; None when the interval holds 0 or there is none."""
+    low, high = difference["low"], difference["high"]
+    if low is None or high is None or low <= 0 <= high:
+        return None
+    return "tuned" if (low > 0) == difference["higher_is_better"] else "base"
+
+
+def verdict(found: Comparison, name: str, rows: int) -> str:
+    """What the measure `name` says of the two arms, in a sentence."""
+    before, after = (shown(found.arms[arm][name]) for arm in ("base", "tuned"))
+    change = found.difference[name]
+    winner = better(change)
+    if change["value"] is None:
+        return f"{name} is not a number for both arms ({before}, then {after}): nothing is proven"
+    said = f"{name} {before} before, {after} after, on {rows} rows"
+    if change["low"] is None:
+        return f"{said}: fewer than {LEAST_ROWS} rows prove nothing; hold more rows out"
+    spread = f"{change['value']:+.2f}, 95 % interval {change['low']:+.2f} to {change['high']:+.2f}"
+    if winner is None:
+        return f"no difference is proven: {said} (difference {spread}, which holds 0)"
+    return f"{winner} is better: {said} (difference {spread})"
+
+
+def shown(value: Value) -> str:
+    """A value in its unit."""
+    if value["value"] is None:
+        return "not a number"
+    return f"{value['value']:.2f}" + (" %" if value["percent"] else "")

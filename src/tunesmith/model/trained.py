@@ -1,0 +1,82 @@
+"""A trained folder back as a model: a base alone, a base under an adapter, or a whole model."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.core.errors import IntegrityError
+from tunesmith.core.late import late
+from tunesmith.model.binding import check_binding
+from tunesmith.model.load import Base, load_model, quiet, read_tensors
+from tunesmith.model.policy import Policy
+from tunesmith.model.safe import check_safetensors, check_settings
+from tunesmith.model.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = late("torch")
+
+SETTINGS = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+
+
+def load_trained(
+    train_folder: Path, base: Base, *, device: str = "cpu", tuned: bool = True
+) -> Policy:
+    """The model of a finished train stage, frozen and in evaluation mode, in float32.
+
+    `tuned=False` gives the base it started from, with the same tokenizer. Reads PEFT folders and
+    model folders, safetensors only. Raises IntegrityError when the folder belongs to another base,
+    is damaged, or holds neither.
+    """
+    check_binding(train_folder, base)
+    tokenizer = Tokenizer.load(train_folder)
+    if not tuned:
+        model = load_model(base, device=device)
+    elif (train_folder / SETTINGS).is_file():
+        model = adapted(load_model(base, device=device), train_folder).to(device)
+    else:
+        model = load_model(whole(train_folder, base), device=device)
+    return Policy(model.requires_grad_(False).eval(), tokenizer)
+
+
+def whole(folder: Path, base: Base) -> Base:
+    """A folder that full fine-tuning left, as the base of its own."""
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights or not (folder / "config.json").is_file():
+        raise IntegrityError(
+            f"{folder}: holds neither an adapter ({WEIGHTS}) nor a model (config.json and "
+            "*.safetensors). Train the run again: tunesmith train RUN.yaml --restart"
+        )
+    for path in weights:
+        check_safetensors(path)
+    for path in sorted(folder.glob("*config.json")):
+        check_settings(path)
+    return Base(folder, "", base.source, base.revision)
+
+
+def adapted(model: Any, folder: Path) -> Any:
+    """`model` under the PEFT adapter in `folder`, which must fit it name by name.
+
+    peft makes the layers; we read the weights: its own loader would fall back to a pickle.
+    """
+    from peft import PeftConfig, get_peft_model
+    from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+
+    check_settings(folder / SETTINGS)
+    tensors = read_tensors(folder / WEIGHTS)
+    settings = PeftConfig.from_pretrained(str(folder))
+    settings.inference_mode = True
+    with quiet(), torch.random.fork_rng(devices=[]):  # fresh ones are drawn, then written over
+        found = get_peft_model(model, settings)
+    expected = get_peft_model_state_dict(found, save_embedding_layers=False)
+    missing = sorted(expected.keys() - tensors.keys())
+    outcome: Any = set_peft_model_state_dict(found, tensors)
+    unexpected = sorted(outcome.unexpected_keys)
+    if missing or unexpected:
+        what = f"lacks {missing[0]}" if missing else f"has {unexpected[0]}, which has no place"
+        raise IntegrityError(
+            f"{folder / WEIGHTS}: {what} ({len(missing) + len(unexpected)} such). Adapter and base "
+            "do not belong together: name the base it was trained on."
+        )
+    return found
