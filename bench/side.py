@@ -1,6 +1,6 @@
 """One fresh process of the benchmark: trains on W1 as one rival does, and prints what it took.
 
-    python bench/side.py ours|trl ROWS ROWS_A_STEP '{"option": value}'
+python bench/side.py ours|trl ROWS ROWS_A_STEP '{"option": value}'
 """
 
 import json
@@ -80,22 +80,35 @@ def trl(base: Base, encoded: list[Any], batch: int, options: dict[str, Any]) -> 
     from transformers import AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
-    records = [
-        {"input_ids": ids, "labels": [-100] * start + ids[start:]} for ids, start in encoded
-    ]
+    records = [{"input_ids": ids, "labels": [-100] * start + ids[start:]} for ids, start in encoded]
     micro = options.pop("micro_batch", 2)
     if os.environ.get("IN_ORDER"):
         options["train_sampling_strategy"] = "sequential"
     settings = SFTConfig(
-        output_dir=tempfile.mkdtemp(), per_device_train_batch_size=micro, use_cpu=True,
-        gradient_accumulation_steps=batch // micro, learning_rate=RATE, bf16=False,
-        lr_scheduler_type="linear", warmup_steps=0, weight_decay=0.0, max_length=None,
-        num_train_epochs=1, logging_steps=1, save_strategy="no", report_to=[],
-        gradient_checkpointing=False, disable_tqdm=True, remove_unused_columns=False,
-        dataset_kwargs={"skip_prepare_dataset": True}, **options,
+        output_dir=tempfile.mkdtemp(),
+        per_device_train_batch_size=micro,
+        use_cpu=True,
+        gradient_accumulation_steps=batch // micro,
+        learning_rate=RATE,
+        bf16=False,
+        lr_scheduler_type="linear",
+        warmup_steps=0,
+        weight_decay=0.0,
+        max_length=None,
+        num_train_epochs=1,
+        logging_steps=1,
+        save_strategy="no",
+        report_to=[],
+        gradient_checkpointing=False,
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        **options,
     )
     trainer = SFTTrainer(
-        model=adapted(base), args=settings, train_dataset=Dataset.from_list(records),
+        model=adapted(base),
+        args=settings,
+        train_dataset=Dataset.from_list(records),
         processing_class=AutoTokenizer.from_pretrained(base.folder),
     )
     began = time.monotonic()

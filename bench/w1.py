@@ -62,10 +62,17 @@ def main() -> None:
     memory = [a["peak_gb"] / b["peak_gb"] for a, b in pairs]
     first = [abs(a["losses"][0] - b["losses"][0]) for a, b in pairs]
     result = {
-        "machine": machine(), "rows": ROWS, "rows_a_step": BATCH, "seed": 0,
-        "load": os.getloadavg(), "speed_ratio": statistics.median(ratios), "ratios": ratios,
-        "memory_ratio": statistics.median(memory), "first_loss_difference": first,
-        "pairs": pairs, "tuning": tuning,
+        "machine": machine(),
+        "rows": ROWS,
+        "rows_a_step": BATCH,
+        "seed": 0,
+        "load": os.getloadavg(),
+        "speed_ratio": statistics.median(ratios),
+        "ratios": ratios,
+        "memory_ratio": statistics.median(memory),
+        "first_loss_difference": first,
+        "pairs": pairs,
+        "tuning": tuning,
     }
     (HERE / "results").mkdir(exist_ok=True)
     (HERE / "results" / "w1.json").write_text(json.dumps(result, indent=2) + "\n")

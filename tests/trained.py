@@ -13,7 +13,7 @@ from tunesmith.train.loop import Train
 from tunesmith.train.methods.lora import Lora
 from tunesmith.train.stage import train
 
-WORDS = "red green blue cat dog bird runs sleeps eats over under fast slow one two three".split()
+WORDS = ["red", "green", "blue", "cat", "dog", "bird", "runs", "sleeps", "eats", "over", "under", "fast", "slow", "one", "two", "three"]
 
 
 def chat(number: int) -> Chat:
@@ -44,8 +44,14 @@ def prepared(path: Path, *, rows: int = 12, held: int = 3) -> RunFolder:
 def settings(**changes: Any) -> Train:
     """Nine steps of LoRA with dropout, so that the random state matters."""
     given: dict[str, Any] = {
-        "method": Lora(rank=4, dropout=0.1), "lr": 1e-2, "batch": 4, "epochs": 3,
-        "save_every": 2, "evaluate_every": 3, "probes": 0, "device": "cpu",
+        "method": Lora(rank=4, dropout=0.1),
+        "lr": 1e-2,
+        "batch": 4,
+        "epochs": 3,
+        "save_every": 2,
+        "evaluate_every": 3,
+        "probes": 0,
+        "device": "cpu",
     }
     objective = changes.pop("objective", None)
     spec = Train(**{**given, **changes})

@@ -95,8 +95,9 @@ def surprise(error: Exception, as_json: bool) -> int:
     import traceback
 
     path = keep(traceback.format_exc())
+    first = next(iter(str(error).splitlines()), "")
     told = TunesmithError(
-        f"internal error: {type(error).__name__}: {str(error).splitlines()[:1] or ''}; "
+        f"internal error: {type(error).__name__}: {first}; "
         f"this is a fault of tunesmith, and what a report needs is in {path}"
     )
     return tell(told, INTERNAL, as_json)

@@ -18,6 +18,8 @@ from tunesmith.run import Run
 from tunesmith.train.batches import steps_in
 from tunesmith.train.loop import Train
 
+PARTS = ("train", "valid", "test")
+
 # fp32, forward and backward: hidden states that a transformer block keeps, in bytes per token and
 # unit of width (arXiv 2205.05198 counts 34 at 16 bit).
 BLOCK_BYTES = 68
@@ -31,7 +33,7 @@ def rows(run: Run, log: Log) -> dict[str, Any]:
         folder = RunFolder(Path(aside) / run.name)
         folder.create()
         prepare(folder, run.data, seed=run.seed, log=log)
-        return {p: len(read_part(folder.path / "data", p)) for p in ("train", "valid", "test")}
+        return {"rows": {part: len(read_part(folder.path / "data", part)) for part in PARTS}}
 
 
 def whole(run: Run, log: Log) -> dict[str, Any]:
@@ -48,7 +50,7 @@ def whole(run: Run, log: Log) -> dict[str, Any]:
 def tokens(folder: RunFolder, spec: Train, tokenizer: Tokenizer) -> dict[str, Any]:
     """What training would see: too long rows are refused here as they would be there."""
     found: dict[str, Any] = {"rows": {}}
-    for part in ("train", "valid", "test"):
+    for part in PARTS:
         read = read_part(folder.path / "data", part)
         examples = [spec.objective.encode(row, tokenizer) for row in read]
         kept, _ = fit(examples, spec.length, spec.too_long)

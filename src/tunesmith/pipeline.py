@@ -87,6 +87,7 @@ def go(job: Job, until: str) -> None:
         accept, restart = job.decisions("deploy", until)
         deploy(folder, run.deploy, base, seed=run.seed, log=log, accept=accept, restart=restart)
         model_card.write(folder)
+        page.write(folder)  # Once more: now it can name the verified exports.
 
 
 def keep_settings(job: Job) -> None:

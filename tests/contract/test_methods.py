@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from tests.rows import batch
 from transformers import AutoModelForCausalLM
 
+from tests.rows import batch
 from tunesmith.core.errors import IntegrityError, SettingsError
 from tunesmith.model import layout
 from tunesmith.model.policy import Policy, evaluating

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.rows import example, examples
 from transformers import AutoModelForCausalLM
 
+from tests.rows import example, examples
 from tunesmith.core.records import IGNORE, Batch, Example, Sequence, collate
 from tunesmith.model.policy import Policy
 from tunesmith.train.batches import bins, halves

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from tests.rows import batch, examples
-from tests.tiny import KINDS
 from transformers import AutoModelForCausalLM
 
+from tests.rows import batch, examples
+from tests.tiny import KINDS
 from tunesmith.core.records import IGNORE, collate
 from tunesmith.model import attention, layout, losshead
 from tunesmith.model.policy import Policy
@@ -75,9 +75,15 @@ def test_packed_documents_do_not_see_each_other(kind: str, tiny: Tiny) -> None:
     model = model_of(tiny(kind))
     rows = batch((6, 9), 300)
     packed = attention.pack(rows)
-    alone = torch.cat([model.base_model(input_ids=rows.ids[i : i + 1, :n]).last_hidden_state[0]
-                       for i, n in enumerate((6, 9))])
-    torch.testing.assert_close(attention.hidden(model, packed), alone, rtol=bound(kind), atol=bound(kind))
+    alone = torch.cat(
+        [
+            model.base_model(input_ids=rows.ids[i : i + 1, :n]).last_hidden_state[0]
+            for i, n in enumerate((6, 9))
+        ]
+    )
+    torch.testing.assert_close(
+        attention.hidden(model, packed), alone, rtol=bound(kind), atol=bound(kind)
+    )
 
 
 @pytest.mark.parametrize("kind", PACKED)
@@ -103,7 +109,9 @@ def test_gradient_of_one_document_with_respect_to_another_is_zero(kind: str, tin
 def test_sliding_window_and_dropout_take_the_general_path() -> None:
     query, key = torch.randn(1, 4, 12, 8).double(), torch.randn(1, 2, 12, 8).double()
     borders = torch.tensor([0, 7, 12], dtype=torch.int32)
-    given, _ = attention.documents(None, query, key, key, None, cu_seq_lens_q=borders, sliding_window=3)
+    given, _ = attention.documents(
+        None, query, key, key, None, cu_seq_lens_q=borders, sliding_window=3
+    )
     distance = torch.arange(12).unsqueeze(1) - torch.arange(12)
     same = (torch.arange(12).unsqueeze(1) < 7) == (torch.arange(12) < 7)
     mask = (distance >= 0) & (distance < 3) & same
@@ -118,8 +126,14 @@ def test_a_model_with_a_capped_head_keeps_its_own_forward_pass() -> None:
 
     torch.manual_seed(0)
     config = Gemma2Config(
-        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=2, num_key_value_heads=1, head_dim=16, final_logit_softcapping=0.5,
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        final_logit_softcapping=0.5,
     )
     model = Gemma2ForCausalLM(config).double().eval()
     fast, slow = Policy(model, None), Policy(model, None, fast=False)
@@ -138,7 +152,9 @@ def test_loss_head_equals_materialised_cross_entropy(dtype: torch.dtype, bias: b
     bound = 1e-6 if dtype == torch.float32 else 1e-12
     results = []
     for path in (losshead.nll, losshead.nll_reference):
-        hidden = torch.randn(len(targets), 16, dtype=dtype, generator=torch.Generator().manual_seed(2))
+        hidden = torch.randn(
+            len(targets), 16, dtype=dtype, generator=torch.Generator().manual_seed(2)
+        )
         hidden.requires_grad_()
         head.zero_grad()
         loss = path(hidden, head, targets, weights)

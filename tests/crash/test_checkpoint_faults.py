@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.crash.states import QUIET, same, snapshot, two_checkpoints
 from tunesmith.core import folders
 from tunesmith.core.errors import IntegrityError, ResourceError, SettingsError, TrainError

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.crash.powerloss import Operation, Recorder, Stage, Tree, crashes, identity, read_tree
 from tests.crash.states import QUIET, same, snapshot, two_checkpoints
 from tunesmith.core import folders

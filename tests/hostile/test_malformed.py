@@ -454,3 +454,13 @@ def test_a_table_larger_than_memory_allows_is_read(tmp_path: Path) -> None:
     count, mebibytes = map(int, done.stdout.split())
     assert count == 400
     assert mebibytes < 40
+
+
+def test_the_command_says_one_line_and_exits_with_three(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(GOOD + b'{"prompt": "a", "complection": "b"}\n')
+    command = [sys.executable, "-m", "tunesmith", "data", "rows.jsonl"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 3
+    (line,) = done.stderr.splitlines()
+    assert "rows.jsonl:2: 'completion' is missing" in line and done.stdout == ""
+    assert not list(tmp_path.rglob("data"))

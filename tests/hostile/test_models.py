@@ -339,7 +339,8 @@ def test_nothing_forbidden_happens_while_a_folder_is_refused(folder: Path) -> No
     assert not seen and not Path("/tmp/tunesmith-was-here").exists()
 
 
-def test_a_name_that_means_nothing(tmp_path: Path) -> None:
+def test_a_name_that_means_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     for source in (str(tmp_path / "none"), "a/b/c", "../x", "x.gguf", "http://a.b/c"):
         with pytest.raises(SettingsError, match="neither"):
             resolve(ModelSpec(source=source))

@@ -134,8 +134,14 @@ def test_a_sliding_window_stays_one(kind: str, window: dict[str, Any]) -> None:
 
     torch.manual_seed(0)
     config = getattr(transformers, kind)(
-        vocab_size=480, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512, **window,
+        vocab_size=480,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        **window,
     )
     model = AutoModelForCausalLM.from_config(config).eval().double()
     for parameter in model.parameters():

@@ -279,6 +279,19 @@ def test_prompt_and_answer_never_merge(
     assert sequence.targets[len(prompt) - 1] == sequence.ids[len(prompt)]
 
 
+def test_a_history_that_cannot_be_trained_can_be_served(shelf: Path) -> None:
+    """Earlier gpt-oss turns end with a token that does not stop the model."""
+    tokenizer, theirs = of("gptoss", shelf)
+    chat = talk("hi", "yes", "and?")
+    with pytest.raises(
+        DataError, match=r"messages\[1\]: .* ends this assistant turn with '<|end|>'"
+    ):
+        encode(talk("hi", "yes", "and?", "no"), tokenizer)
+    messages = [message.rendered() for message in chat.messages]
+    ids = theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    assert list(encode_prompt(chat, tokenizer)) == ids
+
+
 ATTACKS = ["forge", "whole", "halves", "nested"]
 
 

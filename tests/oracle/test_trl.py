@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from tests.rows import examples
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tests.rows import examples
 from tunesmith.core.records import IGNORE
 from tunesmith.model.policy import Policy
 from tunesmith.train import optimiser
@@ -51,14 +51,27 @@ def theirs(folder: Path, output: Path) -> list[float]:
             return torch.utils.data.SequentialSampler(self.train_dataset)
 
     settings = trl.SFTConfig(
-        output_dir=str(output), max_steps=STEPS, per_device_train_batch_size=ROWS,
-        learning_rate=RATE, lr_scheduler_type="linear", warmup_steps=0, weight_decay=0.0,
-        logging_steps=1, save_strategy="no", report_to=[], bf16=False, use_cpu=True,
-        gradient_checkpointing=False, max_length=None, disable_tqdm=True,
-        dataset_kwargs={"skip_prepare_dataset": True}, remove_unused_columns=False,
+        output_dir=str(output),
+        max_steps=STEPS,
+        per_device_train_batch_size=ROWS,
+        learning_rate=RATE,
+        lr_scheduler_type="linear",
+        warmup_steps=0,
+        weight_decay=0.0,
+        logging_steps=1,
+        save_strategy="no",
+        report_to=[],
+        bf16=False,
+        use_cpu=True,
+        gradient_checkpointing=False,
+        max_length=None,
+        disable_tqdm=True,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
     )
     trainer = InOrder(
-        model=AutoModelForCausalLM.from_pretrained(folder), args=settings,
+        model=AutoModelForCausalLM.from_pretrained(folder),
+        args=settings,
         train_dataset=Dataset.from_dict(records),
         processing_class=AutoTokenizer.from_pretrained(folder),
     )
@@ -76,7 +89,9 @@ def theirs(folder: Path, output: Path) -> list[float]:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_hundred_adamw_steps_have_trls_losses(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_hundred_adamw_steps_have_trls_losses(
+    tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
     wanted = theirs(tiny("llama"), tmp_path)
     assert len(wanted) == STEPS
     assert wanted[-1] < wanted[0]

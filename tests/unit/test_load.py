@@ -18,7 +18,7 @@ import pytest
 from tests.tiny import KINDS, tiny_model
 from tunesmith.core.errors import IntegrityError, ResourceError, SettingsError
 from tunesmith.core.records import Chat, Message
-from tunesmith.model import cache
+from tunesmith.model import cache, gguf
 from tunesmith.model.load import (
     Base,
     ModelSpec,
@@ -166,6 +166,17 @@ def test_its_digits_are_parted_as_it_was_trained(smollm2: Base) -> None:
     tokenizer = Tokenizer.load(smollm2.folder)
     words = [tokenizer.decode([i]) for i in tokenizer.encode("a  12")]
     assert words == ["a", "  ", "1", "2"]
+
+
+def test_a_split_that_cannot_be_rebuilt_is_refused() -> None:
+    given = {"type": "ByteLevel"}
+    path = Path("some.gguf")
+    parted = gguf.pre_tokenizer(given, "smollm", path)
+    assert parted["pretokenizers"][0] == {"type": "Digits", "individual_digits": True}
+    assert gguf.pre_tokenizer(given, "gpt-2", path) == given
+    assert gguf.pre_tokenizer(given, "qwen2", path) == given
+    with pytest.raises(IntegrityError, match="some.gguf: splits text by 'never-heard-of'"):
+        gguf.pre_tokenizer(given, "never-heard-of", path)
 
 
 def test_a_second_look_is_cheap_and_a_changed_file_is_noticed(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -334,6 +335,13 @@ def test_a_template_reaches_nothing_but_the_conversation(text: str) -> None:
         out = template(text).render([{"role": "user", "content": "a"}])
         assert not out.strip(), out
         raise DataError("an undefined value prints as nothing, which is as good")
+
+
+def test_attributes_are_those_of_plain_values_only() -> None:
+    thing = SimpleNamespace(secret="x")
+    assert Template("{{ thing['a'] }}{{ 'a'.upper() }}", {"thing": {"a": 1}}).render([]) == "1A"
+    with pytest.raises(IntegrityError, match="may not touch"):
+        Template("{{ thing.secret }}", {"thing": thing}).render([])
 
 
 def test_size_is_limited_in_and_out() -> None:

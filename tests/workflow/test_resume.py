@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from tests.trained import base_of, prepared, settings, trained
 
+from tests.trained import base_of, prepared, settings, trained
 from tunesmith.core.errors import DataError, Preempted, SettingsError, TrainError
 from tunesmith.core.folders import RunFolder, file_digest
 from tunesmith.core.records import Batch
@@ -46,7 +46,9 @@ class Repeats:
             self.kept, self.left = next(self.groups), 3
             self.noise = torch.rand(len(self.kept))
         self.left -= 1
-        return [self.weighted(rows, float(n)) for rows, n in zip(self.kept, self.noise, strict=True)]
+        return [
+            self.weighted(rows, float(n)) for rows, n in zip(self.kept, self.noise, strict=True)
+        ]
 
     def weighted(self, rows: Batch, noise: float) -> Batch:
         return Batch(**{**vars(rows), "weights": rows.weights * (0.5 + noise + self.left)})
@@ -79,9 +81,7 @@ def result(folder: RunFolder) -> dict[str, Any]:
 def stop_after(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """SIGTERM as the loop sees it, after `count` steps of this process."""
     seen = iter(range(1, 1000))
-    monkeypatch.setattr(
-        stage, "requested", lambda: Preempted if next(seen) == count else None
-    )
+    monkeypatch.setattr(stage, "requested", lambda: Preempted if next(seen) == count else None)
 
 
 @pytest.mark.parametrize("objective", [None, Thrice()], ids=["sft", "three steps a group"])
@@ -105,7 +105,10 @@ def test_stopped_at_every_step_it_ends_the_same(
 def test_full_fine_tuning_and_early_stopping_resume_too(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base, spec = base_of(tiny("llama")), settings(method="full", lr=1e-3, patience=2, evaluate_every=1)
+    base, spec = (
+        base_of(tiny("llama")),
+        settings(method="full", lr=1e-3, patience=2, evaluate_every=1),
+    )
     trained(prepared(tmp_path / "whole"), base, spec)
     stop_after(monkeypatch, 2)
     folder = prepared(tmp_path / "stopped")
@@ -156,8 +159,12 @@ def test_the_best_checkpoint_is_the_result(tiny: Tiny, tmp_path: Path) -> None:
     from tunesmith.core.tables import read_part
     from tunesmith.model import render
 
-    rows = [render.encode(r, policy.tokenizer) for r in read_part(folder.stage("data").path, "valid")]
-    assert held_out(policy, Sft(), cut(rows, 1024, "cpu"))["loss"] == pytest.approx(lowest, rel=1e-6)
+    rows = [
+        render.encode(r, policy.tokenizer) for r in read_part(folder.stage("data").path, "valid")
+    ]
+    assert held_out(policy, Sft(), cut(rows, 1024, "cpu"))["loss"] == pytest.approx(
+        lowest, rel=1e-6
+    )
     assert looks[-1]["held_out"]["loss"] > lowest
 
 
@@ -178,12 +185,16 @@ def test_a_failing_sink_does_not_stop_the_run(
         raise OSError("the sink's disk is full")
 
     monkeypatch.setattr(TensorboardWriter, "write", fail)
-    folder = trained(prepared(tmp_path / "run"), base_of(tiny("llama")), settings(sinks=[Tensorboard()]))
+    folder = trained(
+        prepared(tmp_path / "run"), base_of(tiny("llama")), settings(sinks=[Tensorboard()])
+    )
     assert folder.stage("train").finished
 
 
 def test_tensorboard_gets_the_numbers(tiny: Tiny, tmp_path: Path) -> None:
-    folder = trained(prepared(tmp_path / "run"), base_of(tiny("llama")), settings(sinks=["tensorboard"]))
+    folder = trained(
+        prepared(tmp_path / "run"), base_of(tiny("llama")), settings(sinks=["tensorboard"])
+    )
     files = list((folder.stage("train").path / "tensorboard").glob("events.*"))
     assert files and files[0].stat().st_size > 500
 

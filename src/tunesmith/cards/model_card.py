@@ -21,6 +21,10 @@ class Section(Spec):
     """What to know before the numbers."""
     facts: list[Fact] = []
     """The numbers, each with its source."""
+    table: list[list[str]] = []
+    """Numbers that read better side by side; the first row is the header."""
+    behind: list[Fact] = []
+    """The numbers in the table, each with its source."""
 
 
 class ModelCard(Spec):
@@ -59,7 +63,7 @@ def card(folder: Path) -> ModelCard:
         sections=[
             purpose(run),
             Section(title="Base model", facts=sections.base_facts(run)),
-            Section(title="Data", facts=[*sections.data_facts(run), *found(run)]),
+            data(run),
             Section(title="Training", facts=sections.training_facts(run)),
             evaluation(run),
             limits(run),
@@ -81,6 +85,7 @@ def front(run: Evidence) -> dict[str, Any]:
     results = [
         {"type": score.name, "value": score.tuned["value"], "name": f"{score.label} (tuned)"}
         for score in scores(run.read(REPORT))
+        if score.tuned["value"] is not None
     ]
     if results:
         task = {"type": "text-generation"}
@@ -104,30 +109,36 @@ def purpose(run: Evidence) -> Section:
     return Section(title="What it is for", text=text, facts=facts)
 
 
-def found(run: Evidence) -> list[Fact]:
-    """The audits' findings, severest first."""
-    listed = sections.findings(run)
-    order = {"error": 0, "warning": 1, "info": 2}
-    numbers = sorted(range(len(listed)), key=lambda i: order[listed[i]["severity"]])
-    return [
-        run.fact(f"finding ({listed[i]['severity']})", "data/findings.json", str(i), "what")
-        for i in numbers
-    ]
+def data(run: Evidence) -> Section:
+    """The rows, and what was found about them."""
+    found = [fact for fact, _ in sections.findings(run)]
+    return Section(title="Data", facts=[*sections.data_facts(run), *found])
 
 
 def evaluation(run: Evidence) -> Section:
     """Every measure of both arms and of their difference, with its interval."""
-    facts = [
-        run.fact(f"{score.label}, {arm}", REPORT, "arms", arm, score.name)
-        for score in scores(run.read(REPORT))
-        for arm in ("base", "tuned")
+    found = scores(run.read(REPORT))
+    header = ["measure", "base", "tuned", "difference", "verdict"]
+    rows = [
+        [score.label, *(f"{value} ({spread})" if spread else value for value, spread in cells)]
+        + [WORDS[score.mood]]
+        for score in found
+        for cells in [score.cells()]
     ]
-    facts += [
-        run.fact(f"{s.label}, difference ({WORDS[s.mood]})", REPORT, "difference", s.name)
-        for s in scores(run.read(REPORT))
+    places = (("arms", "base"), ("arms", "tuned"), ("difference",))
+    behind = [
+        run.fact(f"{score.label}, {place[-1]}, {key}", REPORT, *place, score.name, key)
+        for score in found
+        for place in places
+        for key in ("value", "low", "high")
     ]
-    text = "Base and tuned got the same prompts. Intervals are 95 %, from resampled rows."
-    return Section(title="Evaluation", text=text, facts=facts)
+    return Section(
+        title="Evaluation",
+        text="Base and tuned got the same prompts. In brackets: 95 % intervals.",
+        table=[header, *rows] if rows else [],
+        behind=behind,
+        facts=sections.answering_facts(run),
+    )
 
 
 def limits(run: Evidence) -> Section:
@@ -152,9 +163,11 @@ def markdown(made: ModelCard) -> str:
     """The card as Markdown with YAML front matter: one fact a line, so that two cards diff well."""
     parts = [front_matter(made.front), f"\n# {escaped(made.name)}\n\n{escaped(made.summary)}\n"]
     for section in made.sections:
+        parts.append(f"\n## {section.title}\n\n")
+        if section.text and (section.facts or section.table):
+            parts.append(f"{section.text}\n\n")
+        if section.table:
+            parts.append(table(section.table[0], section.table[1:]) + "\n")
         rows = [(f.label, f.text(), f.source) for f in section.facts]
-        known = any(fact.value is not None for fact in section.facts)
-        text = f"{section.text}\n\n" if section.text else ""
-        body = table(("what", "value", "read from"), rows) if rows else f"{NOT_MEASURED}\n"
-        parts.append(f"\n## {section.title}\n\n{text if known or rows else ''}{body}")
+        parts.append(table(("what", "value", "read from"), rows) if rows else f"{NOT_MEASURED}\n")
     return "".join(parts)

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.cards import figures
-from tunesmith.cards.evidence import Evidence, Fact
+from tunesmith.cards.evidence import Evidence
 from tunesmith.cards.sections import (
     UNMEASURED,
     account,
+    answering_facts,
+    base_facts,
     data_facts,
     environment_facts,
     export_facts,
@@ -70,9 +72,11 @@ def view(run: Evidence, name: str) -> dict[str, Any]:
         "probes": probes(run),
         "account": account(run),
         "data": data_facts(run),
-        "findings": [{**found, "mood": MOODS[found["severity"]]} for found in findings(run)],
+        "answering": answering_facts(run),
+        "findings": [{**found, "mood": MOODS[found["severity"]]} for _, found in findings(run)],
         "no_findings": no_findings(run),
         "exports": [{"kind": kind, "facts": facts} for kind, facts in export_facts(run)],
+        "base": base_facts(run),
         "environment": environment_facts(run),
         "settings": settings(run),
         "not_measured": ", ".join(UNMEASURED),
@@ -100,20 +104,9 @@ def tiles(run: Evidence, found: list[Score]) -> list[dict[str, str]]:
 def row(score: Score) -> dict[str, Any]:
     """One line of the before/after table."""
 
-    def cell(values: Mapping[str, float], show: Any) -> dict[str, str]:
-        low, high = values.get("low"), values.get("high")
-        known = low is not None and high is not None
-        spread = f"{show(low)} to {show(high)}".replace(" %", "") if known else ""
-        return {"value": show(values.get("value")), "range": spread}
-
-    return {
-        "label": score.label,
-        "base": cell(score.base, score.number),
-        "tuned": cell(score.tuned, score.number),
-        "difference": cell(score.difference, score.signed),
-        "mood": score.mood,
-        "word": WORDS[score.mood],
-    }
+    cells = [{"value": value, "range": spread} for value, spread in score.cells()]
+    arms = dict(zip(("base", "tuned", "difference"), cells, strict=True))
+    return {**arms, "label": score.label, "mood": score.mood, "word": WORDS[score.mood]}
 
 
 def notes(report: Mapping[str, Any]) -> list[str]:
@@ -209,6 +202,3 @@ def settings(run: Evidence) -> str:
     """The resolved run file; empty where there is none."""
     path = run.folder / "run.yaml"
     return path.read_text("utf-8") if path.is_file() else ""
-
-
-__all__ = ["Fact", "page", "write"]

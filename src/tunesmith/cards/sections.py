@@ -2,14 +2,24 @@
 
 from typing import Any
 
-from tunesmith.cards.evidence import Evidence, Fact
+from tunesmith.cards.evidence import Evidence, Fact, point
+from tunesmith.cards.verdict import REPORT
 
 TRAIN = "train/train.json"
 ACCOUNT = "data/account.json"
 VERIFIED = "deploy/verified.json"
 
+SEVERITIES = ("error", "warning", "info")
+
 UNMEASURED = ("forgetting", "fairness", "safety", "memorisation")
 """What no stage of a run measures yet; a card says so instead of keeping quiet."""
+
+
+ANSWERING = {
+    "seconds answering": "seconds",
+    "tokens answered": "tokens",
+    "share that ended by itself": "stopped",
+}
 
 
 def base_facts(run: Evidence) -> list[Fact]:
@@ -67,7 +77,7 @@ def data_facts(run: Evidence) -> list[Fact]:
     found += [run.fact(f"rows {use}", ACCOUNT, "parts", part) for part, use in uses.items()]
     return [
         *found,
-        run.fact("rows judged", "evaluate/report.json", "rows"),
+        run.fact("rows judged", REPORT, "rows"),
         run.fact("digest of the source", "manifest.json", "data", "source"),
         run.fact("digest of the prepared rows", "manifest.json", "data", "prepared"),
         run.fact("digest of the tokenizer", TRAIN, "tokenizer", "digest"),
@@ -89,10 +99,24 @@ def account(run: Evidence) -> list[dict[str, Any]]:
     ]
 
 
-def findings(run: Evidence) -> list[dict[str, Any]]:
-    """What the audits and self-checks found."""
-    found = run.read("data/findings.json")
-    return found if isinstance(found, list) else []
+def findings(run: Evidence) -> list[tuple[Fact, dict[str, Any]]]:
+    """What audits and evaluation found, severest first, each with where it is written."""
+    places = [("data/findings.json", ()), (REPORT, ("findings",))]
+    listed = [
+        (run.fact(f"finding ({found['severity']})", file, *keys, str(i), "what"), found)
+        for file, keys in places
+        for i, found in enumerate(run.at(point(file, *keys)) or [])
+    ]
+    return sorted(listed, key=lambda pair: SEVERITIES.index(pair[1]["severity"]))
+
+
+def answering_facts(run: Evidence) -> list[Fact]:
+    """What answering took, and how many answers ended by themselves."""
+    return [
+        run.fact(f"{label}, {arm}", REPORT, "answering", arm, key)
+        for label, key in ANSWERING.items()
+        for arm in ("base", "tuned")
+    ]
 
 
 def export_facts(run: Evidence) -> list[tuple[str, list[Fact]]]:

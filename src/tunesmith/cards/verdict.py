@@ -41,6 +41,20 @@ class Score:
             return "not measured"
         return f"{value:+.1f}" if self.percent else f"{value:+.3g}"
 
+    def cells(self) -> list[tuple[str, str]]:
+        """Base, tuned and difference, each as its value and its range; both as text."""
+        found = []
+        for values, show in (
+            (self.base, self.number),
+            (self.tuned, self.number),
+            (self.difference, self.signed),
+        ):
+            low, high = values.get("low"), values.get("high")
+            known = low is not None and high is not None
+            spread = f"{show(low)} to {show(high)}".replace(" %", "") if known else ""
+            found.append((show(values.get("value")), spread))
+        return found
+
     @property
     def label(self) -> str:
         """Its name in words."""
@@ -56,9 +70,10 @@ class Verdict:
 
 
 def scores(report: Mapping[str, Any]) -> list[Score]:
-    """The measures both arms have, in the report's order."""
+    """The measures both arms have, the one that decides first."""
     arms = report.get("arms", {})
     base, tuned = arms.get("base", {}), arms.get("tuned", {})
+    main = report.get("main")
     return [
         Score(
             name,
@@ -68,7 +83,7 @@ def scores(report: Mapping[str, Any]) -> list[Score]:
             higher_is_better=tuned[name].get("higher_is_better", True),
             percent=tuned[name].get("percent", True),
         )
-        for name in tuned
+        for name in sorted(tuned, key=lambda name: (name != main, name))
         if name in base
     ]
 
@@ -86,11 +101,11 @@ def verdict(found: Sequence[Score], rows: int | None) -> Verdict:
         "bad": f"Tuning made {main.label} worse: from {before} to {after}",
         "unsure": f"No difference is proven: {main.label} {before} before, {after} after",
     }[main.mood]
-    low, high = main.signed(main.difference.get("low")), main.signed(main.difference.get("high"))
-    detail = (
-        f"Difference {main.signed(main.difference.get('value'))}, 95 % interval {low} to {high}, "
-        f"on {rows if rows is not None else 'an unknown number of'} held-out rows."
-    )
+    change, spread = main.cells()[2]
+    on = f"on {rows if rows is not None else 'an unknown number of'} held-out rows"
+    if not spread:
+        return Verdict(headline, f"Difference {change}, {on}: too few for an interval.")
+    detail = f"Difference {change}, 95 % interval {spread}, {on}."
     if main.mood == "unsure":
         detail += " The interval holds 0, so neither is called better."
     return Verdict(headline, detail)

@@ -58,6 +58,5 @@ class Interrupted(TunesmithError):
 def missing(library: str, extra: str) -> ResourceError:
     """The error for an optional library that is not installed, with the command that mends it."""
     return ResourceError(
-        f"{library} is not installed, and this step needs it. "
-        f"Run: pip install 'tunesmith[{extra}]'"
+        f"{library} is not installed, and this step needs it. Run: pip install 'tunesmith[{extra}]'"
     )

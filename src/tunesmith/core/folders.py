@@ -145,15 +145,15 @@ def write_parts(path: Path, parts: Iterable[bytes], *, needed: int | None = None
     `needed` is their size, where it is known, for the sentence of a full disk.
     """
     temporary = path.parent / f".{os.getpid()}-{secrets.token_hex(8)}.tmp"
-    try:
-        with disk_errors(path, "write", needed):
+    with disk_errors(path, "write", needed):
+        try:
             write_new(temporary, (memoryview(part) for part in parts))
             DISK.rename(temporary, path)
             DISK.sync_folder(path.parent)
-    except BaseException:
-        with suppress(OSError):
-            DISK.unlink(temporary)
-        raise
+        except BaseException:
+            with suppress(OSError):
+                DISK.unlink(temporary)
+            raise
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -218,7 +218,8 @@ def check_file(path: Path, facts: Mapping[str, Any], *, hashes: bool = True) -> 
     """Refuse a file whose size, or hash, differs from its manifest's `facts`."""
     if path.is_symlink() or not path.is_file():
         raise IntegrityError(f"{path}: the manifest lists this file and it is not there")
-    same_size = path.stat().st_size == facts["bytes"]
+    with disk_errors(path, "read"):
+        same_size = path.stat().st_size == facts["bytes"]
     if not same_size or (hashes and file_digest(path) != facts["sha256"]):
         raise IntegrityError(f"{path}: differs from what was written; it was damaged or changed")
 
@@ -324,10 +325,9 @@ class Stage:
         for path in files:
             with disk_errors(path, "save"):
                 sync_file(path)
-            entries[path.relative_to(self.path).as_posix()] = {
-                "bytes": path.stat().st_size,
-                "sha256": file_digest(path),
-            }
+                size = path.stat().st_size
+            name = path.relative_to(self.path).as_posix()
+            entries[name] = {"bytes": size, "sha256": file_digest(path)}
         for folder in folders:
             with disk_errors(folder, "save"):
                 DISK.sync_folder(folder)

@@ -41,9 +41,7 @@ class Part(Spec):
         return {part.model_fields["kind"].default: part for part in parts}
 
     @classmethod
-    def __get_pydantic_core_schema__(
-        cls, source: Any, handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """The promise validates as the union of its members; a concrete part as itself."""
         if not (cls.__module__.endswith(".base") and cls.__pydantic_complete__):
             return handler(source)

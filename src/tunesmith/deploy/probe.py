@@ -78,4 +78,7 @@ def greedy(model: Any, prompt: Any, settings: Mapping[str, Any]) -> Any:
 
 def last_logits(model: Any, ids: Any) -> Any:
     """Logits of the last positions in fp32, on the CPU.  # [position, vocabulary]"""
-    return model(input_ids=ids).logits[0, -POSITIONS:].float().cpu().contiguous()
+    import torch
+
+    output = model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    return output.logits[0, -POSITIONS:].float().cpu().contiguous()

@@ -37,7 +37,7 @@ def verify(folder: Path, probe: Path, *, bound: float, exact: bool = True) -> Ve
     except IntegrityError as error:
         return Verified((_error("the export does not load", folder, str(error)),))
     numbers["bound"] = bound
-    return Verified(tuple(_judge(numbers, folder, exact)), numbers, sentence(numbers))
+    return Verified(tuple(judge(numbers, folder, exact=exact)), numbers, sentence(numbers))
 
 
 def sentence(numbers: dict[str, Any]) -> str:
@@ -78,7 +78,8 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _judge(numbers: dict[str, Any], folder: Path, exact: bool) -> list[Finding]:
+def judge(numbers: dict[str, Any], folder: Path, *, exact: bool) -> list[Finding]:
+    """What the numbers of a reload say against the export."""
     found = []
     if numbers["prompts_equal"] < numbers["prompts"]:
         found.append(

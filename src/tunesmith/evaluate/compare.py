@@ -65,9 +65,7 @@ def compare(
     return Comparison(found, difference)
 
 
-def resample(
-    metric: Metric, rows: "np.ndarray", draws: int, seed: int
-) -> "dict[str, np.ndarray]":
+def resample(metric: Metric, rows: "np.ndarray", draws: int, seed: int) -> "dict[str, np.ndarray]":
     """The metric's values in `draws` samples of the rows with replacement, by name, [draw].
 
     The same seed and number of rows give the same samples, whatever the metric and the arm.

@@ -30,9 +30,7 @@ class Likelihood:
     tokens: int
 
 
-def likelihoods(
-    policy: "Policy", rows: Sequence[Chat], *, batch: int = 16
-) -> Iterator[Likelihood]:
+def likelihoods(policy: "Policy", rows: Sequence[Chat], *, batch: int = 16) -> Iterator[Likelihood]:
     """Each row's, short rows first. A row's own is the same in whatever batch it comes."""
     from tunesmith.model.policy import evaluating
 

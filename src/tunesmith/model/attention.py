@@ -179,9 +179,7 @@ def probe(model: Any, *, packed: bool) -> "torch.Tensor":
 
 def _probe_ids(model: Any, device: Any) -> list["torch.Tensor"]:
     size = model.get_input_embeddings().weight.shape[0]
-    return [
-        (torch.arange(length, device=device) * 7 + length) % size for length in PROBE_LENGTHS
-    ]
+    return [(torch.arange(length, device=device) * 7 + length) % size for length in PROBE_LENGTHS]
 
 
 def _packed_probe(model: Any, device: Any) -> "torch.Tensor":

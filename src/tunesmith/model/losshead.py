@@ -53,9 +53,7 @@ def nll_reference(
     return -(logps_reference(hidden, head, targets) * weights).sum()
 
 
-def logps_reference(
-    hidden: "torch.Tensor", head: Any, targets: "torch.Tensor"
-) -> "torch.Tensor":
+def logps_reference(hidden: "torch.Tensor", head: Any, targets: "torch.Tensor") -> "torch.Tensor":
     """What `logps` computes, by materialised logits."""
     logits = functional.linear(hidden, head.weight, _bias(head))
     return token_logps(logits, targets)
@@ -107,9 +105,7 @@ def _residuals(
 
 def _buffer(hidden: "torch.Tensor", weight: "torch.Tensor") -> "torch.Tensor":
     rows = min(CHUNK, hidden.shape[0])
-    return torch.empty(
-        rows, weight.shape[0], dtype=_precise(hidden.dtype), device=hidden.device
-    )
+    return torch.empty(rows, weight.shape[0], dtype=_precise(hidden.dtype), device=hidden.device)
 
 
 class _Nll(torch.autograd.Function):

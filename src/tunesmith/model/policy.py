@@ -77,9 +77,7 @@ class Policy:
         weights = batch.weights.repeat_interleave(batch.mask.shape[1])[chosen]
         if not self.splits_head:
             return -(self._reference_logps(batch, chosen, targets) * weights).sum()
-        return losshead.nll(
-            self.hidden(batch, chosen), layout.head(self.model), targets, weights
-        )
+        return losshead.nll(self.hidden(batch, chosen), layout.head(self.model), targets, weights)
 
     def logps(self, batch: Batch) -> "torch.Tensor":
         """log p of every supervised token, [sequence, time]; 0 where no loss is taken."""
@@ -99,9 +97,7 @@ class Policy:
             best = self._logits(batch)[chosen].argmax(dim=1)
             return (best == targets).sum()
         states, head = self.hidden(batch, chosen), layout.head(self.model)
-        pairs = zip(
-            states.split(losshead.CHUNK), targets.split(losshead.CHUNK), strict=True
-        )
+        pairs = zip(states.split(losshead.CHUNK), targets.split(losshead.CHUNK), strict=True)
         found = [(head(rows).argmax(dim=1) == wanted).sum() for rows, wanted in pairs]
         return torch.stack(found).sum() if found else torch.zeros((), device=self.device)
 

@@ -123,6 +123,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
             return False
         return super().is_safe_attribute(obj, attr, value)
 
+    def unsafe_undefined(self, obj: Any, attribute: str) -> Any:
+        raise SecurityError(f"{attribute} of a {type(obj).__name__}")
+
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         sizes = [len(v) if isinstance(v, (str, list, tuple)) else v for v in (left, right)]
         if operator != "%" and all(isinstance(size, (int, float)) for size in sizes):

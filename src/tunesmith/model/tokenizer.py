@@ -27,7 +27,12 @@ HIDDEN = "\U0010fffe{}"
 WORD_STARTS = ("\u2581", "\u0120", "\u010a")
 """Marks some vocabularies use for a space or a line break."""
 
-ROUNDTRIPS = ("Hello  world", " two leading", "Z\u00fcrich 007 don't\n\n\tx = [1,2]", "\u6771\u4eac \u2615 A b")
+ROUNDTRIPS = (
+    "Hello  world",
+    " two leading",
+    "Z\u00fcrich 007 don't\n\n\tx = [1,2]",
+    "\u6771\u4eac \u2615 A b",
+)
 """A tokenizer that gives all of these back is taken as lossless, and is then held to it."""
 
 ROLES = ("bos_token", "eos_token", "pad_token", "unk_token")

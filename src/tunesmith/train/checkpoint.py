@@ -180,8 +180,8 @@ def write(
     temporary = target.parent / f".tmp-{step}-{os.getpid()}-{secrets.token_hex(8)}"
     contents = {f"{part}.safetensors": safetensors(found) for part, found in tensors.items()}
     contents[STATE] = iter([memoryview(state)])
-    try:
-        with disk_errors(target, "save the checkpoint", needed):
+    with disk_errors(target, "save the checkpoint", needed):
+        try:
             folders.DISK.mkdir(temporary)
             files = {n: folders.write_new(temporary / n, c) for n, c in contents.items()}
             manifest = folders.sealed({"schema": folders.SCHEMA, "step": step, "files": files})
@@ -190,10 +190,10 @@ def write(
             folders.DISK.sync_folder(temporary)
             commit(temporary, target)
             folders.DISK.sync_folder(target.parent)
-    except BaseException:
-        with suppress(OSError):
-            remove(temporary)
-        raise
+        except BaseException:
+            with suppress(OSError):
+                remove(temporary)
+            raise
 
 
 def commit(temporary: Path, target: Path) -> None:
@@ -218,7 +218,7 @@ def read_back(target: Path) -> None:
     """Refuse a disk that gives back other bytes than it was given."""
     try:
         verify(target, hashes=True)
-    except IntegrityError as error:
+    except (IntegrityError, ResourceError) as error:
         # Without the run's lock a second writer that is ahead may have deleted it as too old.
         if target.exists():
             raise IntegrityError(f"{error}. It was written just now: check the disk") from error
@@ -260,10 +260,14 @@ def is_damage(error: Exception) -> bool:
 
 def steps(folder: Path) -> list[Path]:
     """The checkpoints of a folder, newest first, verified or not."""
-    if not folder.is_dir():
-        return []
-    found = [path for path in folder.iterdir() if STEP_NAME.fullmatch(path.name)]
+    found = [path for path in inside(folder) if STEP_NAME.fullmatch(path.name)]
     return sorted(found, key=step_of, reverse=True)
+
+
+def inside(folder: Path) -> list[Path]:
+    """What is in a folder; nothing in one that is not there."""
+    with disk_errors(folder, "read"):
+        return list(folder.iterdir()) if folder.is_dir() else []
 
 
 def step_of(path: Path) -> int:
@@ -281,7 +285,7 @@ def rotate(folder: Path, saved: Path, *, keep: int, pinned: Collection[int], log
         elif path == saved or is_whole(path):
             kept, oldest = kept + 1, step_of(path)
     if kept >= max(keep, 1):
-        for path in folder.iterdir():
+        for path in inside(folder):
             damaged = DAMAGED_NAME.fullmatch(path.name)
             if damaged and int(damaged[1]) < oldest:
                 discard(path, log)
@@ -301,7 +305,7 @@ def discard(path: Path, log: Log) -> None:
 
 def sweep(folder: Path, log: Log) -> None:
     """Remove half-deleted folders, and temporary ones of processes that run no more."""
-    for path in list(folder.iterdir()):
+    for path in inside(folder):
         temporary = TEMPORARY_NAME.fullmatch(path.name)
         dead = temporary and not process_runs(int(temporary[1]))
         if dead or path.name.startswith(".trash-"):

@@ -52,7 +52,7 @@ class Train(Spec):
     """Longest row, in tokens. Nothing is ever cut; see `too_long`."""
     too_long: Literal["refuse", "drop"] = "refuse"
     """What happens to a longer row: the run is refused, or the row is left out and counted."""
-    micro_batch: Positive = 1024
+    micro_batch: Positive = 512
     """Tokens in one forward pass. Less needs less memory and changes nothing else."""
     schedule: Curve = "cosine"
     """How the learning rate falls after warm-up: `linear`, `cosine` or `constant`."""

@@ -1,12 +1,15 @@
 """The train stage: prepared rows and a base model in, a verified trained folder out."""
 
 import json
+import random
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy
 
 from tunesmith.core.errors import DataError, TrainError, TunesmithError
 from tunesmith.core.folders import RunFolder, Stage, write_json
@@ -128,7 +131,7 @@ class Session:
     def _build(self) -> None:
         """Model, method, optimiser and stream, all from the seed."""
         device = devices.choose(self.spec.device)
-        torch.manual_seed(self.seed)
+        seed_everything(self.seed)
         model = load.load_model(self.base, dtype=self.dtype, device=str(device))
         model.requires_grad_(False)
         self._check_context(model)
@@ -169,9 +172,7 @@ class Session:
             return 0
         names = self._trainable_names()
         self.spec.method.restore(self.policy.model, saved.model)
-        checkpoint.restore_optimizer(
-            self.optimizer, names, saved.optimizer, saved.optimizer_state
-        )
+        checkpoint.restore_optimizer(self.optimizer, names, saved.optimizer, saved.optimizer_state)
         self._open_stream(saved.cursor)
         self.stream.restore(saved.stream)
         checkpoint.restore_random(saved.random)
@@ -282,9 +283,7 @@ class Session:
         sampling = Sampling(max_tokens=PROBE_TOKENS)
         wanted = [Request(key, ids, PROBE_TOKENS) for key, ids in prompts.items()]
         with evaluating(self.policy.model):
-            decoder = Decoder(
-                self.policy.model, self.tokenizer, rows=len(rows), sampling=sampling
-            )
+            decoder = Decoder(self.policy.model, self.tokenizer, rows=len(rows), sampling=sampling)
             for answer in answers(decoder, wanted):
                 shown = {"row": answer.key, "answer": answer.text, "stopped": answer.stopped}
                 self.answers.add(done, shown)
@@ -388,6 +387,13 @@ class Session:
             "threads": torch.get_num_threads(),
             **self.facts,
         }
+
+
+def seed_everything(seed: int) -> None:
+    """Start every global random generator from `seed`: a checkpoint carries them all."""
+    random.seed(seed)
+    numpy.random.seed(seed)
+    torch.manual_seed(seed)
 
 
 def load_trained(folder: RunFolder, spec: Train, base: load.Base) -> Policy:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from tests.rows import batch, examples
 from transformers import AutoModelForCausalLM
 
+from tests.rows import batch, examples
 from tunesmith.core.errors import ResourceError, TrainError
 from tunesmith.core.records import collate
 from tunesmith.model.policy import Policy

@@ -59,9 +59,7 @@ class Full(Method):
         return model.requires_grad_(False)
 
 
-def copy_into(
-    weights: Mapping[str, "torch.Tensor"], state: Mapping[str, "torch.Tensor"]
-) -> None:
+def copy_into(weights: Mapping[str, "torch.Tensor"], state: Mapping[str, "torch.Tensor"]) -> None:
     """Copy tensors over weights of the same names and shapes; anything else is refused."""
     missing, unexpected = weights.keys() - state.keys(), state.keys() - weights.keys()
     if missing or unexpected:

@@ -74,7 +74,9 @@ class Lora(Method):
             chosen = {n: m for n, m in linears.items() if layout.target_kind(n) == self.targets}
         else:
             names = self.targets
-            chosen = {n: m for n, m in linears.items() if n.rpartition(".")[2] in names or n in names}
+            chosen = {
+                n: m for n, m in linears.items() if n.rpartition(".")[2] in names or n in names
+            }
         if not chosen:
             kinds = sorted({name.rpartition(".")[2] for name in linears})
             raise SettingsError(

@@ -1,0 +1,86 @@
+"""Intervals that cover the truth, and winners only where the interval leaves 0 out."""
+
+import numpy as np
+import pytest
+
+from tunesmith.evaluate.compare import Comparison, better, compare, interval, resample, verdict
+from tunesmith.evaluate.metrics.base import Judged
+from tunesmith.evaluate.metrics.exact import Exact
+from tunesmith.evaluate.metrics.perplexity import Perplexity
+
+
+def rows(right: "list[bool] | np.ndarray", nll: float = 1.0) -> list[Judged]:
+    return [
+        Judged(str(i), "", "yes" if good else "no", ("yes",), nll=nll * (1 + i % 3), tokens=3)
+        for i, good in enumerate(right)
+    ]
+
+
+def of(base: "list[bool] | np.ndarray", tuned: "list[bool] | np.ndarray") -> Comparison:
+    arms = {"base": rows(base), "tuned": rows(tuned, nll=0.5)}
+    return compare([Exact(), Perplexity()], arms, draws=1000, seed=0)
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(4)
+    covered = 0
+    for trial in range(500):
+        hits = (generator.random(150) < 0.6).astype(float)
+        counts = np.stack([hits, np.ones(150)], axis=1)
+        found = interval(0.0, resample(Exact(), counts, 400, trial)["exact"])
+        covered += found["low"] <= 60 <= found["high"]
+    assert 0.93 <= covered / 500 <= 0.97
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    right = np.arange(50) % 3 > 0
+    first, again = of(right, ~right), of(right, ~right)
+    assert first == again
+    other = compare([Exact()], {"tuned": rows(right)}, draws=1000, seed=1)
+    assert other.arms["tuned"]["exact"] != first.arms["base"]["exact"]
+
+
+def test_the_difference_is_paired() -> None:
+    """Two arms that differ in two rows of a hundred: far less spread than either arm has."""
+    base = np.arange(100) % 2 == 0
+    tuned = base.copy()
+    tuned[[1, 3]] = True
+    found = of(base, tuned)
+    spread = found.difference["exact"]["high"] - found.difference["exact"]["low"]
+    alone = found.arms["base"]["exact"]["high"] - found.arms["base"]["exact"]["low"]
+    assert found.difference["exact"]["value"] == pytest.approx(2)
+    assert 0 < spread < alone / 2
+
+
+@pytest.mark.parametrize(
+    ("base", "tuned", "winner", "words"),
+    [
+        ([False] * 40, [True] * 30 + [False] * 10, "tuned", "tuned is better"),
+        ([True] * 30 + [False] * 10, [False] * 40, "base", "base is better"),
+        ([True] * 20 + [False] * 20, [True] * 21 + [False] * 19, None, "no difference is proven"),
+        ([True] * 20, [True] * 20, None, "no difference is proven"),
+        ([False] * 5, [True] * 5, None, "fewer than 6 rows prove nothing"),
+    ],
+)
+def test_no_winner_unless_the_interval_leaves_0_out(
+    base: list[bool], tuned: list[bool], winner: str | None, words: str
+) -> None:
+    found = of(base, tuned)
+    assert better(found.difference["exact"]) == winner
+    sentence = verdict(found, "exact", len(base))
+    assert words in sentence
+    assert winner is not None or "is better" not in sentence
+
+
+def test_lower_perplexity_wins() -> None:
+    found = of([True] * 12, [True] * 12)
+    assert found.difference["perplexity"]["value"] < 0
+    assert better(found.difference["perplexity"]) == "tuned"
+    assert "tuned is better" in verdict(found, "perplexity", 12)
+
+
+def test_many_rows_are_drawn_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = np.stack([np.arange(40) % 2, np.ones(40)], axis=1).astype(float)
+    whole = resample(Exact(), counts, 300, 0)["exact"]
+    monkeypatch.setattr("tunesmith.evaluate.compare.CHUNK", 1000)
+    assert np.array_equal(resample(Exact(), counts, 300, 0)["exact"], whole)

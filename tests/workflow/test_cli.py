@@ -1,0 +1,458 @@
+"""The command line, whole: a run from rows to exports, its doors, and how each failure ends."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tunesmith
+from tests.tiny import tiny_model
+from tunesmith import door
+from tunesmith.cli import app
+
+QUICK = ["train.steps=3", "train.batch=4", "train.probes=1", "evaluate.sampling.max_tokens=6"]
+
+
+@dataclass
+class Said:
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def value(self) -> Any:
+        """Its `--json`."""
+        return json.loads(self.out)
+
+
+Command = Callable[..., Said]
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run a command in this process."""
+
+    def run(*words: str) -> Said:
+        capsys.readouterr()
+        code = door.enter(app, words)
+        return Said(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    """The door sets the umask and the environment of its process: put them back."""
+    mask, environment = os.umask(0o022), dict(os.environ)
+    os.umask(mask)
+    yield
+    os.umask(mask)
+    os.environ.clear()
+    os.environ.update(environment)
+    door.Visit.folder = None
+
+
+def fresh(*words: str, cwd: Path, **settings: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own."""
+    command = [sys.executable, "-m", "tunesmith", *words]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, **settings)
+
+
+def rows(path: Path, count: int = 24) -> Path:
+    """A file of completion rows."""
+    lines = [{"prompt": f"say {i} twice", "completion": f"{i} {i}"} for i in range(count)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny model, rows, a run file, and the finished run `bot`."""
+    home = tmp_path_factory.mktemp("home")
+    tiny_model("llama", home / "tiny")
+    rows(home / "rows.jsonl")
+    (home / "bot.yaml").write_text(
+        "model: tiny\ndata: {source: rows.jsonl, split: {valid: 4, test: 4}}\n"
+        "evaluate: {metrics: [exact, rouge, perplexity]}\ndeploy: {exports: [adapter, merged]}\n"
+    )
+    before = Path.cwd()
+    os.chdir(home)
+    try:
+        assert door.enter(app, ["run", "bot.yaml", *QUICK, "--json"]) == 0
+    finally:
+        os.chdir(before)
+    return home
+
+
+@pytest.fixture
+def there(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder is the one with the finished run."""
+    monkeypatch.chdir(home)
+    return home
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder is empty."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+# The whole way
+
+
+def test_a_run_leaves_what_is_promised(home: Path) -> None:
+    run = home / "runs" / "bot"
+    for name in (
+        "run.yaml", "manifest.json", "events.jsonl", "data/findings.json", "data/account.json",
+        "train/adapter_model.safetensors", "train/train.json", "evaluate/report.json",
+        "evaluate/report.html", "deploy/adapter/adapter_config.json",
+        "deploy/merged/model.safetensors", "cards/model_card.md",
+    ):  # fmt: skip
+        assert (run / name).is_file(), name
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["schema"] == 1 and manifest["seed"] == 0
+    assert {"data", "base", "tokenizer", "template", "code", "environment"} <= set(manifest)
+    report = json.loads((run / "evaluate" / "report.json").read_text())
+    assert set(report["arms"]) == {"base", "tuned"}
+    assert {"value", "low", "high"} <= set(report["arms"]["tuned"]["exact"])
+
+
+def test_everything_is_for_its_owner_alone(home: Path) -> None:
+    open_ones = [
+        path
+        for path in (home / "runs").rglob("*")
+        if stat.S_IMODE(path.stat().st_mode) & 0o077 and path.is_file()
+    ]
+    assert open_ones == []
+
+
+def test_a_second_call_has_nothing_to_do(there: Path, say: Command) -> None:
+    def marks() -> dict[Path, int]:
+        found = (there / "runs" / "bot").rglob("MANIFEST.json")
+        return {path: path.stat().st_mtime_ns for path in found}
+
+    before = marks()
+    said = say("run", "bot.yaml", *QUICK, "--json")
+    assert said.code == 0
+    assert said.value["stages"] == ["data", "train", "evaluate", "deploy"]
+    assert marks() == before
+
+
+def test_the_kept_run_file_says_the_same_run(there: Path, say: Command) -> None:
+    assert say("run", "runs/bot", "--json").code == 0
+    assert not (there / "runs" / "bot" / "earlier").exists()
+
+
+def test_a_changed_input_does_a_stage_again(home: Path, empty: Path, say: Command) -> None:
+    text = "model: tiny\ndata: {source: rows.jsonl, split: {valid: 4, test: 4}}\n"
+    (empty / "bot.yaml").write_text(text)
+    (empty / "tiny").symlink_to(home / "tiny")
+    rows(empty / "rows.jsonl")
+    assert say("train", "bot.yaml", *QUICK).code == 0
+    first = (empty / "runs" / "bot" / "train" / "adapter_model.safetensors").read_bytes()
+    assert say("train", "bot.yaml", *QUICK, "seed=7").code == 0
+    run = empty / "runs" / "bot"
+    assert (run / "train" / "adapter_model.safetensors").read_bytes() != first
+    (old,) = (run / "earlier").glob("*/train/adapter_model.safetensors")
+    assert old.read_bytes() == first
+    assert "seed: 7  # command line 'seed=7'" in (run / "run.yaml").read_text()
+
+
+def test_the_same_seed_gives_the_same_adapter(home: Path, empty: Path, say: Command) -> None:
+    rows(empty / "rows.jsonl")
+    found = []
+    for name in ("a", "b"):
+        words = [f"name={name}", f"model={home / 'tiny'}", "data.split={valid: 4, test: 4}"]
+        assert say("train", "rows.jsonl", *words, *QUICK).code == 0
+        path = empty / "runs" / name / "train" / "adapter_model.safetensors"
+        found.append(path.read_bytes())
+    assert found[0] == found[1]
+
+
+def test_a_dry_run_writes_nothing(home: Path, empty: Path, say: Command) -> None:
+    rows(empty / "rows.jsonl")
+    said = say("train", "rows.jsonl", f"model={home / 'tiny'}", *QUICK, "--dry-run", "--json")
+    assert said.code == 0
+    assert said.value["steps"] == 3 and said.value["rows"]["train"] > 0
+    assert said.value["memory_bytes"] > 0 and said.value["tokens"] > 0
+    assert [p.name for p in empty.iterdir()] == ["rows.jsonl"]
+    assert say("data", "rows.jsonl", "--dry-run").code == 0
+    assert [p.name for p in empty.iterdir()] == ["rows.jsonl"]
+
+
+def test_an_interrupted_run_goes_on(home: Path, empty: Path) -> None:
+    rows(empty / "rows.jsonl")
+    words = ["train", "rows.jsonl", f"model={home / 'tiny'}", "train.steps=120", "train.probes=0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tunesmith", *words],
+        cwd=empty,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    events = empty / "runs" / "rows" / "events.jsonl"
+    for _ in range(600):
+        if events.exists() and '"held_out"' in events.read_text():
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert "Traceback" not in error and "same command" in error
+    refused = fresh(*words, "train.lr=1e-3", cwd=empty)
+    assert refused.returncode == 2
+    assert "train.lr" in refused.stderr and "--accept-change" in refused.stderr
+    went_on = fresh(*words[:3], "train.steps=120", "train.probes=0", cwd=empty)
+    assert went_on.returncode == 0, went_on.stderr
+    assert "going on from step" in went_on.stderr
+
+
+def test_a_run_in_use_is_refused(there: Path) -> None:
+    from tunesmith.core.folders import RunFolder
+
+    with RunFolder(there / "runs" / "bot").lock():
+        done = fresh("train", "bot.yaml", *QUICK, cwd=there)
+    assert done.returncode == 5
+    assert str(os.getpid()) in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+# Using a model
+
+
+def test_predict_streams_json_lines(there: Path, say: Command, tmp_path: Path) -> None:
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text('{"prompt": "say 3 twice"}\n{"prompt": "say 4 twice", "completion": "4 4"}\n')
+    said = say("predict", "bot", str(asked), *QUICK[3:])
+    assert said.code == 0, said.err
+    records = [json.loads(line) for line in said.out.splitlines()]
+    assert sorted(record["line"] for record in records) == [1, 2]
+    assert {"row", "answer", "stopped", "tokens"} <= set(records[0])
+
+
+def test_predict_goes_on_where_it_broke_off(there: Path, say: Command, tmp_path: Path) -> None:
+    asked, out = rows(tmp_path / "asked.jsonl", 5), tmp_path / "answers.jsonl"
+    words = ["predict", "bot", str(asked), "--out", str(out), *QUICK[3:]]
+    assert say(*words, "--json").value["written"] == 5
+    whole = out.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    out.write_bytes(b"".join(lines[:3]) + lines[3][:9])
+    assert say(*words, "--json").value["written"] == 2
+    assert sorted(out.read_bytes().splitlines()) == sorted(whole.splitlines())
+    assert say(*words, "--json").value["written"] == 0
+
+
+def test_predict_does_not_touch_a_file_that_is_not_its_own(
+    there: Path, say: Command, tmp_path: Path
+) -> None:
+    asked, out = rows(tmp_path / "asked.jsonl", 2), tmp_path / "diary.txt"
+    out.write_text("dear diary\n")
+    assert say("predict", "bot", str(asked), "--out", str(out)).code == 3
+    assert out.read_text() == "dear diary\n"
+
+
+def test_the_prompt_of_predict_is_that_of_training(there: Path, tmp_path: Path) -> None:
+    from tunesmith.core.tables import read
+    from tunesmith.data.source import detected
+    from tunesmith.predict import question
+
+    both = tmp_path / "both.jsonl"
+    both.write_text(
+        '{"instruction": "translate", "input": "Hallo"}\n'
+        '{"instruction": "translate", "input": "Hallo", "output": "Hello"}\n'
+    )
+    without, with_answer = read(both)
+    trained = detected(with_answer.fields).row(with_answer.fields).prompt()
+    assert question(without).messages == question(with_answer).messages == trained.messages
+
+
+def test_chat(there: Path) -> None:
+    words = ["chat", "bot", *QUICK[3:], "--json"]
+    done = fresh(*words, cwd=there, input="say 3 twice\nand again\n\nnever read\n")
+    assert done.returncode == 0, done.stderr
+    assert [set(json.loads(line)) for line in done.stdout.splitlines()] == [{"answer"}] * 2
+
+
+def test_python(there: Path, empty: Path, home: Path) -> None:
+    asked = [{"role": "user", "content": "say 3 twice"}]
+    bot = tunesmith.load(home / "runs" / "bot")
+    assert bot.answer("say 3 twice") == bot.answer(asked)
+    settings = {"model": str(home / "tiny"), "data": {"source": str(rows(empty / "r.jsonl"))}}
+    tuned = tunesmith.train(settings, train={"steps": 2, "probes": 0}, name="mine")
+    assert isinstance(tuned.answer("say 3 twice"), str)
+    assert (empty / "runs" / "mine" / "train" / "MANIFEST.json").exists()
+
+
+# Looking around
+
+
+def test_runs(there: Path, say: Command) -> None:
+    (record,) = say("runs", "--json").value
+    assert record["name"] == "bot" and record["bytes"] > 0
+    assert set(record["metrics"]["exact"]) == {"base", "tuned"}
+    assert "bot" in say("runs").out
+
+
+def test_runs_of_an_empty_folder(empty: Path, say: Command) -> None:
+    assert say("runs", "--json").value == []
+    assert "no runs" in say("runs").out
+
+
+def test_doctor_finds_a_changed_file(home: Path, empty: Path, say: Command) -> None:
+    import shutil
+
+    (empty / "tiny").symlink_to(home / "tiny")
+    shutil.copytree(home / "runs", empty / "runs")
+    shutil.copy(home / "rows.jsonl", empty)
+    assert say("doctor", "bot", "--json").code == 0
+    adapter = empty / "runs" / "bot" / "train" / "adapter_model.safetensors"
+    content = bytearray(adapter.read_bytes())
+    content[-1] ^= 1
+    adapter.write_bytes(content)
+    said = say("doctor", "bot", "--json")
+    assert said.code == 4
+    (broken,) = [check for check in said.value if not check["passed"]]
+    assert "adapter_model.safetensors" in broken["said"] and "--restart" in broken["fix"]
+
+
+def test_doctor_of_this_machine(empty: Path, say: Command) -> None:
+    found = {check["what"]: check for check in say("doctor", "--json").value}
+    assert found["two training steps"]["passed"], found["two training steps"]
+    assert [p for p in empty.iterdir() if p.name != "runs"] == []
+
+
+def test_doctor_names_the_command_for_a_missing_library(
+    empty: Path, say: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tunesmith import environment
+
+    monkeypatch.setattr(environment, "installed", lambda name: None if name == "peft" else "1")
+    said = say("doctor")
+    assert said.code == 5
+    assert "FAIL  peft: not installed" in said.out
+    assert "run: pip install 'tunesmith[train]'" in said.out
+
+
+def test_explain_and_schema(empty: Path, say: Command) -> None:
+    assert "learning rate" in say("explain", "train.lr").out
+    assert say("explain", "train.method.lora", "--json").value["path"] == "train.method.lora"
+    schema = say("schema").value
+    assert schema["properties"]["data"] and "data" in schema["required"]
+    assert say("explain", "train.rl").code == 2
+
+
+def test_init_writes_a_run_that_can_be_run(empty: Path, say: Command, home: Path) -> None:
+    assert say("init", "bot", "--dry-run", "--json").value["written"] == []
+    assert list(empty.iterdir()) == []
+    assert say("init", "bot", "--json").value["written"] == ["bot/run.yaml", "bot/rows.jsonl"]
+    text = (empty / "bot" / "run.yaml").read_text()
+    assert "#" in text and len([ln for ln in text.splitlines() if ":" in ln.split("#")[0]]) <= 25
+    assert say("data", "bot/run.yaml", "--json").value["run"] == "bot"
+    assert say("init", "bot").code == 2
+    rows(empty / "mine.jsonl")
+    assert say("init", "mine.jsonl", "--json").value["written"] == ["mine.yaml"]
+    assert say("data", "mine.yaml", "--dry-run").code == 0
+    assert say("init", "nothing.csv").code == 2
+
+
+# How it ends
+
+
+def one_line(said: Said) -> bool:
+    """One line on stderr, no traceback, nothing on stdout."""
+    return len(said.err.strip().splitlines()) == 1 and not said.out and "Traceback" not in said.err
+
+
+def test_settings_end_with_2(empty: Path, say: Command) -> None:
+    said = say("train", "none.yaml")
+    assert said.code == 2 and one_line(said)
+    (empty / "a.yaml").write_text("data: {source: x}\nsede: 1\ntrain: {lr: fast}\n")
+    said = say("train", "a.yaml")
+    assert said.code == 2 and len(said.err.splitlines()) == 2
+    assert say("trian").code == 2 and say("train", "--fast").code == 2 and say("train").code == 2
+    assert not (empty / "runs").exists()
+
+
+def test_data_ends_with_3(empty: Path, say: Command) -> None:
+    (empty / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n{"prompt": \n')
+    said = say("train", "rows.jsonl")
+    assert said.code == 3 and one_line(said) and "rows.jsonl:2" in said.err
+    assert say("train", "missing.jsonl").code == 2
+
+
+def test_a_dangerous_model_ends_with_4(empty: Path, say: Command) -> None:
+    rows(empty / "rows.jsonl")
+    tiny_model("llama", empty / "tiny")
+    (empty / "tiny" / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    said = say("train", "rows.jsonl", "model=tiny", *QUICK)
+    assert said.code == 4 and "pytorch_model.bin" in said.err
+
+
+def test_a_folder_without_rights_ends_with_5(empty: Path, say: Command) -> None:
+    rows(empty / "rows.jsonl")
+    (empty / "runs").write_text("a file where a folder must be")
+    said = say("data", "rows.jsonl")
+    assert said.code == 5 and one_line(said)
+
+
+def test_our_own_fault_ends_with_7_and_a_file(
+    there: Path, say: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tunesmith import pipeline
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("with hf_abcdefghijklmnopqrstuvwxyz in it")
+
+    monkeypatch.setattr(pipeline, "carry_out", broken)
+    said = say("train", "bot.yaml", *QUICK)
+    assert said.code == 7 and one_line(said)
+    (crash,) = (there / "runs" / "bot").glob("crash-*.txt")
+    trace = crash.read_text()
+    assert "Traceback" in trace and "ZeroDivisionError" in trace
+    assert "hf_abcdefghijklmnopqrstuvwxyz" not in trace + said.err
+    assert stat.S_IMODE(crash.stat().st_mode) == 0o600
+    crash.unlink()
+
+
+def test_errors_as_json(empty: Path, say: Command) -> None:
+    said = say("train", "none.yaml", "--json")
+    assert said.code == 2 and not said.err
+    assert said.value["error"]["code"] == 2 and said.value["error"]["problems"]
+    assert say("trian", "--json").value["error"]["kind"] == "SettingsError"
+
+
+def test_secrets_of_the_environment_are_not_shown(
+    empty: Path, say: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_SERVICE_TOKEN", "canary-7f3a9b2c")
+    said = say("train", "canary-7f3a9b2c.yaml")
+    assert said.code == 2 and "canary" not in said.err
+
+
+def test_a_reader_that_leaves_is_no_error(there: Path) -> None:
+    command = f"{sys.executable} -m tunesmith schema | head -c 10"
+    words = ["bash", "-c", f"set -o pipefail; {command}"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=there)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+def test_a_terminal_that_knows_ascii_only(empty: Path) -> None:
+    ascii_only = os.environ | {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
+    done = fresh("train", "caf\u00e9.yaml", cwd=empty, env=ascii_only)
+    assert done.returncode == 2 and "caf\\xe9.yaml" in done.stderr
+
+
+def test_version_and_help(say: Command) -> None:
+    assert say("--version").out.strip() == tunesmith.__version__
+    assert say("train", "--help").code == 0
