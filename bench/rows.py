@@ -4,7 +4,16 @@ import math
 import random
 from typing import Any
 
-WORDS = ["the", "of", "and", "to", "in", "is", "it", "you", "that", "he", "was", "for", "on", "are", "with", "as", "his", "they", "be", "at", "one", "have", "this", "from", "or", "had", "by", "not", "but", "some", "what", "there", "we", "can", "out", "other", "were", "all", "your", "when", "up", "use", "word", "how", "said", "an", "each", "she", "which", "do", "their", "time", "if", "will", "way", "about", "many", "then", "them", "would", "write", "like", "so", "these", "her", "long", "make", "thing", "see", "him", "two", "has", "look", "more", "day", "could", "go", "come", "did", "my", "sound", "no", "most", "number", "who", "over", "know", "water", "than", "call", "first", "people", "may", "down", "side", "been", "now", "find", "any", "new", "work", "part", "take", "get", "place", "made", "live", "where", "after", "back", "little", "only", "round", "man", "year", "came", "show", "every", "good", "me", "give", "our", "under"]
+COMMON = (
+    "the of and to in is it you that he was for on are with as his they be at one have this "
+    "from or had by not but some what there we can out other were all your when up use word "
+    "how said an each she which do their time if will way about many then them would write "
+    "like so these her long make thing see him two has look more day could go come did my "
+    "sound no most number who over know water than call first people may down side been now "
+    "find any new work part take get place made live where after back little only round man "
+    "year came show every good me give our under "
+)
+WORDS = COMMON.split()
 ROWS, MEDIAN, SIGMA, SHORTEST, LONGEST = 256, 50, 0.7, 3, 300
 
 

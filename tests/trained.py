@@ -13,7 +13,8 @@ from tunesmith.train.loop import Train
 from tunesmith.train.methods.lora import Lora
 from tunesmith.train.stage import train
 
-WORDS = ["red", "green", "blue", "cat", "dog", "bird", "runs", "sleeps", "eats", "over", "under", "fast", "slow", "one", "two", "three"]
+TEXT = "red green blue cat dog bird runs sleeps eats over under fast slow one two three"
+WORDS = TEXT.split()
 
 
 def chat(number: int) -> Chat:

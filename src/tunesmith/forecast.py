@@ -72,7 +72,7 @@ def cost(run: Run, base: Base, counted: dict[str, Any]) -> dict[str, Any]:
 
     config = AutoConfig.from_pretrained(base.folder, local_files_only=True)
     with torch.device("meta"):  # shapes without numbers
-        plain: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+        plain: Any = AutoModelForCausalLM.from_config(config)
     plain.requires_grad_(False)
     every = sum(p.numel() for p in plain.parameters())
     shape = len(layout.blocks(plain)) * layout.width(plain)

@@ -62,24 +62,24 @@ def documents(
     if softcap is not None:
         raise NotImplementedError("attention with a soft cap has no packed path")
     lengths = cu_seq_lens_q.diff().tolist()
-    if not dropout and (sliding_window is None or max(lengths) <= sliding_window):
-        attended = functional_documents(query, key, value, lengths, scaling)
-    else:
-        pieces = zip(*(t.split(lengths, dim=2) for t in (query, key, value)), strict=True)
-        outputs = [one_document(*p, scaling, dropout, sliding_window) for p in pieces]
-        attended = torch.cat(outputs, dim=2)
-    return attended.transpose(1, 2), None
+    pieces = zip(*(t.split(lengths, dim=2) for t in (query, key, value)), strict=True)
+    outputs = [
+        one_document(q, k, v, scaling=scaling, dropout=dropout, window=sliding_window)
+        for q, k, v in pieces
+    ]
+    return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 
 def one_document(
-    query: "torch.Tensor",
+    query: "torch.Tensor",  # [1, heads, time, size]
     key: "torch.Tensor",
     value: "torch.Tensor",
+    *,
     scaling: float | None,
     dropout: float,
     window: int | None,
 ) -> "torch.Tensor":
-    """The general case: attention dropout, or a document longer than the sliding window."""
+    """Causal attention, without a mask unless the document is longer than the sliding window."""
     size, mask = query.shape[2], None
     if window is not None and size > window:
         distance = torch.arange(size, device=query.device)
@@ -95,24 +95,6 @@ def one_document(
         scale=scaling,
         enable_gqa=query.shape[1] != key.shape[1],
     )
-
-
-def functional_documents(
-    query: "torch.Tensor",
-    key: "torch.Tensor",
-    value: "torch.Tensor",
-    lengths: list[int],
-    scaling: float | None,
-) -> "torch.Tensor":
-    """Causal attention per document, [1, heads, token, size], without a copy of keys or values."""
-    pieces = zip(*(t.split(lengths, dim=2) for t in (query, key, value)), strict=True)
-    outputs = [
-        functional.scaled_dot_product_attention(
-            q, k, v, is_causal=True, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
-        )
-        for q, k, v in pieces
-    ]
-    return torch.cat(outputs, dim=2)
 
 
 def works(model: Any) -> bool:

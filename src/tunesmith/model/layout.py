@@ -51,8 +51,9 @@ def blocks(model: Any) -> "nn.ModuleList":
 def is_linear(module: Any) -> bool:
     """Whether a module multiplies its input by one weight matrix."""
     weight = getattr(module, "weight", None)
-    is_norm_or_embedding = isinstance(module, torch.nn.Embedding) or weight is None
-    return not is_norm_or_embedding and weight.dim() == 2 and not list(module.children())
+    if weight is None or isinstance(module, torch.nn.Embedding):
+        return False
+    return weight.dim() == 2 and not list(module.children())
 
 
 def linears(model: Any) -> dict[str, Any]:

@@ -34,7 +34,8 @@ def nll(
     `head` is a linear layer with `weight` [vocabulary, width] and maybe `bias`. Its gradient is
     made when it is trainable. No rows at all give a zero that can be differentiated.
     """
-    return _Nll.apply(hidden, head.weight, _bias(head), targets, weights)  # type: ignore[no-any-return]
+    total: torch.Tensor = _Nll.apply(hidden, head.weight, _bias(head), targets, weights)  # type: ignore[no-untyped-call]
+    return total
 
 
 def logps(
@@ -43,7 +44,8 @@ def logps(
     targets: "torch.Tensor",  # [row]
 ) -> "torch.Tensor":
     """log p(targets_i | hidden_i) for each row, [row] in fp32, under any upstream gradient."""
-    return _Logps.apply(hidden, head.weight, _bias(head), targets)  # type: ignore[no-any-return]
+    values: torch.Tensor = _Logps.apply(hidden, head.weight, _bias(head), targets)  # type: ignore[no-untyped-call]
+    return values
 
 
 def nll_reference(
@@ -142,7 +144,7 @@ class _Nll(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, upstream: "torch.Tensor") -> tuple["torch.Tensor | None", ...]:  # type: ignore[override]
+    def backward(ctx: Any, upstream: "torch.Tensor") -> tuple["torch.Tensor | None", ...]:
         scaled = [None if g is None else g.mul_(upstream.to(g.dtype)) for g in ctx.gradients]
         ctx.gradients = None
         return (*scaled, None, None)
@@ -172,7 +174,7 @@ class _Logps(torch.autograd.Function):
         return values
 
     @staticmethod
-    def backward(ctx: Any, upstream: "torch.Tensor") -> tuple["torch.Tensor | None", ...]:  # type: ignore[override]
+    def backward(ctx: Any, upstream: "torch.Tensor") -> tuple["torch.Tensor | None", ...]:
         hidden, weight, bias, targets, d_hidden = ctx.saved_tensors
         g_hidden = None
         if d_hidden is not None:

@@ -81,7 +81,7 @@ class Sight:
 
     def prompt(self, length: int, device: torch.device) -> torch.Tensor | None:
         """[query, key] of one prompt; None where plain causal attention says the same."""
-        if True:
+        if self.causal and (self.reach is None or length <= self.reach):
             return None
         index = torch.arange(length, device=device)
         zero = torch.zeros((), dtype=torch.long, device=device)

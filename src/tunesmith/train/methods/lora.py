@@ -34,7 +34,7 @@ class Lora(Method):
     alpha: float | None = None
     """Strength of the adapters; by default twice the rank."""
     targets: Literal["all", "attention", "mlp"] | list[str] = "all"
-    """Linear layers to adapt: all in the blocks, one kind of them, or names (`[q_proj, v_proj]`)."""
+    """Linear layers to adapt: all in the blocks, one kind, or names (`[q_proj, v_proj]`)."""
     dropout: float = 0.0
     """Share of the adapters' input set to zero in training; above 0 the fast path is not taken."""
     scaling: Literal["standard", "rslora"] = "standard"
