@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tunesmith import environment
 from tunesmith.core.errors import SettingsError
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.records import Chat, Message, message
@@ -62,6 +63,7 @@ def load(run: str | Path, overrides: Iterable[str] = (), arm: Arm = "tuned") -> 
     from tunesmith.model.load import resolve
     from tunesmith.model.trained import load_trained
 
+    environment.need("train", "torch", "transformers", "peft")
     folder = run_folder(run)
     settings: Run = load_run(folder.path, overrides)
     folder.stage("train").manifest()

@@ -50,7 +50,7 @@ def value(score: dict[str, float] | None) -> str:
 
 def interval(change: dict[str, float] | None) -> str:
     """A difference with its interval, signed."""
-    if not change or change.get("value") is None:
+    if not change or None in (change.get("value"), change.get("low"), change.get("high")):
         return "-"
     return f"{change['value']:+.2f} [{change['low']:+.2f}, {change['high']:+.2f}]"
 
@@ -64,6 +64,6 @@ def answers(sample: dict[str, Any]) -> Any:
     table.add_column("asked", ratio=3)
     for heading in ("base", "tuned", "wanted"):
         table.add_column(heading, ratio=4)
-    said = (sample["prompt"], sample["base"], sample["tuned"], sample["reference"])
+    said = (sample["prompt"], sample["base"], sample["tuned"], sample["wanted"])
     table.add_row(*(Text(str(text)) for text in said))
     return table

@@ -55,6 +55,15 @@ def installed(name: str) -> str | None:
         return None
 
 
+def need(extra: str, *names: str) -> None:
+    """Refuse, before any work, what a library that is not installed would stop later."""
+    from tunesmith.core.errors import missing
+
+    for name in names:
+        if installed(name) is None:
+            raise missing(name, extra)
+
+
 def facts() -> Mapping[str, Any]:
     """Bits are promised equal only where all of this is equal."""
     found: dict[str, Any] = {

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from tunesmith import environment
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
 from tunesmith.core.tables import read_part
@@ -38,6 +39,7 @@ def rows(run: Run, log: Log) -> dict[str, Any]:
 
 def whole(run: Run, log: Log) -> dict[str, Any]:
     """Rows, tokens, steps; bytes and seconds as rough figures."""
+    environment.need("train", "torch", "transformers", "peft")
     with TemporaryDirectory() as aside:
         folder = RunFolder(Path(aside) / run.name)
         folder.create()
@@ -82,10 +84,11 @@ def cost(run: Run, base: Base, counted: dict[str, Any]) -> dict[str, Any]:
     moving = sum(p.numel() for p in tuned.parameters() if p.requires_grad)
     longest = max(run.train.micro_batch, counted["longest"])
     kept = longest * (shape * BLOCK_BYTES + size * 4)
-    share = counted["rows"]["train"] / run.train.batch or 1
-    seen = counted["tokens"] * counted["steps"] / max(share, 1)
-    # Forward 2, gradients to the hidden states 2, to the moving weights 2 a token and parameter.
-    work = seen * (4 * every + 2 * moving)
+    epochs = counted["steps"] / steps_in(counted["rows"]["train"], run.train.batch)
+    seen = counted["tokens"] * epochs
+    # Forward 2, gradients to the hidden states 2, to the moving weights 2 a token and parameter;
+    # looking up an embedding is free.
+    work = seen * (4 * (every - size * layout.width(tuned)) + 2 * moving)
     return {
         "parameters": every,
         "moving_parameters": moving,
@@ -95,16 +98,17 @@ def cost(run: Run, base: Base, counted: dict[str, Any]) -> dict[str, Any]:
 
 
 def speed() -> float:
-    """Floating-point operations a second of a matrix product here."""
+    """Floating-point operations a second of a matrix product here, at its best of several."""
     import torch
 
-    size, count = 512, 0
+    size = 1024
     left = torch.ones(size, size, device="cpu")
-    start = time.perf_counter()
-    while (spent := time.perf_counter() - start) < 0.2:
+    times = []
+    for _ in range(12):
+        start = time.perf_counter()
         left @ left
-        count += 1
-    return count * 2 * size**3 / spent
+        times.append(time.perf_counter() - start)
+    return 2 * size**3 / min(times)
 
 
 def sentence(found: dict[str, Any]) -> str:

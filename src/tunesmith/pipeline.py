@@ -64,6 +64,7 @@ def go(job: Job, until: str) -> None:
     if "train" not in wanted:
         return
 
+    environment.need("train", "torch", "transformers", "peft")
     base = resolve(run.model)
     folder.record(**base_facts(base))
     accept, restart = job.decisions("train", until)

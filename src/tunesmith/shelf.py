@@ -28,7 +28,11 @@ def metrics(report: Path) -> dict[str, dict[str, float]]:
     try:
         arms = json.loads(report.read_bytes())["arms"]
         return {
-            name: {arm: arms[arm][name]["value"] for arm in arms if name in arms[arm]}
+            name: {
+                arm: values[name]["value"]
+                for arm, values in arms.items()
+                if name in values and values[name]["value"] is not None
+            }
             for name in next(iter(arms.values()))
         }
     except (OSError, ValueError, KeyError, TypeError, StopIteration):

@@ -167,18 +167,21 @@ def test_alone_is_batched(kind: str, made: Callable[[str], Tiny]) -> None:
 
 
 def test_a_broken_row_spoils_no_other(made: Callable[[str], Tiny]) -> None:
-    """A row of NaN leaves its slot; the row that comes after does not inherit it."""
+    """A row of NaN leaves its slot, or moves to another: who comes next inherits nothing."""
     model = made("llama").model
     rows = slots.Slots(model, 2)
     with torch.no_grad():
-        rows.enter([(5, 6, 7, 8, 9)])
+        rows.enter([(5, 6, 7, 8, 9), (9, 8, 7, 6)])
         for layer in rows.layers:
-            layer.keys.fill_(torch.nan)
-            layer.values.fill_(torch.nan)
+            layer.keys[1].fill_(torch.nan)
+            layer.values[1].fill_(torch.nan)
         rows.drop(0)
         rows.enter([(5, 6)])
-        found = rows.extend([7])
-    assert torch.isfinite(found).all()
+        assert torch.isfinite(rows.extend([7, 8])[1]).all()
+        rows.drop(0)
+        rows.drop(0)
+        rows.enter([(5, 6)])
+        assert torch.isfinite(rows.extend([7])).all()
 
 
 def test_sampling_does_not_depend_on_the_rows_beside(made: Callable[[str], Tiny]) -> None:

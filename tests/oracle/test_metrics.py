@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,19 @@ def test_perplexity_is_transformers_cross_entropy(policy: Policy) -> None:
         total += output.loss.double().item() * sequence.supervised
         tokens += sequence.supervised
     assert perplexity(policy, rows, 4) == pytest.approx(math.exp(total / tokens), rel=1e-6)
+
+
+def test_only_the_last_answer_counts(policy: Policy) -> None:
+    """What was said before is read, and its likelihood left out; its end of turn is in."""
+    first, last = chat(3), chat(8)
+    row = replace(last, messages=(*first.messages, *last.messages))
+    (alone,) = last_answer(last, policy).sequences
+    (found,) = last_answer(row, policy).sequences
+    said = [target for target in found.targets if target != -100]
+    assert said == [target for target in alone.targets if target != -100]
+    assert said[-1] in policy.tokenizer.stop_ids and len(found.ids) > len(alone.ids)
+    (likely,) = likelihoods(policy, [row])
+    assert likely.tokens == len(said) and likely.row == row.digest
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "falcon"])

@@ -184,16 +184,13 @@ def test_what_a_reload_must_reach(
     assert [finding.severity for finding in found] == severities
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_a_rounded_export_is_measured_against_its_own_bound(
-    dtype: str, base: Base, tmp_path: Path
-) -> None:
+def test_a_rounded_export_is_measured_against_its_own_bound(base: Base, tmp_path: Path) -> None:
     run = saved(tmp_path / "bot", base, Lora(rank=4))
-    deploy(run, Deploy(exports=[Merged(dtype=dtype)]), base, seed=0, log=Said())
+    deploy(run, Deploy(exports=[Merged(dtype="bfloat16")]), base, seed=0, log=Said())
     numbers = json.loads((run.path / "deploy/verified.json").read_text())["merged"]["numbers"]
-    assert 1e-5 < numbers["relative"] <= numbers["bound"] == BOUNDS[dtype]
+    assert 1e-5 < numbers["relative"] <= numbers["bound"] == BOUNDS["bfloat16"]
     config = json.loads((run.path / "deploy/merged/config.json").read_text())
-    assert config["dtype"] == dtype
+    assert config["dtype"] == "bfloat16"
 
 
 @pytest.mark.parametrize(
@@ -263,7 +260,7 @@ def test_tensors_that_are_not_the_exported_ones_are_refused(
         tensors[name][0, 0] += float("nan") if change == "nan" else 1e-7
     save_file(tensors, path, metadata={"format": "pt"})
     with pytest.raises(IntegrityError, match="tensor"):
-        load_trained(adapter, base)
+        check_binding(adapter, base)
 
 
 def test_a_folder_that_names_no_base_is_refused(adapter: Path, base: Base) -> None:

@@ -456,3 +456,27 @@ def test_a_terminal_that_knows_ascii_only(empty: Path) -> None:
 def test_version_and_help(say: Command) -> None:
     assert say("--version").out.strip() == tunesmith.__version__
     assert say("train", "--help").code == 0
+
+
+# The demo
+
+
+def test_the_demo_ends_with_a_table_answers_and_a_page(
+    empty: Path, home: Path, say: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tunesmith import demo
+
+    quick = empty / "quick.yaml"
+    settings = demo.RUN.read_text().replace("smollm2-135m-instruct", str(home / "tiny"))
+    settings = settings.replace("support/", f"{demo.RUN.parent}/support/")
+    settings = settings.replace("epochs: 1", "steps: 2\n  probes: 1")
+    quick.write_text(settings.replace("max_tokens: 96", "max_tokens: 4"))
+    monkeypatch.setattr(demo, "RUN", quick)
+    said = say("demo")
+    assert said.code == 0, said.err
+    assert "field_accuracy" in said.out and "difference" in said.out
+    assert said.out.count("wanted") == 3
+    assert "runs/demo/evaluate/report.html" in said.out
+    started = time.perf_counter()
+    assert say("demo", "--json").value["report"]["rows"] == 120
+    assert time.perf_counter() - started < 20

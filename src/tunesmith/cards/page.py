@@ -40,7 +40,9 @@ def page(folder: Path) -> str:
 
     # Autoescape by hand: jinja2's default is off, and a row may hold anything.
     environment = Environment(autoescape=True, undefined=StrictUndefined, finalize=without_secrets)
-    template = environment.from_string(files("tunesmith.cards").joinpath("page.html").read_text())
+    template = environment.from_string(
+        files("tunesmith.cards").joinpath("page.html").read_text("utf-8")
+    )
     return template.render(view(Evidence(folder), folder.name), short=short) + "\n"
 
 

@@ -93,7 +93,7 @@ class Sight:
             batch = torch.arange(len(at), device=at.device)[:, None]
             keys = torch.arange(width, device=at.device)[None, :]
             zero = torch.zeros((), dtype=torch.long, device=at.device)
-            seen = self.rule(batch, zero, at[:, None], keys) & (keys <= at[:, None])
+            seen = self.rule(batch, zero, at[:, None], keys)
             hidden = torch.zeros(seen.shape, dtype=dtype, device=at.device)
             self.kept = hidden.masked_fill_(~seen, -torch.inf)[:, None, None, :]
         return self.kept

@@ -29,6 +29,7 @@ def load_trained(
     model folders, safetensors only. Raises IntegrityError when the folder belongs to another base,
     is damaged, or holds neither.
     """
+    check_binding(train_folder, base)
     tokenizer = Tokenizer.load(train_folder)
     if not tuned:
         model = load_model(base, device=device)
