@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import random
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,16 @@ import pytest
 
 from tests.crash.states import QUIET, same, snapshot, two_checkpoints
 from tunesmith.core import folders
-from tunesmith.core.errors import IntegrityError, ResourceError, SettingsError, TrainError
+from tunesmith.core.errors import (
+    IntegrityError,
+    Preempted,
+    ResourceError,
+    SettingsError,
+    TrainError,
+)
 from tunesmith.core.folders import Disk
 from tunesmith.core.log import Log
+from tunesmith.core.signals import handlers
 from tunesmith.train import checkpoint
 
 CODES = ("ENOSPC", "EIO", "EDQUOT", "EROFS", "EMFILE", "EINTR")
@@ -110,8 +118,8 @@ def test_what_cannot_be_deleted_is_a_warning(
     assert same(checkpoint.load(saved), snapshot(3))
     assert len(log.lines) == 1 and log.lines[0].startswith("warning: ")
     monkeypatch.undo()
-    checkpoint.save(tmp_path, snapshot(4), log=log)
-    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]  # caught up later
+    checkpoint.save(tmp_path, snapshot(4), log=log)  # and catches up
+    assert {path.name for path in tmp_path.iterdir()} == {"step-00000003", "step-00000004"}
 
 
 def test_a_save_that_does_not_fit_is_refused_before_anything_is_written(
@@ -218,6 +226,23 @@ def test_a_state_that_is_not_finite_is_never_saved(tmp_path: Path, part: str, va
     with pytest.raises(TrainError, match=f"step 3: {part}"):
         checkpoint.save(tmp_path, broken)
     assert same(checkpoint.newest(tmp_path), snapshot(2))
+
+
+def test_a_signal_in_the_middle_of_a_save_waits_for_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_checkpoints(tmp_path)
+    mkdir = Disk.mkdir
+
+    def interrupted(self: Disk, path: Path) -> None:
+        mkdir(self, path)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Disk, "mkdir", interrupted)
+    with pytest.raises(Preempted), handlers():
+        checkpoint.save(tmp_path, snapshot(3), log=QUIET)
+    assert same(checkpoint.newest(tmp_path), snapshot(3))
+    assert {path.name for path in tmp_path.iterdir()} == {"step-00000002", "step-00000003"}
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:

@@ -99,6 +99,21 @@ def test_the_next_saves_work_in_a_sample_of_the_crash_states(memory: Path) -> No
             assert kept == ["step-00000003", "step-00000004"]
 
 
+def test_a_written_file_is_the_old_one_or_the_new_one(memory: Path) -> None:
+    """The same for every file of a run: whole in each state, and the new one once it returned."""
+    root = memory / "recorded"
+    root.mkdir()
+    old, new = b"old" * 100, b"new" * 300
+    folders.write_bytes(root / "train.json", old)
+    before, disk = read_tree(root), Recorder(root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(folders, "DISK", disk)
+        folders.write_bytes(root / "train.json", new)
+    states = list(crashes(before, disk.operations))
+    assert {tree["train.json"] for _, tree in states} == {old, new}
+    assert {tree["train.json"] for done, tree in states if done == len(disk.operations)} == {new}
+
+
 class NoFileSync(Recorder):
     """A save that forgets to fsync its files."""
 

@@ -205,6 +205,12 @@ def test_what_we_write_is_for_its_owner_alone(run: RunFolder) -> None:
     assert stat.S_IMODE(run.path.stat().st_mode) == 0o700
 
 
+def test_a_new_file_never_opens_one_that_is_there(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("old")
+    with pytest.raises(FileExistsError):
+        Disk().create(tmp_path / "x")
+
+
 def test_a_name_of_255_bytes_can_be_written(tmp_path: Path) -> None:
     path = tmp_path / ("ü" * 127 + "x")
     write_bytes(path, b"1")

@@ -130,6 +130,16 @@ def test_an_optimiser_over_other_parameters_is_refused() -> None:
         checkpoint.restore_optimizer(torch.optim.SGD([named["b"]], lr=1), named, *state)
 
 
+def test_what_the_optimiser_held_before_does_not_stay() -> None:
+    named = {"a": torch.nn.Parameter(torch.ones(1))}
+    optimizer = torch.optim.AdamW(named.values(), lr=1)
+    untouched = checkpoint.flatten_optimizer(optimizer, named)
+    named["a"].grad = torch.ones(1)
+    optimizer.step()
+    checkpoint.restore_optimizer(optimizer, named, *untouched)
+    assert checkpoint.flatten_optimizer(optimizer, named)[0] == {}
+
+
 def test_random_numbers_go_on_where_they_stopped(tmp_path: Path) -> None:
     def draw() -> tuple[Any, ...]:
         spare = numpy.random.randn(3).tolist()  # an odd number: numpy keeps one in hand
