@@ -170,7 +170,7 @@ def attend_prompts(
     return torch.cat(found, dim=2).transpose(1, 2)
 
 
-class Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
+class Layer(CacheLayerMixin):
     """One layer's keys and values, [slot, key heads, time, size] each."""
 
     def __init__(self, slots: "Slots") -> None:

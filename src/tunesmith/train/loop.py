@@ -250,11 +250,16 @@ def held_out(policy: Policy, objective: Objective, batches: Sequence[Batch]) -> 
     return tally.means()
 
 
+def improves(measure: str, value: float, other: float) -> bool:
+    """Whether a value is better than another; the direction belongs to the measure."""
+    return value > other if HIGHER_IS_BETTER[measure] else value < other
+
+
 @dataclass
 class Watch:
     """Remembers the best held-out value, and says when to stop looking for a better one.
 
-    The direction belongs to the measure; of equal values the earliest stays the best.
+    Of equal values the earliest stays the best.
     """
 
     measure: str
@@ -267,8 +272,7 @@ class Watch:
     def see(self, step: int, value: float) -> bool:
         """Take note of a value; True when it is the best so far."""
         self.seen.append((step, value))
-        sign = 1.0 if HIGHER_IS_BETTER[self.measure] else -1.0
-        is_best = self.best_value is None or sign * value > sign * self.best_value
+        is_best = self.best_value is None or improves(self.measure, value, self.best_value)
         if is_best:
             self.best_step, self.best_value, self.stale = step, value, 0
         else:

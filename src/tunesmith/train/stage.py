@@ -22,7 +22,7 @@ from tunesmith.model import layout, load, render
 from tunesmith.model.policy import Policy, evaluating
 from tunesmith.model.render import Tokenizer
 from tunesmith.train import batches, cache, checkpoint, devices, optimiser, selfcheck
-from tunesmith.train.loop import Step, Train, Watch, held_out, steps
+from tunesmith.train.loop import Step, Train, Watch, held_out, improves, steps
 from tunesmith.train.record import Lines
 from tunesmith.train.sinks.base import Writer
 
@@ -271,6 +271,10 @@ class Session:
         if value != value:
             raise TrainError(f"step {done}: the held-out {self.spec.best} is not a number")
         self._probe(done)
+        if done == 0:
+            # What is not trained yet is no result, only what to compare one with.
+            self.facts["held_out_before"] = value
+            return False
         return self.watch.see(done, value)
 
     def _probe(self, done: int) -> None:
@@ -358,12 +362,18 @@ class Session:
         )
 
     def _restore_best(self) -> None:
-        best = self.watch.best_step
-        if best is None or best == 0:
+        """The weights of the best look; without held-out rows, the last ones."""
+        best, after = self.watch.best_step, self.watch.best_value
+        if best is None or after is None:
             return
-        path = self._checkpoints / f"step-{best:08d}"
-        if path.exists():
-            self.spec.method.restore(self.policy.model, checkpoint.load(path).model)
+        saved = checkpoint.load(self._checkpoints / f"step-{best:08d}")
+        self.spec.method.restore(self.policy.model, saved.model)
+        before = self.facts["held_out_before"]
+        if not improves(self.spec.best, after, before):
+            self.log.say(
+                f"warning: training did not help: held-out {self.spec.best} was {before:.4f} "
+                f"before and {after:.4f} at its best. Look at the rows, or at train.lr"
+            )
 
     def _result(self) -> dict[str, Any]:
         spec = self.spec

@@ -1,0 +1,38 @@
+"""SmolLM2 with the fast seams against TRL: the first loss, and the curve over 100 steps.
+
+    python bench/parity.py
+
+The same rows in the same order, two a step, from the same numbers; bench/results/parity.json.
+"""
+
+import json
+import os
+from pathlib import Path
+
+from w1 import machine, once
+
+STEPS, ROWS_A_STEP = 100, 2
+
+
+def main() -> None:
+    """Train both, compare step by step."""
+    os.environ["IN_ORDER"] = "1"
+    count = STEPS * ROWS_A_STEP
+    ours = once("ours", {}, count=count, batch=ROWS_A_STEP)
+    theirs = once("trl", {"micro_batch": 2}, count=count, batch=ROWS_A_STEP)
+    differences = [abs(a - b) for a, b in zip(ours["losses"], theirs["losses"], strict=True)]
+    result = {
+        "machine": machine(),
+        "first_difference": differences[0],
+        "largest_difference": max(differences),
+        "differences": differences,
+        "ours": ours["losses"],
+        "trl": theirs["losses"],
+    }
+    path = Path(__file__).parent / "results" / "parity.json"
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"first step {differences[0]:.1e}, largest of {STEPS} {max(differences):.1e}")
+
+
+if __name__ == "__main__":
+    main()
