@@ -179,3 +179,43 @@ def test_hits_counts_first_choices(tiny: Tiny) -> None:
     wanted = ((logits.argmax(-1) == rows.targets) & (rows.targets != IGNORE)).sum()
     assert Policy(model, None).hits(rows) == wanted
     assert layout.width(model) == model.config.hidden_size
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lora_arithmetic_equals_pefts(kind: str, tiny: Tiny) -> None:
+    from tunesmith.train.methods.lora import Lora
+
+    model = Lora(rank=4).apply(model_of(tiny(kind)).requires_grad_(False), 0).double()
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in layout.trainable(model.parameters()):
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    fast, slow = Policy(model, None), Policy(model, None, fast=False)
+    assert bool(fast.low_rank) == (kind not in ("gpt2", "falcon"))
+    rows = batch(LENGTHS, 300, share=0.7)
+    loss, expected = fast.nll(rows), slow.nll(rows)
+    torch.testing.assert_close(loss, expected, rtol=bound(kind), atol=0)
+    assert_close(gradients(fast, loss), gradients(slow, expected), kind)
+
+
+@pytest.mark.parametrize("changes", [{"dropout": 0.1}, {"dora": True}], ids=["dropout", "dora"])
+def test_other_kinds_of_lora_keep_pefts_forward(changes: dict[str, Any], tiny: Tiny) -> None:
+    from tunesmith.train.methods.lora import Lora
+
+    model = model_of(tiny("llama")).requires_grad_(False)
+    policy = Policy(Lora(rank=4, **changes).apply(model, 0), None)
+    assert policy.low_rank == []
+
+
+def test_lora_switched_off_is_the_base_on_the_fast_path_too(tiny: Tiny) -> None:
+    from tunesmith.train.methods.lora import Lora
+
+    plain, rows = model_of(tiny("llama")), batch(LENGTHS, 300)
+    wanted = Policy(plain, None).logps(rows)
+    model = Lora(rank=4).apply(model_of(tiny("llama")).requires_grad_(False), 0).double()
+    for parameter in layout.trainable(model.parameters()):
+        parameter.data.add_(0.1)
+    policy = Policy(model, None, method=Lora(rank=4))
+    assert policy.low_rank
+    with policy.reference() as before:
+        assert torch.equal(before.logps(rows), wanted)

@@ -16,11 +16,13 @@ from tunesmith.model import attention, layout
 if TYPE_CHECKING:
     import torch
 
-    from tunesmith.model import losshead
+    from tunesmith.model import losshead, lowrank
     from tunesmith.model.render import Tokenizer
 else:
     torch = late("torch")
-    losshead = late("tunesmith.model.losshead")  # autograd functions need torch to be defined
+    # Autograd functions need torch to be defined.
+    losshead = late("tunesmith.model.losshead")
+    lowrank = late("tunesmith.model.lowrank")
 
 
 class Undoable(Protocol):
@@ -51,6 +53,7 @@ class Policy:
         self.device, self.dtype = parameter.device, parameter.dtype
         self.splits_head = fast and head_is_plain(layout.causal(model))
         self.packs = self.splits_head and attention.works(layout.causal(model))
+        self.low_rank = lowrank.layers(model) if self.splits_head else []
 
     def trainable(self) -> list["torch.nn.Parameter"]:
         """The parameters that take gradients, in the model's order."""
@@ -104,13 +107,14 @@ class Policy:
     def hidden(self, batch: Batch, chosen: "torch.Tensor") -> "torch.Tensor":
         """Hidden states at the flat padded positions `chosen`, [position, width]."""
         plain = layout.causal(self.model)
-        if not self.packs:
-            output = plain.base_model(input_ids=batch.ids, attention_mask=batch.mask.long())
-            return output.last_hidden_state.flatten(0, 1)[chosen]  # type: ignore[no-any-return]
-        packed = attention.pack(batch)
-        place = torch.zeros(batch.mask.numel(), dtype=torch.long, device=batch.mask.device)
-        place[packed.index] = torch.arange(len(packed.index), device=batch.mask.device)
-        return attention.hidden(plain, packed)[place[chosen]]
+        with lowrank.switched(self.low_rank):
+            if not self.packs:
+                output = plain.base_model(input_ids=batch.ids, attention_mask=batch.mask.long())
+                return output.last_hidden_state.flatten(0, 1)[chosen]  # type: ignore[no-any-return]
+            packed = attention.pack(batch)
+            place = torch.zeros(batch.mask.numel(), dtype=torch.long, device=batch.mask.device)
+            place[packed.index] = torch.arange(len(packed.index), device=batch.mask.device)
+            return attention.hidden(plain, packed)[place[chosen]]
 
     def _reference_logps(
         self, batch: Batch, chosen: "torch.Tensor", targets: "torch.Tensor"

@@ -1,0 +1,104 @@
+"""Seam: LoRA's arithmetic over peft's layers, without extra passes over a layer's output.
+
+peft writes the adapter's product, scales it and adds it: three passes over the widest tensor of a
+layer, and as many back. Here one function adds it into the base's product while multiplying, and
+keeps only the input and the narrow product for the way back. The reference path is peft's forward,
+which any layer with dropout, DoRA, a bias on its adapter or another dtype keeps.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import MethodType
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.core.late import late
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = late("torch")
+
+
+def layers(model: Any) -> list[Any]:
+    """The peft layers of a model that are plain LoRA over a frozen `nn.Linear`."""
+    if not hasattr(model, "peft_config"):
+        return []
+    from peft.tuners.lora.layer import Linear
+
+    return [m for m in model.modules() if type(m) is Linear and is_plain(m)]
+
+
+def is_plain(layer: Any) -> bool:
+    """Whether a peft layer computes W x + scale * B A x and nothing else."""
+    names = list(layer.lora_A)
+    if len(names) != 1 or layer.merged or names[0] in layer.lora_variant:
+        return False
+    name, base = names[0], layer.base_layer
+    first, second = layer.lora_A[name], layer.lora_B[name]
+    return (
+        type(base) is torch.nn.Linear
+        and not base.weight.requires_grad
+        and isinstance(layer.lora_dropout[name], torch.nn.Identity)
+        and first.bias is None
+        and second.bias is None
+        and first.weight.dtype == second.weight.dtype == base.weight.dtype
+    )
+
+
+@contextmanager
+def switched(plain: Sequence[Any]) -> Iterator[None]:
+    """The fast arithmetic for the time of one forward pass; anyone else sees peft's."""
+    for layer in plain:
+        layer.forward = MethodType(forward, layer)
+    try:
+        yield
+    finally:
+        for layer in plain:
+            del layer.forward
+
+
+def forward(layer: Any, x: "torch.Tensor") -> "torch.Tensor":
+    """A layer's output; peft's own forward where the adapter is switched off or the dtype differs."""
+    name = next(iter(layer.lora_A))
+    if layer.disable_adapters or layer.active_adapters != [name]:
+        return type(layer).forward(layer, x)  # type: ignore[no-any-return]
+    base = layer.base_layer
+    if x.dtype != base.weight.dtype:
+        return type(layer).forward(layer, x)  # type: ignore[no-any-return]
+    flat = x.reshape(-1, x.shape[-1])
+    first, second = layer.lora_A[name].weight, layer.lora_B[name].weight
+    output: torch.Tensor = _LowRank.apply(
+        flat, base.weight, base.bias, first, second, layer.scaling[name]
+    )  # type: ignore[no-untyped-call]
+    return output.view(*x.shape[:-1], -1)
+
+
+class _LowRank(torch.autograd.Function):
+    """y = x W' + b + scale (x A') B'; gradients for x, A and B (arXiv 2106.09685)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: "torch.Tensor",  # [token, in]
+        weight: "torch.Tensor",  # [out, in]
+        bias: "torch.Tensor | None",
+        first: "torch.Tensor",  # A, [rank, in]
+        second: "torch.Tensor",  # B, [out, rank]
+        scale: float,
+    ) -> "torch.Tensor":
+        narrow = x @ first.t()  # [token, rank]
+        output = torch.nn.functional.linear(x, weight, bias)
+        ctx.save_for_backward(x, weight, first, second, narrow)
+        ctx.scale = scale
+        return output.addmm_(narrow, second.t(), alpha=scale)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: "torch.Tensor") -> tuple["torch.Tensor | None", ...]:
+        x, weight, first, second, narrow = ctx.saved_tensors
+        g_narrow = (upstream @ second).mul_(ctx.scale)
+        g_first = g_narrow.t() @ x
+        g_second = (upstream.t() @ narrow).mul_(ctx.scale)
+        g_x = None
+        if ctx.needs_input_grad[0]:
+            g_x = (upstream @ weight).addmm_(g_narrow, first)
+        return g_x, None, None, g_first, g_second, None
