@@ -67,7 +67,7 @@ def write_rows(source: Path, target: Path) -> None:
 def main() -> None:
     """Run it in a fresh folder and keep what it measured."""
     from tunesmith import pipeline
-    from tunesmith.run import load
+    from tunesmith.run import load_with_origins
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
@@ -75,7 +75,7 @@ def main() -> None:
     chosen = parser.parse_args()
     folder = Path(tempfile.mkdtemp())
     write_rows(chosen.data / "e2e_nlg", folder)
-    loaded = load(folder / "e2e.yaml", chosen.overrides)
+    loaded = load_with_origins(folder / "e2e.yaml", chosen.overrides)
     began = time.monotonic()
     job = pipeline.job(loaded, home=folder)
     pipeline.carry_out(job, "evaluate")

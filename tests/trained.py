@@ -8,7 +8,9 @@ from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
 from tunesmith.core.records import Chat, Message, Origin
 from tunesmith.core.tables import write_rows
-from tunesmith.model.load import Base, ModelSpec, resolve
+from tunesmith.model.load import Base, ModelSpec, load_model, resolve
+from tunesmith.model.policy import Policy
+from tunesmith.model.tokenizer import Tokenizer
 from tunesmith.train.loop import Train
 from tunesmith.train.methods.lora import Lora
 from tunesmith.train.stage import train
@@ -68,3 +70,10 @@ def trained(folder: RunFolder, base: Base, spec: Train | None = None, **named: A
     """The train stage done, quietly."""
     train(folder, spec or settings(), base, seed=0, log=Log(folder, quiet=True), **named)
     return folder
+
+
+def reloaded(folder: RunFolder, spec: Train, base: Base) -> Policy:
+    """The trained policy of a finished run, through its method."""
+    model = load_model(base).requires_grad_(False)
+    tuned = spec.method.load(model, folder.stage("train").path)
+    return Policy(tuned, Tokenizer.load(base.folder), method=spec.method)

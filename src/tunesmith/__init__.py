@@ -16,8 +16,9 @@ __version__ = "0.1.0"
 
 def load(run: str | Path) -> "Tuned":
     """The tuned model of a finished run (`"runs/x"` or its name): `.answer("...")` asks it."""
-    from tunesmith import answers
+    from tunesmith import answers, environment
 
+    environment.enter()
     return answers.load(run)
 
 
@@ -27,9 +28,10 @@ class _Train(ModuleType):
     def __call__(self, run: str | Path | Mapping[str, Any], **overrides: Any) -> "Tuned":
         """Prepare the rows and train; the tuned model. `run` is a run file, a data file or the
         run's settings; `overrides` are its sections: `train={"lr": 1e-4}, seed=1`."""
-        from tunesmith import answers, pipeline
+        from tunesmith import answers, environment, pipeline
         from tunesmith import run as runs
 
+        environment.enter()
         if isinstance(run, Mapping):
             job = pipeline.job(runs.from_mapping(run, overrides))
         else:

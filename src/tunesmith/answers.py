@@ -1,7 +1,7 @@
 """A finished run's model, ready to answer: for Python, `predict` and `chat`."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +15,7 @@ from tunesmith.run import load as load_run
 Arm = Literal["base", "tuned"]
 
 if TYPE_CHECKING:
-    from tunesmith.model.generate import Answer, Sampling
+    from tunesmith.model.generate import Answer, Decoder, Sampling
     from tunesmith.model.policy import Policy
 
 
@@ -27,6 +27,7 @@ class Tuned:
     sampling: "Sampling"
     folder: RunFolder
     rows: int = 16
+    seed: int = 0
 
     def answer(self, said: str | Sequence[Mapping[str, Any]]) -> str:
         """The model's reply to a text, or to a conversation of {role, content} messages."""
@@ -35,18 +36,27 @@ class Tuned:
         return found.text
 
     def answers(self, prompts: Iterable[Chat]) -> Iterator["Answer"]:
-        """The replies to many conversations, as they are ready; `key` counts the prompts."""
-        from tunesmith.model.generate import Decoder, Request, answers
-        from tunesmith.model.render import encode_prompt
+        """The replies to many conversations, as they are ready; `key` counts the prompts.
 
-        tokenizer = self.policy.tokenizer
-        decoder = Decoder(self.policy.model, tokenizer, rows=self.rows, sampling=self.sampling)
-        longest = self.sampling.max_tokens
-        requests = (
-            Request(str(number), encode_prompt(prompt, tokenizer), longest)
+        A conversation's random stream is its own: those beside it change nothing. Raises DataError
+        before the first reply where the model cannot read one.
+        """
+        from tunesmith.evaluate.answer import asking
+        from tunesmith.model.generate import answers
+
+        decoder = self.decoder()
+        requests = [
+            replace(asking(prompt, prompt.digest, decoder, self.seed), key=str(number))
             for number, prompt in enumerate(prompts)
-        )
-        yield from answers(decoder, requests)
+        ]
+        yield from answers(decoder, sorted(requests, key=lambda r: len(r.ids), reverse=True))
+
+    def decoder(self) -> "Decoder":
+        """What generates, with the run's sampling."""
+        from tunesmith.model.generate import Decoder
+
+        policy = self.policy
+        return Decoder(policy.model, policy.tokenizer, rows=self.rows, sampling=self.sampling)
 
 
 def run_folder(run: str | Path) -> RunFolder:
@@ -69,4 +79,5 @@ def load(run: str | Path, overrides: Iterable[str] = (), arm: Arm = "tuned") -> 
     folder.stage("train").manifest()
     base = resolve(settings.model)
     policy = load_trained(folder.stage("train").path, base, tuned=arm == "tuned")
-    return Tuned(policy, settings.evaluate.sampling, folder, settings.evaluate.batch)
+    asked = settings.evaluate
+    return Tuned(policy, asked.sampling, folder, asked.batch, settings.seed)

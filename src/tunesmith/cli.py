@@ -48,7 +48,10 @@ Accept = Annotated[
     ),
 ]
 Restart = Annotated[
-    bool, typer.Option("--restart", help="Start the stage over; its folder moves to earlier/.")
+    bool,
+    typer.Option(
+        "--restart", help="Start over, under `run` every stage; the old folder moves to earlier/."
+    ),
 ]
 Finished = Annotated[str, typer.Argument(metavar="RUN", help="A run's name or folder.")]
 FromBase = Annotated[bool, typer.Option("--base", help="Ask the untuned model instead.")]
@@ -184,7 +187,7 @@ def run(
     restart: Restart = False,
 ) -> None:
     """All of it: data, train, evaluate, deploy, cards. What is done already is kept."""
-    staged("deploy", run, overrides, as_json, dry_run, accept_change, restart)
+    staged("run", run, overrides, as_json, dry_run, accept_change, restart)
 
 
 @app.command()

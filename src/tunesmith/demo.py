@@ -8,6 +8,8 @@ from tunesmith.pipeline import Job
 from tunesmith.pipeline import result as result_of
 
 RUN = Path(__file__).parent / "examples" / "support.yaml"
+SHOWN = 220
+"""Characters of a text that a cell of the table holds."""
 
 
 def result(job: Job) -> dict[str, Any]:
@@ -61,9 +63,14 @@ def answers(sample: dict[str, Any]) -> Any:
     from rich.text import Text
 
     table = Table(show_header=True, expand=True)
-    table.add_column("asked", ratio=3)
+    table.add_column("asked", ratio=3, overflow="fold")
     for heading in ("base", "tuned", "wanted"):
-        table.add_column(heading, ratio=4)
+        table.add_column(heading, ratio=4, overflow="fold")
     said = (sample["prompt"], sample["base"], sample["tuned"], sample["wanted"])
-    table.add_row(*(Text(str(text)) for text in said))
+    table.add_row(*(Text(beginning(str(text))) for text in said))
     return table
+
+
+def beginning(text: str) -> str:
+    """As much of a text as a cell holds."""
+    return text if len(text) <= SHOWN else f"{text[:SHOWN].rstrip()} ..."

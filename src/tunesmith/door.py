@@ -20,6 +20,8 @@ from tunesmith.core.signals import handlers
 INTERNAL = 7
 """The exit code of a fault of ours."""
 
+NO_MEMORY = "out of memory; close other programs, or lower train.micro_batch"
+
 OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EMFILE)
 
 
@@ -49,11 +51,7 @@ def enter(command: Callable[..., Any], words: Sequence[str]) -> int:
     except TunesmithError as error:
         return tell(error, error.code, as_json)
     except MemoryError:
-        return tell(
-            ResourceError("out of memory; close other programs, or lower train.micro_batch"),
-            ResourceError.code,
-            as_json,
-        )
+        return tell(ResourceError(NO_MEMORY), ResourceError.code, as_json)
     except Exception as error:
         return surprise(error, as_json)
 
@@ -88,6 +86,8 @@ def say(stream: Any, line: str) -> None:
 
 def surprise(error: Exception, as_json: bool) -> int:
     """A fault of the machine that no stage put into words, or a fault of ours."""
+    if out_of_memory(error):
+        return tell(ResourceError(NO_MEMORY), ResourceError.code, as_json)
     if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
         where = f"{error.filename}: " if error.filename else ""
         sentence = f"{where}{error.strerror}; free or repair the disk, then run it again"
@@ -101,6 +101,18 @@ def surprise(error: Exception, as_json: bool) -> int:
         f"this is a fault of tunesmith, and what a report needs is in {path}"
     )
     return tell(told, INTERNAL, as_json)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether torch (told by names and texts: to import it takes seconds) or the system had none
+    left. torch says it of a GPU in a type of its own, of a CPU in a plain RuntimeError."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    if not isinstance(error, RuntimeError):
+        return False
+    named = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
+    said = ("not enough memory", "can't allocate memory", "CUDA out of memory")
+    return named or any(text in str(error) for text in said)
 
 
 def keep(trace: str) -> str:

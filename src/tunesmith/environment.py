@@ -24,7 +24,8 @@ SWITCHED_OFF = {
 
 
 def enter() -> None:
-    """At the door only: files for their owner alone, and no library tells anyone what we do."""
+    """At the ways in only (the command's door, `tunesmith.train` and `.load`): files for their
+    owner alone, and no library tells anyone what we do."""
     os.umask(0o077)
     for name, value in SWITCHED_OFF.items():
         os.environ.setdefault(name, value)

@@ -21,9 +21,9 @@ from tunesmith.train.loop import Train
 
 PARTS = ("train", "valid", "test")
 
-# fp32, forward and backward: hidden states that a transformer block keeps, in bytes per token and
-# unit of width (arXiv 2205.05198 counts 34 at 16 bit).
-BLOCK_BYTES = 68
+# Forward and backward: numbers that a transformer block keeps, per token and unit of width
+# (arXiv 2205.05198 counts 34 bytes at 16 bit).
+BLOCK_NUMBERS = 17
 # A training step reaches about this share of a plain matrix product's speed.
 EFFICIENCY = 0.5
 
@@ -50,10 +50,14 @@ def whole(run: Run, log: Log) -> dict[str, Any]:
 
 
 def tokens(folder: RunFolder, spec: Train, tokenizer: Tokenizer) -> dict[str, Any]:
-    """What training would see: too long rows are refused here as they would be there."""
+    """What training would see: too long rows are refused here as they would be there, and only
+    those: test rows are asked, not trained on."""
     found: dict[str, Any] = {"rows": {}}
     for part in PARTS:
         read = read_part(folder.path / "data", part)
+        if part == "test":
+            found["rows"][part] = len(read)
+            continue
         examples = [spec.objective.encode(row, tokenizer) for row in read]
         kept, _ = fit(examples, spec.length, spec.too_long)
         found["rows"][part] = len(kept)
@@ -66,24 +70,28 @@ def tokens(folder: RunFolder, spec: Train, tokenizer: Tokenizer) -> dict[str, An
 
 
 def cost(run: Run, base: Base, counted: dict[str, Any]) -> dict[str, Any]:
-    """Memory at the longest micro-batch, and the time of training on this machine."""
+    """Memory at the longest micro-batch, and the time of training, evaluation left out."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from tunesmith.model import layout
 
     config = AutoConfig.from_pretrained(base.folder, local_files_only=True)
+    dtype = torch.float32 if run.model.dtype == "auto" else getattr(torch, run.model.dtype)
     with torch.device("meta"):  # shapes without numbers
-        plain: Any = AutoModelForCausalLM.from_config(config)
+        plain: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)
     plain.requires_grad_(False)
     every = sum(p.numel() for p in plain.parameters())
     shape = len(layout.blocks(plain)) * layout.width(plain)
     size = layout.head(plain).weight.shape[0]
     with torch.device("meta"):
         tuned = run.train.method.apply(plain, run.seed)
-    moving = sum(p.numel() for p in tuned.parameters() if p.requires_grad)
+    trained = [p for p in tuned.parameters() if p.requires_grad]
+    moving = sum(p.numel() for p in trained)
+    # The weights, the gradients, and the two moments of Adam, each as wide as its weight.
+    held = sum(p.nbytes for p in tuned.parameters()) + 3 * sum(p.nbytes for p in trained)
     longest = max(run.train.micro_batch, counted["longest"])
-    kept = longest * (shape * BLOCK_BYTES + size * 4)
+    kept = longest * (shape * BLOCK_NUMBERS * dtype.itemsize + size * 4)
     epochs = counted["steps"] / steps_in(counted["rows"]["train"], run.train.batch)
     seen = counted["tokens"] * epochs
     # Forward 2, gradients to the hidden states 2, to the moving weights 2 a token and parameter;
@@ -92,7 +100,7 @@ def cost(run: Run, base: Base, counted: dict[str, Any]) -> dict[str, Any]:
     return {
         "parameters": every,
         "moving_parameters": moving,
-        "memory_bytes": 4 * every + 12 * moving + kept,
+        "memory_bytes": held + kept,
         "train_seconds": round(work / (EFFICIENCY * speed())),
     }
 
@@ -123,6 +131,7 @@ def sentence(found: dict[str, Any]) -> str:
         f"steps: {found['steps']}; {found['moving_parameters']:,} of "
         f"{found['parameters']:,} parameters move\n"
         f"roughly: {found['memory_bytes'] / 2**30:.1f} GiB of memory, "
-        f"{found['train_seconds'] / 60:.1f} minutes of training on this machine\n"
+        f"{found['train_seconds'] / 60:.1f} minutes of training on this machine, "
+        "evaluation left out\n"
         "Nothing was written."
     )

@@ -1,23 +1,33 @@
 """A whole run on one page: data, train, evaluate, deploy, cards."""
 
-from dataclasses import dataclass
+import difflib
+import shlex
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tunesmith import environment
 from tunesmith.cards import model_card, page
-from tunesmith.core.folders import RunFolder, file_digest, write_text
+from tunesmith.core.errors import IntegrityError, SettingsError, missing
+from tunesmith.core.folders import RunFolder, Stage, file_digest, write_text
 from tunesmith.core.log import Log
+from tunesmith.core.tables import read_part
 from tunesmith.data.stage import prepare
+from tunesmith.deploy.exports.merged import Merged
 from tunesmith.deploy.stage import deploy
 from tunesmith.evaluate.stage import evaluate
 from tunesmith.model.load import Base, resolve
 from tunesmith.model.render import Tokenizer
 from tunesmith.resolved import text
-from tunesmith.run import Loaded
+from tunesmith.run import Loaded, Run
 from tunesmith.train.stage import train
 
 STAGES = ("data", "train", "evaluate", "deploy")
+WHOLE = "run"
+"""The command that asks for every stage."""
+OWNERS = {"seed": "data", "model": "train"} | {name: name for name in STAGES}
+"""The stage whose results a section of the run file speaks of."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +40,18 @@ class Job:
     accept: tuple[str, ...] = ()
     restart: bool = False
 
-    def decisions(self, stage: str, until: str) -> tuple[tuple[str, ...], bool]:
-        """`--restart` is for the stage that was asked for, and for one before it that is stuck."""
-        stuck = not self.folder.stage(stage).finished
-        return self.accept, self.restart and (stage == until or stuck)
+    def restarts(self, stage: str, until: str) -> bool:
+        """`--restart` is for what was asked for, and for a stage before it that is stuck."""
+        return self.restart and (until in (stage, WHOLE) or stuck(self.folder.stage(stage)))
+
+
+def stuck(stage: Stage) -> bool:
+    """Whether a stage cannot be built upon: not finished, or damaged since."""
+    try:
+        stage.manifest()
+    except (IntegrityError, SettingsError):
+        return True
+    return False
 
 
 def job(loaded: Loaded, log: Log | None = None, home: Path | None = None) -> Job:
@@ -44,30 +62,30 @@ def job(loaded: Loaded, log: Log | None = None, home: Path | None = None) -> Job
 
 def carry_out(job: Job, until: str) -> None:
     """The stages up to `until`, under the run's lock. What is finished and unchanged is kept."""
+    job = replace(job, loaded=fitted(job.loaded))
     job.folder.create()
     with job.folder.lock():
-        # A change that is refused must not replace the settings that the results were made with.
-        if not (job.folder.path / "run.yaml").exists():
-            keep_settings(job)
+        refuse_unknown(job)
+        keep_settings(job, ())
         go(job, until)
-        keep_settings(job)
 
 
 def go(job: Job, until: str) -> None:
     """One stage after the other; they meet through the run folder alone."""
-    run, folder, log = job.loaded.run, job.folder, job.log
-    wanted = STAGES[: STAGES.index(until) + 1]
+    run, folder, log, accept = job.loaded.run, job.folder, job.log, job.accept
+    wanted = STAGES if until == WHOLE else STAGES[: STAGES.index(until) + 1]
 
-    accept, restart = job.decisions("data", until)
-    prepare(folder, run.data, seed=run.seed, log=log, accept=accept, restart=restart)
+    again = job.restarts("data", until)
+    prepare(folder, run.data, seed=run.seed, log=log, accept=accept, restart=again)
     folder.record(data=data_facts(folder, run.data.source), seed=run.seed, name=run.name)
+    keep_settings(job, ("data",))
     if "train" not in wanted:
         return
 
-    environment.need("train", "torch", "transformers", "peft")
+    foresee(job, wanted)
     base = resolve(run.model)
     folder.record(**base_facts(base))
-    accept, restart = job.decisions("train", until)
+    before, again = trained_digest(folder), job.restarts("train", until)
     train(
         folder,
         run.train,
@@ -76,24 +94,114 @@ def go(job: Job, until: str) -> None:
         seed=run.seed,
         log=log,
         accept=accept,
-        restart=restart,
+        restart=again,
     )
-    folder.record(code=environment.code_digest(), environment=environment.facts())
+    if trained_digest(folder) != before:
+        folder.record(code=environment.code_digest(), environment=environment.facts())
+    keep_settings(job, ("data", "train"))
 
     if "evaluate" in wanted:
-        accept, restart = job.decisions("evaluate", until)
-        evaluate(folder, run.evaluate, base, seed=run.seed, log=log, accept=accept, restart=restart)
+        if until == "evaluate" or held_out(job):
+            again = job.restarts("evaluate", until)
+            evaluate(
+                folder, run.evaluate, base, seed=run.seed, log=log, accept=accept, restart=again
+            )
+        else:
+            unmeasured(job)
+        keep_settings(job, ("data", "train", "evaluate"))
         page.write(folder)
     if "deploy" in wanted:
-        accept, restart = job.decisions("deploy", until)
-        deploy(folder, run.deploy, base, seed=run.seed, log=log, accept=accept, restart=restart)
+        again = job.restarts("deploy", until)
+        deploy(folder, run.deploy, base, seed=run.seed, log=log, accept=accept, restart=again)
+        keep_settings(job, STAGES)
         model_card.write(folder)
         page.write(folder)  # Once more: now it can name the verified exports.
 
 
-def keep_settings(job: Job) -> None:
-    """The resolved run beside its results, every value with where it was said."""
-    write_text(job.folder.path / "run.yaml", text(job.loaded, job.folder.path, Path.cwd()))
+def fitted(loaded: Loaded) -> Loaded:
+    """The run with the export that its method can have, where the run file names none."""
+    run = loaded.run
+    said = loaded.origins.get("deploy.exports", "default") != "default"
+    if said or not run.train.method.needs_copy:
+        return loaded
+    exports = run.deploy.model_copy(update={"exports": [Merged()]})
+    return replace(loaded, run=run.model_copy(update={"deploy": exports}))
+
+
+def foresee(job: Job, wanted: Collection[str]) -> None:
+    """Refuse before training what is known to stop the run after it."""
+    environment.need("train", "torch", "transformers", "peft")
+    run: Run = job.loaded.run
+    if "evaluate" in wanted:
+        environment.need("eval", "matplotlib")  # Draws the page.
+    if "evaluate" in wanted and held_out(job):
+        for metric in run.evaluate.metrics:
+            try:
+                metric.note()
+            except ImportError as error:
+                raise missing(error.name or metric.kind, "eval") from error
+    if "deploy" in wanted and run.train.method.needs_copy:
+        for export in run.deploy.exports:
+            # Weights that change in place leave no adapter; the run's own folder has none either.
+            export.accept(job.folder.path)
+
+
+def held_out(job: Job) -> bool:
+    """Whether there are rows to measure by."""
+    return bool(read_part(job.folder.stage("data").path, job.loaded.run.evaluate.part))
+
+
+def unmeasured(job: Job) -> None:
+    """A run without rows to measure by goes on; what was measured of another is put away."""
+    part, stage = job.loaded.run.evaluate.part, job.folder.stage("evaluate")
+    job.log.say(f"evaluate: no {part} rows, so nothing is measured")
+    if stage.begun:
+        stage.set_aside()
+
+
+def trained_digest(folder: RunFolder) -> str | None:
+    """The digest of the finished training, if there is one."""
+    stage = folder.stage("train")
+    return stage.digest if stage.finished else None
+
+
+def refuse_unknown(job: Job) -> None:
+    """Refuse names after `--accept-change` that no stage could mean."""
+    if not job.accept:
+        return
+    paths = [path.split(".") for path in job.loaded.origins]
+    known = {".".join(path[:size]) for path in paths for size in range(1, len(path) + 1)}
+    for stage in map(job.folder.stage, STAGES):
+        known |= set() if stuck(stage) and job.restart else {*stage.inputs}
+    for name in job.accept:
+        if name not in known:
+            near = difflib.get_close_matches(name, sorted(known), 1)
+            advice = f"did you mean {shlex.quote(near[0])}?" if near else "copy it from the refusal"
+            raise SettingsError(f"--accept-change {shlex.quote(name)}: no such setting; {advice}")
+
+
+def keep_settings(job: Job, done: Collection[str]) -> None:
+    """The resolved run beside its results, every value with where it was said.
+
+    A stage that was begun and is not `done` keeps the settings it was begun with: a change that
+    is refused, or not asked for, must not replace them.
+    """
+    path = job.folder.path / "run.yaml"
+    found = sections(text(job.loaded, job.folder.path, Path.cwd()))
+    before = sections(path.read_text("utf-8", "replace")) if path.exists() else {}
+    for name, stage in OWNERS.items():
+        if stage not in done and job.folder.stage(stage).begun:
+            found[name] = before.get(name, found[name])
+    write_text(path, "".join(found.values()))
+
+
+def sections(content: str) -> dict[str, str]:
+    """The lines of a resolved run by the section they are in; what is above them under ""."""
+    found, name = {"": ""}, ""
+    for line in content.splitlines(keepends=True):
+        name = line.partition(":")[0] if line[0].isalpha() else name
+        found[name] = found.get(name, "") + line
+    return found
 
 
 def data_facts(folder: RunFolder, source: str) -> dict[str, str]:

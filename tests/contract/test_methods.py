@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests.rows import batch
-from tunesmith.core.errors import IntegrityError, SettingsError
+from tunesmith.core.errors import IntegrityError, ResourceError, SettingsError
 from tunesmith.model import layout
 from tunesmith.model.policy import Policy, evaluating
 from tunesmith.train.methods.base import Method
@@ -158,3 +158,20 @@ def test_full_has_no_reference_without_a_copy(tiny: Tiny) -> None:
     policy = Policy(Full().apply(loaded(tiny("llama")), 0), None, method=Full())
     with pytest.raises(ValueError, match="frozen copy"), policy.reference():
         pass
+
+
+def test_a_full_disk_is_told(
+    method: Method, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import safetensors.torch
+    import transformers.modeling_utils
+    from safetensors import SafetensorError
+
+    def full(*_: Any, **__: Any) -> None:
+        raise SafetensorError("Error while serializing: I/O error: ... (os error 28)")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    monkeypatch.setattr(transformers.modeling_utils, "safe_save_file", full)
+    policy = shaken(method, loaded(tiny("llama")))
+    with pytest.raises(ResourceError, match="cannot save the trained model.*free some space"):
+        method.save(policy.model, tmp_path)

@@ -118,6 +118,36 @@ def test_settings_that_ask_for_code_are_refused(
     refused(folder, name, "code from elsewhere")
 
 
+def adapter_in(folder: Path, model: Path) -> None:
+    """A real PEFT adapter of a model, one that changes its answers."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from tunesmith.model.load import quiet
+
+    loaded: Any = AutoModelForCausalLM.from_pretrained(model)
+    settings = LoraConfig(target_modules=["q_proj"], init_lora_weights=False)
+    with quiet():
+        get_peft_model(loaded, settings).save_pretrained(str(folder))
+
+
+def test_an_adapter_inside_a_base_is_refused(folder: Path) -> None:
+    """transformers would put it on top without a word, under the base's own digest."""
+    before = resolve(ModelSpec(source=str(folder)))
+    adapter_in(folder, folder)
+    refused(folder, "adapter_config.json", f"an adapter for {folder}")
+    with pytest.raises(IntegrityError, match="adapter_config"):
+        load_model(before)
+    (folder / "config.json").unlink()
+    refused(folder, "adapter_config.json", "an adapter for")
+
+
+@pytest.mark.parametrize("value", [[], {"base_model_name_or_path": "a\nb"}, {}])
+def test_an_adapter_that_names_no_base_is_refused_too(value: Any, folder: Path) -> None:
+    (folder / "adapter_config.json").write_text(json.dumps(value))
+    refused(folder, "adapter_config.json", "an adapter for")
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -445,6 +475,105 @@ def test_a_gguf_that_would_not_fit_is_refused_before_it_is_read(
     monkeypatch.setattr(gguf, "available", lambda: 32 * 4 * 3 - 1)
     with pytest.raises(ResourceError, match="GB of memory"):
         gguf.convert(gguf_file(tmp_path / "model.gguf"), tmp_path)
+
+
+def whole_gguf(path: Path, model: Path) -> Path:
+    """A tiny llama as a GGUF file that transformers reads."""
+    import gguf as library
+    import numpy as np
+
+    record = json.loads((model / "tokenizer.json").read_text("utf-8"))["model"]
+    tokens = sorted(record["vocab"], key=record["vocab"].__getitem__)
+    tokens += [f"<unused{n}>" for n in range(480 - len(tokens))]
+    writer = library.GGUFWriter(path, "llama")
+    writer.add_context_length(512)
+    writer.add_embedding_length(32)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(64)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(8)
+    writer.add_vocab_size(480)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(tokens)
+    writer.add_token_merges([" ".join(pair) for pair in record["merges"]])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(2)
+    shapes = {
+        "token_embd": (480, 32), "output_norm": (32,), "blk.0.attn_norm": (32,),
+        "blk.0.attn_q": (32, 32), "blk.0.attn_k": (16, 32), "blk.0.attn_v": (16, 32),
+        "blk.0.attn_output": (32, 32), "blk.0.ffn_norm": (32,), "blk.0.ffn_gate": (64, 32),
+        "blk.0.ffn_up": (64, 32), "blk.0.ffn_down": (32, 64),
+    }  # fmt: skip
+    draw = np.random.default_rng(0)
+    for name, shape in shapes.items():
+        writer.add_tensor(f"{name}.weight", draw.normal(size=shape).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_what_lies_beside_a_gguf_has_no_say(folder: Path, tmp_path: Path) -> None:
+    """Its folder is the user's whole downloads: none of that reaches transformers."""
+    results = []
+    for hostile in (False, True):
+        place, target = tmp_path / f"user-{hostile}", tmp_path / f"made-{hostile}"
+        place.mkdir()
+        target.mkdir()
+        path = whole_gguf(place / "some model.gguf", folder)
+        if hostile:
+            resolved = resolve(ModelSpec(source=str(path)))
+            adapter_in(place, resolved.folder)
+            lies = {"chat_template": "evil", "auto_map": {"AutoConfig": "x.Y"}, "hidden_size": 16}
+            for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
+                (place / name).write_text(json.dumps(lies))
+            (place / "chat_template.jinja").write_text("evil")
+            (place / "x.py").write_text("raise SystemExit")
+        gguf.convert(path, target)
+        results.append({p.name: p.read_bytes() for p in target.iterdir()})
+    assert results[0] == results[1] and "model.safetensors" in results[0]
+
+
+def test_transformers_sees_one_file_and_our_flags(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    path, seen = whole_gguf(folder.parent / "some.gguf", folder), []
+
+    def spy(place: Any, **named: Any) -> Any:
+        seen.append(([p.name for p in Path(place).iterdir()], named))
+        raise OSError("no further")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", spy)
+    with pytest.raises(OSError, match="no further"):
+        gguf.convert(path, tmp_path)
+    ((names, named),) = seen
+    assert names == [named["gguf_file"]]
+    assert named["use_safetensors"] is True and named["local_files_only"] is True
+    assert named["trust_remote_code"] is False
+
+
+def test_a_full_disk_while_weights_are_written_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import safetensors.torch
+    import torch
+    from safetensors import SafetensorError
+
+    from tunesmith.core.errors import ResourceError
+
+    def full(*_: Any, **__: Any) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(ResourceError, match="free some space") as caught:
+        gguf.write_weights(torch.nn.Linear(2, 2), tmp_path)
+    assert caught.value.code == 5 and "\n" not in str(caught.value)
 
 
 def test_the_bundled_file_must_be_the_one_that_was_tested(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -268,8 +269,6 @@ class Hub(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub(tiny: Tiny, tmp_path: Path) -> Iterator[tuple[str, Path, list[str]]]:
     """A hub with one model, which also holds files that are not to be fetched."""
-    import shutil
-
     folder = tmp_path / "served"
     shutil.copytree(tiny("llama"), folder)
     (folder / "pytorch_model.bin").write_bytes(b"never")
@@ -282,13 +281,16 @@ def hub(tiny: Tiny, tmp_path: Path) -> Iterator[tuple[str, Path, list[str]]]:
     server.server_close()
 
 
-def elsewhere(tmp_path: Path, address: str, *, offline: bool = False) -> str:
+def elsewhere(
+    tmp_path: Path, address: str, *, offline: bool = False, revision: str = "main"
+) -> str:
     """`resolve` in a fresh process, where the client reads these settings."""
     code = (
         "from tunesmith.model.load import *\n"
         "from tunesmith.core.errors import TunesmithError\n"
         "try:\n"
-        "    b = resolve(ModelSpec(source='own/er', revision='main'))\n"
+        f"    b = resolve(ModelSpec(source='own/er', revision={revision!r}))\n"
+        "    assert b.facts['revision'] == b.revision\n"
         "    print(b.revision, b.digest, b.folder, sorted(p.name for p in b.folder.iterdir()))\n"
         "except TunesmithError as error:\n"
         "    print(error.code, error)\n"
@@ -326,6 +328,9 @@ def test_a_hub_model_is_fetched_by_allow_list_at_a_commit_and_kept(
     assert not any(path.is_symlink() for path in folder.iterdir())
     count = len(asked)
     assert elsewhere(tmp_path, address, offline=True) == first
+    assert len(asked) == count
+    shutil.rmtree(tmp_path / "hf")
+    assert elsewhere(tmp_path, address, revision=COMMIT) == first, "a kept commit needs no hub"
     assert len(asked) == count
 
 

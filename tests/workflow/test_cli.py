@@ -218,6 +218,118 @@ def test_an_interrupted_run_goes_on(home: Path, empty: Path) -> None:
     assert "going on from step" in went_on.stderr
 
 
+def begun(home: Path, empty: Path, say: Command, *words: str) -> Path:
+    """A project of its own in `empty`, and the folder of the run that was made there."""
+    (empty / "tiny").symlink_to(home / "tiny")
+    rows(empty / "rows.jsonl")
+    text = "model: tiny\ndata: {source: rows.jsonl, split: {valid: 4, test: 4}}\n"
+    (empty / "bot.yaml").write_text(text + "evaluate: {metrics: [perplexity]}\n")
+    said = say("run", "bot.yaml", *QUICK, *words)
+    assert said.code == 0, said.err
+    return empty / "runs" / "bot"
+
+
+def finished(run: Path) -> dict[str, int]:
+    """When each stage was finished."""
+    return {path.parent.name: path.stat().st_mtime_ns for path in run.glob("*/MANIFEST.json")}
+
+
+def test_a_run_without_rows_to_measure_by_is_exported_and_says_so(
+    home: Path, empty: Path, say: Command
+) -> None:
+    run = begun(home, empty, say)
+    said = say("run", "bot.yaml", *QUICK, "data.split=none")
+    assert said.code == 0 and "no test rows, so nothing is measured" in said.err
+    assert (run / "deploy" / "adapter" / "adapter_model.safetensors").exists()
+    assert not (run / "evaluate" / "report.json").exists(), "that was another model's"
+    assert "not measured" in (run / "cards" / "model_card.md").read_text()
+    assert "not measured" in (run / "evaluate" / "report.html").read_text().lower()
+
+
+def test_full_exports_a_model_and_an_adapter_is_refused_before_training(
+    home: Path, empty: Path, say: Command
+) -> None:
+    run = begun(home, empty, say, "train.method=full")
+    assert (run / "deploy" / "merged" / "model.safetensors").exists()
+    assert say("run", "runs/bot").code == 0, "the kept run file says the same"
+    before = finished(run)
+    said = say(
+        "run", "bot.yaml", *QUICK, "train.method=full", "train.lr=9", "deploy.exports=[adapter]"
+    )
+    assert said.code == 2 and "exports: [merged]" in said.err
+    assert finished(run) == before and "lr: 9" not in (run / "run.yaml").read_text()
+
+
+def test_a_missing_library_is_said_before_training(
+    home: Path, empty: Path, say: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tunesmith.evaluate.metrics.perplexity import Perplexity
+
+    def note(self: Perplexity) -> str:
+        raise ModuleNotFoundError("No module named 'far'", name="far")
+
+    run = begun(home, empty, say)
+    monkeypatch.setattr(Perplexity, "note", note)
+    said = say("run", "bot.yaml", *QUICK, "train.lr=9")
+    assert said.code == 5 and "far" in said.err and "tunesmith[eval]" in said.err
+    assert "lr: 9" not in (run / "run.yaml").read_text() and len(finished(run)) == 4
+
+
+def test_restart_redoes_what_was_asked_for(home: Path, empty: Path, say: Command) -> None:
+    run = begun(home, empty, say)
+    first = finished(run)
+    assert say("train", "bot.yaml", *QUICK, "--restart").code == 0
+    second = finished(run)
+    assert second["data"] == first["data"] and second["train"] != first["train"]
+    assert say("run", "bot.yaml", *QUICK, "--restart").code == 0
+    assert all(time != second[name] for name, time in finished(run).items())
+
+
+def test_the_advice_for_a_damaged_stage_works(home: Path, empty: Path, say: Command) -> None:
+    run = begun(home, empty, say)
+    (run / "train" / "train.json").write_text("{}")
+    said = say("run", "bot.yaml", *QUICK)
+    assert said.code == 4 and "`tunesmith train RUN.yaml --restart`" in said.err
+    assert say("train", "bot.yaml", *QUICK, "--restart").code == 0
+    (run / "train" / "train.json").write_text("{}")
+    assert say("evaluate", "bot.yaml", *QUICK, "--restart").code == 0
+
+
+def test_settings_are_kept_of_the_stages_that_were_done(
+    home: Path, empty: Path, say: Command
+) -> None:
+    run = begun(home, empty, say)
+    manifest = run / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"cores"', '"kernels"'))
+    assert say("data", "bot.yaml", *QUICK, "train.lr=9").code == 0
+    assert "lr: 9" not in (run / "run.yaml").read_text()
+    assert say("run", "bot.yaml", *QUICK, "evaluate.bootstrap=123").code == 0
+    assert "bootstrap: 123" in (run / "run.yaml").read_text()
+    assert "bootstrap: 123" in (run / "evaluate" / "report.html").read_text()
+    assert '"kernels"' in manifest.read_text(), "recorded again, and nothing was trained"
+
+
+def test_a_project_that_moved_is_not_trained_again(
+    home: Path, empty: Path, say: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (empty / "old").mkdir()
+    monkeypatch.chdir(empty / "old")
+    run = begun(home, empty / "old", say)
+    assert str(empty) not in (run / "data" / "train.jsonl").read_text()
+    before = finished(run)
+    (empty / "old").rename(empty / "new")
+    monkeypatch.chdir(empty / "new")
+    assert say("run", "bot.yaml", *QUICK).code == 0
+    assert finished(empty / "new" / "runs" / "bot") == before
+
+
+def test_a_change_that_no_stage_knows_is_refused(home: Path, empty: Path, say: Command) -> None:
+    begun(home, empty, say)
+    said = say("train", "bot.yaml", *QUICK, "--accept-change", "digest of the daat")
+    assert said.code == 2 and "did you mean 'digest of the data'?" in said.err
+    assert say("train", "bot.yaml", *QUICK, "--accept-change", "train.lr").code == 0
+
+
 def test_a_run_in_use_is_refused(there: Path) -> None:
     from tunesmith.core.folders import RunFolder
 
@@ -259,6 +371,107 @@ def test_predict_does_not_touch_a_file_that_is_not_its_own(
     out.write_text("dear diary\n")
     assert say("predict", "bot", str(asked), "--out", str(out)).code == 3
     assert out.read_text() == "dear diary\n"
+
+
+@pytest.mark.parametrize("other", [["--base"], ["evaluate.sampling.temperature=0.5"], ["seed=7"]])
+def test_predict_does_not_mix_two_models_in_a_file(
+    there: Path, say: Command, tmp_path: Path, other: list[str]
+) -> None:
+    asked, out = rows(tmp_path / "asked.jsonl", 2), tmp_path / "answers.jsonl"
+    words = ["predict", "bot", str(asked), "--out", str(out), *QUICK[3:]]
+    assert say(*words).code == 0
+    before = out.read_bytes()
+    said = say(*words, *other)
+    assert said.code == 2 and str(out) in said.err and "another --out" in said.err
+    assert out.read_bytes() == before
+
+
+def test_a_dry_run_of_predict_leaves_the_file_as_it_is(
+    there: Path, say: Command, tmp_path: Path
+) -> None:
+    asked, out = rows(tmp_path / "asked.jsonl", 2), tmp_path / "answers.jsonl"
+    out.write_text('{"line": 1, "ro')
+    assert say("predict", "bot", str(asked), "--out", str(out), "--dry-run").code == 0
+    assert out.read_text() == '{"line": 1, "ro'
+    out.write_text("a diary without an end of line")
+    assert say("predict", "bot", str(asked), "--out", str(out)).code == 3
+    assert out.read_text() == "a diary without an end of line"
+
+
+def test_a_row_that_is_too_long_does_not_stop_the_others(
+    there: Path, say: Command, tmp_path: Path
+) -> None:
+    asked, out = tmp_path / "asked.jsonl", tmp_path / "answers.jsonl"
+    long = {"prompt": "say it twice " * 3000}
+    asked.write_text("".join(json.dumps(r) + "\n" for r in (long, {"prompt": "say 3 twice"})))
+    said = say("predict", "bot", str(asked), "--out", str(out), *QUICK[3:])
+    assert said.code == 3 and f"{asked}:1: the prompt has" in said.err
+    assert [json.loads(line)["line"] for line in out.read_text().splitlines()] == [2]
+
+
+def test_predict_honours_the_format_of_the_run_and_takes_empty_answers(tmp_path: Path) -> None:
+    from tunesmith.core.tables import read
+    from tunesmith.data.formats.completion import Completion
+    from tunesmith.data.stage import Data
+    from tunesmith.predict import question
+
+    table = tmp_path / "asked.csv"
+    table.write_text("instruction,prompt,completion\nnot this,say 3 twice,\n")
+    (record,) = read(table)
+    asked = question(record, Data(source=str(table), format=Completion()))
+    assert [m.content for m in asked.messages] == ["say 3 twice"]
+    assert str(asked.origin) == f"{table}:{record.origin.line}"
+    chat = tmp_path / "chat.jsonl"
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": ""}]
+    chat.write_text(json.dumps({"messages": turns}) + "\n")
+    (record,) = read(chat)
+    assert [m.content for m in question(record).messages] == ["hi"]
+
+
+def test_python_sets_its_surroundings_like_the_door(
+    there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.umask(0o022)
+    monkeypatch.delenv("DO_NOT_TRACK", raising=False)
+    tunesmith.load("bot")
+    assert os.environ["DO_NOT_TRACK"] == "true"
+    assert os.umask(0o077) == 0o077
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes"),
+        type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"),
+        OSError(12, "Cannot allocate memory"),
+    ],
+)
+def test_no_memory_is_no_fault_of_ours(
+    error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command(*_: Any, **__: Any) -> None:
+        raise error
+
+    assert door.enter(command, []) == 5
+    assert capsys.readouterr().err.startswith("out of memory; ")
+
+
+def test_an_empty_stop_text_is_refused(there: Path, say: Command) -> None:
+    said = say("predict", "bot", "rows.jsonl", 'evaluate.sampling.stop=[""]')
+    assert said.code == 2 and "evaluate.sampling.stop" in said.err and "empty" in said.err
+
+
+def test_a_dry_run_measures_only_the_rows_that_are_trained(
+    there: Path, say: Command, tmp_path: Path
+) -> None:
+    test = tmp_path / "test.jsonl"
+    test.write_text(json.dumps({"prompt": "word " * 300, "completion": "x"}) + "\n")
+    words = ["train", "bot.yaml", f"data.test={test}", "data.split={valid: 4}", "train.length=64"]
+    said = say(*words, "--dry-run", "--json")
+    assert said.code == 0, said.out
+    narrow = say(*words, "model.dtype=bfloat16", "--dry-run", "--json")
+    assert narrow.value["memory_bytes"] < said.value["memory_bytes"]
 
 
 def test_the_prompt_of_predict_is_that_of_training(there: Path, tmp_path: Path) -> None:

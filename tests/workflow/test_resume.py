@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from tests.trained import base_of, prepared, settings, trained
+from tests.trained import base_of, prepared, reloaded, settings, trained
 from tunesmith.core.errors import DataError, Preempted, SettingsError, TrainError
 from tunesmith.core.folders import RunFolder, file_digest
 from tunesmith.core.records import Batch
@@ -80,8 +80,15 @@ def result(folder: RunFolder) -> dict[str, Any]:
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """SIGTERM as the loop sees it, after `count` steps of this process."""
-    seen = iter(range(1, 1000))
-    monkeypatch.setattr(stage, "requested", lambda: Preempted if next(seen) == count else None)
+    note, asked = stage.Session._note, []
+
+    def noted(self: stage.Session, step: Any) -> None:
+        note(self, step)
+        if step.number + 1 == count:
+            asked.append(Preempted)
+
+    monkeypatch.setattr(stage.Session, "_note", noted)
+    monkeypatch.setattr(stage, "requested", lambda: asked[0] if asked else None)
 
 
 @pytest.mark.parametrize("objective", [None, Thrice()], ids=["sft", "three steps a group"])
@@ -155,7 +162,7 @@ def test_the_best_checkpoint_is_the_result(tiny: Tiny, tmp_path: Path) -> None:
     lines = (folder.stage("train").path / "curves.jsonl").read_text().splitlines()
     looks = [json.loads(line) for line in lines if "held_out" in line]
     lowest = min(look["held_out"]["loss"] for look in looks if look["step"])
-    policy = stage.load_trained(folder, spec, base)
+    policy = reloaded(folder, spec, base)
     from tunesmith.core.tables import read_part
     from tunesmith.model import render
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import secrets
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -291,15 +292,15 @@ class Stage:
         refuse_link(self.path)
         wanted = normalised(inputs)
         if restart:
-            self._set_aside()
+            self.set_aside()
         elif self.finished:
             if self._sealed("MANIFEST.json")["inputs_digest"] == digest(wanted):
                 self.manifest()
                 return False
-            self._set_aside()
+            self.set_aside()
         started = self._started()
         if started is None:
-            self._set_aside()
+            self.set_aside()
             return self._start(wanted, [])
         changes = changed(started["inputs"], wanted)
         refused = [c for c in changes if c["field"] not in accept]
@@ -307,6 +308,17 @@ class Stage:
             raise SettingsError(*(self._refusal(change) for change in refused))
         self._sweep()
         return self._start(wanted, started["accepted"] + changes) if changes else True
+
+    @property
+    def begun(self) -> bool:
+        """Whether the stage was begun, finished or not."""
+        return (self.path / "inputs.json").exists()
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What the stage was begun with; empty when it never was."""
+        found: dict[str, Any] = (self._started() or {"inputs": {}})["inputs"]
+        return found
 
     @property
     def finished(self) -> bool:
@@ -368,7 +380,7 @@ class Stage:
 
     def _started(self) -> dict[str, Any] | None:
         """What inputs.json says; None when the stage was never begun."""
-        return self._sealed("inputs.json") if (self.path / "inputs.json").exists() else None
+        return self._sealed("inputs.json") if self.begun else None
 
     def _sealed(self, name: str) -> dict[str, Any]:
         with self._advice():
@@ -381,10 +393,11 @@ class Stage:
             yield
         except IntegrityError as error:
             raise IntegrityError(
-                f"{error}. Put the right file back, or do this stage again with --restart"
+                f"{error}. Put the right file back, or do this stage again: "
+                f"`tunesmith {self.name} RUN.yaml --restart`"
             ) from error
 
-    def _set_aside(self) -> None:
+    def set_aside(self) -> None:
         """Move what is in the folder to `earlier/<digest of its inputs>/<stage>`."""
         if not self.path.exists() or not any(self.path.iterdir()):
             return
@@ -403,7 +416,8 @@ class Stage:
         name, was, now = change["field"], shown(change["was"]), shown(change["now"])
         return (
             f"{self.path}: {name} was {was} when this was begun and is now {now}; go on with the "
-            f"new value by --accept-change {name}, or start over by --restart"
+            f"new value by --accept-change {shlex.quote(name)}, or start over: "
+            f"`tunesmith {self.name} RUN.yaml --restart`"
         )
 
     def _sweep(self) -> None:

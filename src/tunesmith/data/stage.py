@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -89,7 +89,8 @@ def prepare(
         return
     try:
         clear(stage)
-        parts, ledger = divided(spec, seed, log)
+        home = folder.path.absolute().parent.parent
+        parts, ledger = divided(spec, seed, log, home)
         for name, path in files(spec).items():
             if content_digest(path) != digests[name]:
                 raise DataError(f"{visible(path)}: the file changed while it was read; start again")
@@ -118,8 +119,11 @@ def content_digest(path: Path) -> str:
 
 
 def inputs(spec: Data, digests: Mapping[str, str], seed: int) -> dict[str, Any]:
-    """All that decides the result, flat: settings, contents, seed."""
-    settings = dict(flat("data", spec.model_dump(mode="json")))
+    """All that decides the result, flat: settings, contents, seed.
+
+    Not where the files lie: a project that moved is not done again.
+    """
+    settings = dict(flat("data", spec.model_dump(mode="json", exclude={*files(spec)})))
     return settings | {f"digest of data.{name}": d for name, d in digests.items()} | {"seed": seed}
 
 
@@ -132,19 +136,19 @@ def flat(path: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def divided(spec: Data, seed: int, log: Log) -> tuple[dict[str, list[Row]], Ledger]:
+def divided(spec: Data, seed: int, log: Log, home: Path) -> tuple[dict[str, list[Row]], Ledger]:
     """The parts, and what happened on the way to them."""
     ledger = Ledger()
     by = spec.split.by if isinstance(spec.split, Split) else None
     groups: dict[Origin, str] = {}
-    stream: Iterable[Row] = rows_from(spec.source, "source", spec, ledger, log, by, groups)
+    stream: Iterable[Row] = rows_from(spec.source, "source", spec, ledger, log, home, by, groups)
     for step in spec.transforms:
         ledger.steps.append(account := Account(step.kind))
         stream = step.apply(stream, account, seed)
     rows = list(stream)
     refuse_nothing(spec, rows, ledger)
     held_out = {
-        part: list(rows_from(path, part, spec, ledger, log))
+        part: list(rows_from(path, part, spec, ledger, log, home))
         for part, path in (("valid", spec.valid), ("test", spec.test))
         if path is not None
     }
@@ -171,13 +175,15 @@ def rows_from(
     spec: Data,
     ledger: Ledger,
     log: Log,
+    home: Path,
     by: str | None = None,
     groups: dict[Origin, str] | None = None,
 ) -> Iterator[Row]:
     """The rows of one file; afterwards the ledger has it, and `groups` each row's group."""
-    reading = Reading(Path(path), spec.format)
+    reading, place = Reading(Path(path), spec.format), place_of(path, home)
     with watched(reading.path, log) as advance:
-        for record, row in rows_of(reading, advance=advance):
+        for record, read in rows_of(reading, advance=advance):
+            row = replace(read, origin=Origin(place, read.origin.line))
             if by is not None and groups is not None:
                 try:
                     groups[row.origin] = group_of(record.fields, by)
@@ -188,10 +194,16 @@ def rows_from(
     form = reading.format.kind if reading.format else ""
     found = "stated" if spec.format else "found"
     ledger.files.append(
-        {"file": path, "as": name, "format": form, "rows": reading.rows, "unused": unused}
+        {"file": place, "as": name, "format": form, "rows": reading.rows, "unused": unused}
     )
     rest = f"; keys not used: {listed(unused)}" if unused else ""
     log.say(f"{visible(path)}: {reading.rows} rows, format {form} ({found}){rest}")
+
+
+def place_of(path: str, home: Path) -> str:
+    """A file as rows remember it: from the project's folder on, or by its name outside of it."""
+    file = Path(path).absolute()
+    return file.relative_to(home).as_posix() if file.is_relative_to(home) else file.name
 
 
 @contextmanager

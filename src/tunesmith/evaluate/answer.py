@@ -49,12 +49,17 @@ def answer_rows(
 
 def request(row: Chat, decoder: Decoder, seed: int) -> Request:
     """The row's prompt; refused, with its place, where the model cannot read it."""
-    ids = encode_prompt(row.prompt(), decoder.tokenizer)
+    return asking(row.prompt(), row.digest, decoder, seed)
+
+
+def asking(prompt: Chat, key: str, decoder: Decoder, seed: int) -> Request:
+    """A prompt whose random stream follows from `seed` and `key`; refused as in `request`."""
+    ids = encode_prompt(prompt, decoder.tokenizer)
     reason = decoder.refusal(ids)
     if reason is not None:
-        raise DataError(f"{row.origin}: {reason}")
-    own = int(digest([seed, row.digest])[:16], 16)
-    return Request(row.digest, ids, decoder.sampling.max_tokens, own)
+        raise DataError(f"{prompt.origin}: {reason}" if prompt.origin.file else reason)
+    own = int(digest([seed, key])[:16], 16)
+    return Request(key, ids, decoder.sampling.max_tokens, own)
 
 
 def keep_answers(

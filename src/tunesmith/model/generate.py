@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.late import late
@@ -36,6 +36,13 @@ class Sampling(Spec):
     """Sample among the likeliest tokens that together have this probability."""
     stop: list[str] = []
     """Texts that end an answer beside the model's own stop tokens; they are cut off."""
+
+    @field_validator("stop")
+    @classmethod
+    def _no_empty_stop(cls, stop: list[str]) -> list[str]:
+        if "" in stop:
+            raise ValueError("an empty text would end every answer at once; leave it out")
+        return stop
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,17 @@
 """A GGUF file, checked byte by byte before transformers reads it (S6), as a safetensors folder."""
 
+import errno
 import io
 import json
 import math
 import mmap
 import os
+import re
+import shutil
 import struct
-from collections.abc import Mapping
-from contextlib import redirect_stderr
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,9 @@ from tunesmith.core.folders import DISK, disk_errors, file_digest, write_json, w
 
 VERSION = "1"
 """Raised when conversion changes what it writes, so that old results are made again."""
+
+FILE = "model.gguf"
+"""What the file is called where transformers reads it."""
 
 LIMITS = {"tensors": 100_000, "entries": 10_000, "text": 2**20, "items": 4 * 10**6}
 
@@ -203,13 +210,28 @@ def convert(path: Path, folder: Path, *, stops: tuple[str, ...] = ()) -> None:
 
     from tunesmith.model.load import quiet
 
-    with quiet(), redirect_stderr(io.StringIO()):  # its progress bar knows no switch
-        found = {"gguf_file": path.name, "local_files_only": True}
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, **found)
-        model = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **found)
+    flags = {"gguf_file": FILE, "local_files_only": True, "trust_remote_code": False}
+    with alone(path) as place, quiet(), redirect_stderr(io.StringIO()):  # a bar without a switch
+        tokenizer = AutoTokenizer.from_pretrained(place, **flags)
+        model = AutoModelForCausalLM.from_pretrained(
+            place, dtype=torch.float32, use_safetensors=True, **flags
+        )
     write_weights(model, folder)
     write_settings(model, tokenizer, folder, stops)
     write_tokenizer(tokenizer, folder, header, path)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[Path]:
+    """A folder with nothing in it but the file, as `FILE`: transformers obeys what lies beside."""
+    with disk_errors(path, "make a folder to convert it in"):
+        place = Path(tempfile.mkdtemp(prefix="tunesmith-"))
+    try:
+        with disk_errors(place, "link the GGUF file"):
+            (place / FILE).symlink_to(path.resolve())
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def check_room(path: Path, folder: Path, numbers: int) -> None:
@@ -240,6 +262,7 @@ def available() -> int:
 
 def write_weights(model: Any, folder: Path) -> None:
     """Every tensor once: a tied head is the embedding, and is not written again."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     from tunesmith.model.load import check_finite
@@ -252,7 +275,12 @@ def write_weights(model: Any, folder: Path) -> None:
             tensors[name] = value.contiguous()
     check_finite(folder, tensors)
     with disk_errors(folder, "keep the model"):
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        try:
+            save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        except SafetensorError as error:  # says "... (os error 28)" and is no OSError
+            number = re.search(r"os error (\d+)", str(error))
+            code = int(number[1]) if number else errno.EIO
+            raise OSError(code, os.strerror(code)) from error
 
 
 def write_settings(model: Any, tokenizer: Any, folder: Path, stops: tuple[str, ...]) -> None:

@@ -18,8 +18,8 @@ from tunesmith.core.late import late
 from tunesmith.core.parts import Spec
 from tunesmith.model import cache, embedded, gguf
 from tunesmith.model.cache import cache_folder as cache_folder
+from tunesmith.model.safe import check_alone, check_safetensors
 from tunesmith.model.safe import check_folder as check_folder
-from tunesmith.model.safe import check_safetensors
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +27,9 @@ else:
     torch = late("torch")
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+"""What no branch or tag moves."""
 
 ALLOWED = ("*.safetensors", "*.json", "tokenizer*", "*.model", "*.jinja", "*.txt")
 """What is fetched from the hub, and nothing else."""
@@ -101,6 +104,7 @@ def local(spec: ModelSpec, folder: Path) -> Base:
     folder = folder.resolve()
     if (folder / "config.json").is_file():
         check_folder(folder)
+    check_alone(folder)
     check_complete(folder)
     return Base(
         folder, cache.folder_digest(folder, shards(folder)), spec.source, "", facts_of(folder)
@@ -171,11 +175,15 @@ def converted(
 
 
 def fetched(spec: ModelSpec, name: str) -> Base:
-    """A hub model at one commit, as plain files in our cache."""
-    snapshot = download(name, spec.revision)
-    commit = snapshot.name
-    target = cache_folder() / "models" / f"hub-{name.replace('/', '--')}-{commit}"
-    facts = cache.sealed(target)
+    """A hub model at one commit, as plain files in our cache. A whole commit that is kept there
+    is not asked for again; the commit is among the facts, so that a run records it."""
+    commit = spec.revision or ""
+    facts = cache.sealed(kept(name, commit)) if COMMIT.fullmatch(commit) else None
+    if facts is None:
+        snapshot = download(name, spec.revision)
+        commit = snapshot.name
+        facts = cache.sealed(kept(name, commit))
+    target = kept(name, commit)
     if facts is None:
         with cache.filling(target) as folder:
             plain_files(snapshot, folder)
@@ -184,8 +192,13 @@ def fetched(spec: ModelSpec, name: str) -> Base:
             facts = facts_of(folder)
             facts["digest"] = cache.tensors_digest(folder, shards(folder))
             cache.seal(folder, facts)
-    facts = dict(facts)
+    facts = facts | {"revision": commit}
     return Base(target, facts.pop("digest"), spec.source, commit, facts)
+
+
+def kept(name: str, commit: str) -> Path:
+    """Where our cache has a hub model at one commit."""
+    return cache_folder() / "models" / f"hub-{name.replace('/', '--')}-{commit}"
 
 
 def download(name: str, revision: str | None) -> Path:
@@ -220,6 +233,7 @@ def plain_files(snapshot: Path, folder: Path) -> None:
 
 def load_model(base: Base, *, dtype: str = "auto", device: str = "cpu") -> Any:
     """The model in evaluation mode on `device`, weights finite. Nothing is fetched or run."""
+    check_alone(base.folder)
     check_architecture(base.folder)
     wanted = getattr(torch, "float32" if dtype == "auto" else dtype)
     try:

@@ -58,7 +58,7 @@ def switched(plain: Sequence[Any]) -> Iterator[None]:
 
 
 def forward(layer: Any, x: "torch.Tensor") -> "torch.Tensor":
-    """A layer's output; peft's own forward where the adapter is switched off or the dtype differs."""
+    """A layer's output; by peft where the adapter is switched off or the dtype differs."""
     name = next(iter(layer.lora_A))
     if layer.disable_adapters or layer.active_adapters != [name]:
         return type(layer).forward(layer, x)  # type: ignore[no-any-return]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.core.errors import IntegrityError
+from tunesmith.core.log import printable
 from tunesmith.core.strictjson import Malformed, parse
 
 HEADER = 16 * 2**20
@@ -132,8 +134,13 @@ def broken(path: Path, what: str) -> IntegrityError:
     return IntegrityError(f"{path}: {what}. The file is damaged or hostile: get it again.")
 
 
+ADAPTER = "adapter_config.json"
+"""By this name transformers finds an adapter in a model's folder, and puts it on unasked."""
+
+
 def check_folder(folder: Path) -> None:
-    """Refuse a model or adapter folder that holds code, pickles, links or unsound tensor files.
+    """Refuse a base model's folder that holds code, pickles, links, unsound tensor files or an
+    adapter.
 
     Raises IntegrityError with the file named. The architecture is checked apart, where
     transformers is loaded anyway (`load.check_architecture`).
@@ -148,6 +155,24 @@ def check_folder(folder: Path) -> None:
         check_beginning(path)
         if path.suffix == ".json" and path.name != "tokenizer.json":
             check_settings(path)
+    check_alone(folder)
+
+
+def check_alone(folder: Path) -> None:
+    """Refuse an adapter in a base's folder: the weights used would not be those of its digest."""
+    path = folder / ADAPTER
+    if not os.path.lexists(path):
+        return
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        value = None
+    named = value.get("base_model_name_or_path") if isinstance(value, dict) else None
+    other = " ".join(printable(str(named or "another model")).split())[:200]
+    raise IntegrityError(
+        f"{path}: this is an adapter for {other}, not "
+        "part of a base model. Name that base and use this as an adapter, or move the file away."
+    )
 
 
 def files(folder: Path) -> Iterator[Path]:

@@ -2,19 +2,24 @@
 
 import hashlib
 from collections.abc import Sequence as Many
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tunesmith.core import records
-from tunesmith.core.folders import file_digest, write_bytes, write_json
+from tunesmith.core.errors import ResourceError, TunesmithError
+from tunesmith.core.folders import file_digest, read_json, write_bytes, write_json
 from tunesmith.core.records import Example, Row, Sequence
 from tunesmith.model import load
 from tunesmith.train.objectives.base import Objective
 
 if TYPE_CHECKING:
     from tunesmith.model.render import Tokenizer
+
+NUMBERS = {"ids": np.int32, "targets": np.int32, "lengths": np.int64, "counts": np.int64}
+"""What a kept file holds, and the type of each."""
 
 SMALLEST = 2000
 """Rows from which a cache pays; fewer are encoded in a second or two."""
@@ -58,36 +63,45 @@ def code_digest() -> str:
 
 
 def _write(path: Path, examples: Many[Example]) -> None:
+    """Keep the examples, where that is possible: a cache that cannot be written costs time only."""
     from safetensors.numpy import save
 
     sequences = [s for e in examples for s in e.sequences]
+    if not sequences:
+        return
     flat = {
         "ids": np.concatenate([np.array(s.ids, np.int32) for s in sequences]),
         "targets": np.concatenate([np.array(s.targets, np.int32) for s in sequences]),
         "lengths": np.array([len(s.ids) for s in sequences], np.int64),
         "counts": np.array([len(e.sequences) for e in examples], np.int64),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, save(flat))
-    write_json(path.with_suffix(".json"), {"sha256": file_digest(path)})
+    with suppress(OSError, ResourceError):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_bytes(path, save(flat))
+        write_json(path.with_suffix(".json"), {"sha256": file_digest(path)})
 
 
 def _read(path: Path, rows: Many[Row]) -> list[Example] | None:
-    """The kept examples, or None where there are none or the file is not what was written."""
-    import json
+    """The kept examples, or None where there are none or the files are not what was written."""
+    with suppress(OSError, TunesmithError):
+        manifest = read_json(path.with_suffix(".json"))
+        if isinstance(manifest, dict) and manifest.get("sha256") == file_digest(path):
+            tensors = load.read_tensors(path, NUMBERS)
+            return _examples({name: tensors[name].numpy() for name in NUMBERS}, rows)
+    return None
 
-    from safetensors.numpy import load_file
 
-    manifest = path.with_suffix(".json")
-    if not (path.exists() and manifest.exists()):
+def _examples(flat: dict[str, "np.ndarray[Any, Any]"], rows: Many[Row]) -> list[Example] | None:
+    """The examples that the numbers mean, or None where the numbers do not fit together."""
+    ids, targets, lengths, counts = (flat[name] for name in NUMBERS)
+    plain = all(each.ndim == 1 and each.dtype == NUMBERS[name] for name, each in flat.items())
+    if not plain or len(counts) != len(rows) or (lengths < 0).any() or (counts < 0).any():
         return None
-    if json.loads(manifest.read_text())["sha256"] != file_digest(path):
+    if counts.sum() != len(lengths) or not len(ids) == len(targets) == lengths.sum():
         return None
-    flat = load_file(path)
-    borders = np.cumsum(flat["lengths"])[:-1]
-    ids = [tuple(part.tolist()) for part in np.split(flat["ids"], borders)]
-    targets = [tuple(part.tolist()) for part in np.split(flat["targets"], borders)]
-    sequences = iter([Sequence(i, t) for i, t in zip(ids, targets, strict=True)])
+    borders = np.cumsum(lengths)[:-1]
+    pairs = zip(np.split(ids, borders), np.split(targets, borders), strict=True)
+    sequences = iter([Sequence(tuple(i.tolist()), tuple(t.tolist())) for i, t in pairs])
     return [
         Example(
             sequences=tuple(next(sequences) for _ in range(count)),
@@ -95,5 +109,5 @@ def _read(path: Path, rows: Many[Row]) -> list[Example] | None:
             origin=row.origin,
             weight=row.weight,
         )
-        for row, count in zip(rows, flat["counts"].tolist(), strict=True)
+        for row, count in zip(rows, counts.tolist(), strict=True)
     ]

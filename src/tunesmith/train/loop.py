@@ -2,7 +2,7 @@
 
 import gc
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -31,6 +31,7 @@ else:
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Fading = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Train(Spec):
@@ -62,7 +63,7 @@ class Train(Spec):
     """Longest gradient; a longer one is scaled down to it."""
     decay: Annotated[float, Field(ge=0)] = 0.0
     """Weight decay of matrices."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Fading, Fading] = (0.9, 0.999)
     """AdamW's memory of the gradient and of its square."""
     evaluate_every: Positive | None = None
     """Optimiser steps between looks at the held-out rows; by default about five in a run."""
@@ -126,7 +127,7 @@ def steps(
         loss, tally, group = accumulate(policy, objective, group, limit)
         norm = torch.nn.utils.clip_grad_norm_(parameters, spec.clip)
         if not (math.isfinite(loss) and bool(torch.isfinite(norm))):
-            raise TrainError(diagnose(policy, objective, group, number))
+            raise TrainError(diagnose(policy, objective, group, number + 1))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         yield Step(
@@ -209,7 +210,7 @@ def diagnose(policy: Policy, objective: Objective, group: Group, number: int) ->
         if not torch.isfinite(parameter).all():
             return (
                 f"step {number}: {name} holds a number that is not finite; the last checkpoint "
-                "does not. Lower train.lr and continue from it"
+                "does not. Go on from it with a lower rate: train.lr=... --accept-change train.lr"
             )
     bad = [str(o) for batch in group for o in _not_finite_rows(policy, objective, batch)]
     if bad:
@@ -239,7 +240,7 @@ def _singles(batch: Batch) -> list[Batch]:
     return [batch] if len(parts) == 1 else [single for part in parts for single in _singles(part)]
 
 
-def held_out(policy: Policy, objective: Objective, batches: Sequence[Batch]) -> dict[str, float]:
+def held_out(policy: Policy, objective: Objective, batches: Iterable[Batch]) -> dict[str, float]:
     """Sums over tokens divided by counts, in evaluation mode: the same for every batch size."""
     tally = Tally()
     with torch.no_grad(), evaluating(policy.model):
@@ -278,6 +279,10 @@ class Watch:
         else:
             self.stale += 1
         return is_best
+
+    def has_seen(self, step: int) -> bool:
+        """Whether the value after `step` steps is known."""
+        return any(seen == step for seen, _ in self.seen)
 
     @property
     def exhausted(self) -> bool:

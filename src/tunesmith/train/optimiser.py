@@ -26,3 +26,11 @@ def adamw(
         {"params": vectors, "weight_decay": 0.0, "scale": 1.0},
     ]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=betas, fused=True)
+
+
+def settle(optimizer: "torch.optim.Optimizer", *, decay: float, betas: tuple[float, float]) -> None:
+    """Put this run's settings in force over those that a checkpoint brought back."""
+    for group in optimizer.param_groups:
+        group["betas"] = betas
+        is_matrix = group["params"][0].dim() >= 2
+        group["weight_decay"] = decay if is_matrix else 0.0

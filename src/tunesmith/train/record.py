@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.folders import write_text
+from tunesmith.core.folders import disk_errors, write_text
+from tunesmith.core.log import append_line
 
 
 class Lines:
@@ -15,14 +16,18 @@ class Lines:
         self.path = path
 
     def add(self, step: int, values: Mapping[str, Any]) -> None:
-        """Append one line."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **values}, ensure_ascii=False) + "\n")
+        """Append one line. A full disk, or a link at the path, is a ResourceError."""
+        line = json.dumps({"step": step, **values}, ensure_ascii=False) + "\n"
+        with disk_errors(self.path, "write"):
+            append_line(self.path, line.encode("utf-8"))
 
     def read(self) -> Iterator[dict[str, Any]]:
         """The whole lines; one cut off by a crash is left out."""
         if self.path.exists():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
+            with disk_errors(self.path, "read"):
+                text = self.path.read_text(encoding="utf-8")
+            # Not splitlines(): texts hold line ends of Unicode that are none of JSON lines.
+            for line in text.split("\n"):
                 try:
                     yield json.loads(line)
                 except json.JSONDecodeError:

@@ -9,7 +9,7 @@ from tunesmith.core.late import late
 from tunesmith.core.log import Log
 from tunesmith.core.records import IGNORE, Example, collate
 from tunesmith.model.policy import Policy, evaluating
-from tunesmith.train.objectives.base import Group, Objective
+from tunesmith.train.objectives.base import Objective
 
 if TYPE_CHECKING:
     import torch
@@ -93,8 +93,3 @@ class Moved:
                 f"(the first is {still[0]}). Is train.lr zero, or are they unused by the model?"
             )
         self.before = {}
-
-
-def longest(groups: Sequence[Group]) -> int:
-    """Padded tokens of the largest micro-batch."""
-    return max(b.ids.numel() for g in groups for b in g)

@@ -3,7 +3,7 @@
 import json
 import random
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -11,11 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from tunesmith.core.errors import DataError, TrainError, TunesmithError
+from tunesmith.core.errors import (
+    DataError,
+    IntegrityError,
+    SettingsError,
+    TrainError,
+    TunesmithError,
+)
 from tunesmith.core.folders import RunFolder, Stage, write_json
 from tunesmith.core.late import late
 from tunesmith.core.log import Log
-from tunesmith.core.records import Example, Row
+from tunesmith.core.records import Batch, Example, Row
 from tunesmith.core.signals import deferred, requested
 from tunesmith.core.tables import read_part
 from tunesmith.model import layout, load, render
@@ -93,6 +99,10 @@ def _examples(
     return list(kept)
 
 
+class _Asked(Exception):
+    """The process was asked to stop in the middle of a look."""
+
+
 class Session:
     """One call of the train stage: what it holds between steps, and the order of things."""
 
@@ -117,6 +127,7 @@ class Session:
         self.answers = Lines(stage.path / "probes.jsonl")
         self.facts: dict[str, Any] = {"seconds": 0.0, "tokens": 0, "supervised": 0}
         self.losses: list[float] = []
+        self.writers: list[Writer] = []
 
     def run(self) -> None:
         """From a base model, or the newest checkpoint, to the finished folder."""
@@ -124,8 +135,8 @@ class Session:
         start = self._resume()
         if start == 0:
             self._first_look()
-        with self._sinks() as writers:
-            self._loop(start, writers)
+        with self._sinks():
+            self._loop(start)
         self._finish()
 
     def _build(self) -> None:
@@ -173,15 +184,30 @@ class Session:
         names = self._trainable_names()
         self.spec.method.restore(self.policy.model, saved.model)
         checkpoint.restore_optimizer(self.optimizer, names, saved.optimizer, saved.optimizer_state)
+        self._refuse_unfit(saved)
+        optimiser.settle(self.optimizer, decay=self.spec.decay, betas=self.spec.betas)
         self._open_stream(saved.cursor)
         self.stream.restore(saved.stream)
         checkpoint.restore_random(saved.random)
-        self.watch = Watch(**{**saved.best, "seen": [tuple(s) for s in saved.best["seen"]]})
+        self.watch = Watch(**{**saved.best, "patience": self.spec.patience})
         self.facts, self.losses = saved.progress["facts"], saved.progress["losses"]
         self.curves.rewind(saved.step + 1)
         self.answers.rewind(saved.step + 1)
         self.log.say(f"train: going on from step {saved.step} of {self.total}")
         return int(saved.step)
+
+    def _refuse_unfit(self, saved: checkpoint.Snapshot) -> None:
+        """Changes that were accepted but cannot be meant at this point of the run."""
+        if saved.best["measure"] != self.spec.best:
+            raise SettingsError(
+                f"train.best: the run has compared its looks by {saved.best['measure']} so far; "
+                f"set it back, or start over by --restart"
+            )
+        if self.total < saved.step:
+            raise SettingsError(
+                f"train.steps, train.epochs: {saved.step} steps are done and {self.total} would "
+                "be all; set them back, or start over by --restart"
+            )
 
     def _trainable_names(self) -> dict[str, Any]:
         named = self.policy.model.named_parameters()
@@ -212,7 +238,7 @@ class Session:
     def _counted(self) -> tuple[list[Any], list[Any]]:
         return self.policy.trainable(), list(self.policy.model.parameters())
 
-    def _loop(self, start: int, writers: list[Writer]) -> None:
+    def _loop(self, start: int) -> None:
         moved = selfcheck.Moved(self.policy) if start == 0 and self.total >= 2 else None
         began, before = time.monotonic(), self.facts["seconds"]
         running = steps(
@@ -225,13 +251,15 @@ class Session:
             start=start,
         )
         with deferred(), self.log.progress("training", self.total, done=start) as advance:
+            if start and self._is_look(start) and not self.watch.has_seen(start):
+                self._save_if_due(start, self._look(start))
             for step in self._until_exhausted(running):
                 self.facts["seconds"] = before + time.monotonic() - began
-                self._note(step, writers)
+                self._note(step)
                 done = step.number + 1
                 if moved is not None and done == 2:
                     moved.check(self.policy, done)
-                is_best = self._look(done) if self._is_look(done) else False
+                is_best = self._is_look(done) and self._look(done)
                 self._save_if_due(done, is_best)
                 advance(1, note=f"loss {step.loss:.3f}")
 
@@ -244,18 +272,22 @@ class Session:
             yield step
         self.log.say(f"train: stopped early; the best was step {self.watch.best_step}")
 
-    def _note(self, step: Step, writers: list[Writer]) -> None:
+    def _note(self, step: Step) -> None:
         self.facts["tokens"] += step.tokens
         self.facts["supervised"] += step.supervised
         self.losses.append(step.loss)
         values = {"loss": step.loss, "norm": step.norm, "rate": step.rate, **step.means}
         self.curves.add(step.number + 1, {**values, "tokens": step.tokens})
-        for writer in list(writers):
+        self._copy(step.number + 1, values)
+
+    def _copy(self, done: int, values: Mapping[str, float]) -> None:
+        """Numbers to the sinks; one that fails is left out, since the run must outlive it."""
+        for writer in list(self.writers):
             try:
-                writer.write(step.number, values)
-            except Exception as error:  # a sink is a copy; the run must outlive it
+                writer.write(done, values)
+            except Exception as error:
                 self.log.say(f"warning: a sink failed and is left out from here: {error}")
-                writers.remove(writer)
+                self.writers.remove(writer)
 
     def _is_look(self, done: int) -> bool:
         return done % self.look_every == 0 or done == self.total
@@ -264,8 +296,13 @@ class Session:
         """Held-out measures and probe answers after `done` steps; True when the best so far."""
         if not self.held:
             return False
-        measures = held_out(self.policy, self.spec.objective, self.held)
+        try:
+            measures = held_out(self.policy, self.spec.objective, self._until_asked(self.held))
+        except _Asked:
+            # Someone waits for this process to end: the look is made again after resuming.
+            return False
         self.curves.add(done, {"held_out": measures})
+        self._copy(done, {f"held_out/{name}": value for name, value in measures.items()})
         self.log.event("held_out", step=done, **measures)
         value = measures[self.spec.best]
         if value != value:
@@ -277,12 +314,20 @@ class Session:
             return False
         return self.watch.see(done, value)
 
+    def _until_asked(self, held: Iterable[Batch]) -> Iterator[Batch]:
+        for batch in held:
+            if requested() is not None:
+                raise _Asked
+            yield batch
+
     def _probe(self, done: int) -> None:
         from tunesmith.model.generate import Decoder, Request, Sampling, answers
 
         if not self.spec.probes:
             return
-        rows = list(read_part(self.stage.run.stage("data").path, "valid"))[: self.spec.probes]
+        kept = {example.row for example in self.examples["valid"]}
+        prepared = read_part(self.stage.run.stage("data").path, "valid")
+        rows = [row for row in prepared if row.digest in kept][: self.spec.probes]
         prompts = {r.digest: render.encode_prompt(r.prompt(), self.tokenizer) for r in rows}
         sampling = Sampling(max_tokens=PROBE_TOKENS)
         wanted = [Request(key, ids, PROBE_TOKENS) for key, ids in prompts.items()]
@@ -326,18 +371,17 @@ class Session:
         )
 
     @contextmanager
-    def _sinks(self) -> Iterator[list[Writer]]:
-        writers = []
+    def _sinks(self) -> Iterator[None]:
         for sink in self.spec.sinks:
             try:
-                writers.append(sink.open(self.stage.path, self.stage.run.name))
+                self.writers.append(sink.open(self.stage.path, self.stage.run.name))
             except TunesmithError:
                 raise
             except Exception as error:  # as above: a sink never stops a run
                 self.log.say(f"warning: the sink {sink.kind} did not open: {error}")
-        opened = list(writers)
+        opened = list(self.writers)
         try:
-            yield writers
+            yield
         finally:
             for writer in opened:
                 try:
@@ -366,7 +410,14 @@ class Session:
         best, after = self.watch.best_step, self.watch.best_value
         if best is None or after is None:
             return
-        saved = checkpoint.load(self._checkpoints / f"step-{best:08d}")
+        path = self._checkpoints / f"step-{best:08d}"
+        try:
+            saved = checkpoint.load(path)
+        except IntegrityError as error:
+            raise IntegrityError(
+                f"{error}. It holds the best weights of a finished training; put the right file "
+                f"back, or remove {path} and take train.steps={best} with --restart"
+            ) from error
         self.spec.method.restore(self.policy.model, saved.model)
         before = self.facts["held_out_before"]
         if not improves(self.spec.best, after, before):
@@ -404,12 +455,3 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     numpy.random.seed(seed)
     torch.manual_seed(seed)
-
-
-def load_trained(folder: RunFolder, spec: Train, base: load.Base) -> Policy:
-    """The trained policy of a finished run, through its method."""
-    folder.stage("train").manifest()
-    model = load.load_model(base)
-    model.requires_grad_(False)
-    tuned = spec.method.load(model, folder.stage("train").path)
-    return Policy(tuned, Tokenizer.load(base.folder), method=spec.method)

@@ -85,6 +85,12 @@ def test_an_unfinished_stage_with_other_inputs_is_refused_field_by_field(run: Ru
     assert run.stage("train").begin({"train.lr": 1, "train.batch": 8, "seed": 0}) is True
 
 
+def test_a_refusal_can_be_pasted(run: RunFolder) -> None:
+    run.stage("train").begin({"digest of the data": 1})
+    with pytest.raises(SettingsError, match="--accept-change 'digest of the data', or"):
+        run.stage("train").begin({"digest of the data": 2})
+
+
 def test_an_accepted_change_passes_and_is_recorded(run: RunFolder) -> None:
     begun(run, lr=1, batch=8)
     with pytest.raises(SettingsError, match="batch was 8") as refused:

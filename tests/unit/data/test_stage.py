@@ -70,7 +70,7 @@ def test_every_row_is_kept_in_a_part_or_dropped_for_a_reason(
     parts = done(run, source=source, transforms=["deduplicate", {"kind": "sample", "rows": 40}])
     told = account(run)
     assert told["files"] == [
-        {"file": source, "as": "source", "format": "completion", "rows": 60, "unused": ["id"]}
+        {"file": "rows.jsonl", "as": "source", "format": "completion", "rows": 60, "unused": ["id"]}
     ]
     assert [(s["kind"], s["taken"], s["kept"]) for s in told["steps"]] == [
         ("deduplicate", 60, 50),
@@ -235,8 +235,8 @@ def test_a_leak_between_files_is_refused_with_both_places(
     }
     with pytest.raises(DataError) as caught:
         done(run, **files)
-    held_out = files["valid" if valid == "q 3" else "test"]
-    for word in (f"{files['source']}:4: ", f"{held_out}:1", "data.leaks: drop"):
+    held_out = "valid.jsonl" if valid == "q 3" else "test.jsonl"
+    for word in ("rows.jsonl:4: ", f"{held_out}:1", "data.leaks: drop"):
         assert word in str(caught.value)
     parts = done(run, leaks="drop", **files)
     assert len(parts["train"]) == 49
@@ -319,3 +319,12 @@ def test_rows_are_prepared_without_torch(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", program, source, str(tmp_path / "run")]
     subprocess.run(command, check=True, capture_output=True)
+
+
+def test_where_the_files_lie_changes_nothing(tmp_path: Path, run: RunFolder) -> None:
+    source = rows_file(tmp_path / "rows.jsonl", *many(50))
+    done(run, source=source)
+    before = run.stage("data").digest
+    (tmp_path / "elsewhere").mkdir()
+    done(run, source=str(Path(source).rename(tmp_path / "elsewhere" / "rows.jsonl")))
+    assert run.stage("data").digest == before and not (run.path / "earlier").exists()

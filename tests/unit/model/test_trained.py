@@ -9,13 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.trained import base_of, prepared, settings, trained
+from tests.trained import base_of, prepared, reloaded, settings, trained
 from tunesmith.core.errors import IntegrityError
 from tunesmith.core.folders import RunFolder
 from tunesmith.model.load import Base, load_model
 from tunesmith.model.policy import Policy
 from tunesmith.model.trained import load_trained
-from tunesmith.train import stage
 from tunesmith.train.methods.full import Full
 from tunesmith.train.methods.lora import Lora
 
@@ -42,7 +41,7 @@ def test_it_is_what_was_trained(
     spec = settings(method=method, epochs=1)
     folder = trained(prepared(tmp_path / "run"), base, spec)
     path = folder.stage("train").path
-    expected = logits(stage.load_trained(folder, spec, base))
+    expected = logits(reloaded(folder, spec, base))
     found = load_trained(path, base)
     assert torch.equal(logits(found), expected)
     assert not found.trainable() and not any(m.training for m in found.model.modules())

@@ -1,11 +1,14 @@
 """Every weight moves."""
 
+import errno
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunesmith.core.errors import IntegrityError
+from tunesmith.core.folders import disk_errors
 from tunesmith.model.load import read_tensors
 from tunesmith.train.methods.base import Method
 
@@ -49,7 +52,8 @@ class Full(Method):
         copy_into(self.state(model), state)
 
     def save(self, model: Any, folder: Path) -> None:
-        model.save_pretrained(folder)
+        with saving(folder):
+            model.save_pretrained(folder)
 
     def load(self, model: Any, folder: Path) -> Any:
         found: dict[str, torch.Tensor] = {}
@@ -57,6 +61,20 @@ class Full(Method):
             found.update(read_tensors(file))
         copy_into(self.state(model), found)
         return model.requires_grad_(False)
+
+
+@contextmanager
+def saving(folder: Path) -> Iterator[None]:
+    """A full disk, or one that may not be written, as a ResourceError with the path."""
+    from safetensors import SafetensorError
+
+    with disk_errors(folder, "save the trained model"):
+        try:
+            yield
+        except SafetensorError as error:
+            # It says "... (os error 28)" and is no OSError.
+            number = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
 
 
 def copy_into(weights: Mapping[str, "torch.Tensor"], state: Mapping[str, "torch.Tensor"]) -> None:

@@ -4,14 +4,16 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
 
 from tunesmith.core.errors import SettingsError
 from tunesmith.core.late import late
 from tunesmith.model import layout
 from tunesmith.model.load import read_tensors
 from tunesmith.train.methods.base import Method
-from tunesmith.train.methods.full import copy_into
+from tunesmith.train.methods.full import copy_into, saving
 
 if TYPE_CHECKING:
     import torch
@@ -29,13 +31,13 @@ class Lora(Method):
     """
 
     kind: Literal["lora"] = "lora"
-    rank: int = 16
+    rank: Annotated[int, Field(gt=0)] = 16
     """Width of the adapters."""
-    alpha: float | None = None
+    alpha: Annotated[float, Field(gt=0)] | None = None
     """Strength of the adapters; by default twice the rank."""
     targets: Literal["all", "attention", "mlp"] | list[str] = "all"
     """Linear layers to adapt: all in the blocks, one kind, or names (`[q_proj, v_proj]`)."""
-    dropout: float = 0.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the adapters' input set to zero in training; above 0 the fast path is not taken."""
     scaling: Literal["standard", "rslora"] = "standard"
     """`rslora` divides by the root of the rank (arXiv 2312.03732); better above rank 32."""
@@ -105,11 +107,12 @@ class Lora(Method):
         from safetensors.torch import save_file
 
         state = {k: v.contiguous() for k, v in self.state(model).items()}
-        save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
         settings = model.peft_config["default"]
-        settings.inference_mode = True
-        settings.save_pretrained(folder)
-        settings.inference_mode = False
+        with saving(folder):
+            save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+            settings.inference_mode = True
+            settings.save_pretrained(folder)
+            settings.inference_mode = False
 
     def load(self, model: Any, folder: Path) -> Any:
         adapted = self.apply(model, seed=0)
