@@ -27,8 +27,9 @@ train:
   method: {kind: lora, rank: 16}
   epochs: 1
   lr: 1e-3
-  batch: 8
-  probes: 2
+  batch: 4
+  evaluate_every: 100
+  probes: 0
 evaluate:
   metrics:
     - {kind: bleu, lowercase: true}

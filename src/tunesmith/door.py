@@ -40,6 +40,11 @@ def enter(command: Callable[..., Any], words: Sequence[str]) -> int:
             return int(command(list(words), prog_name="tunesmith", standalone_mode=False) or 0)
     except BrokenPipeError:
         return reader_left()
+    except SystemExit as left:
+        # The command library answers a closed pipe with exit 1 before we see it.
+        if isinstance(left.__context__, BrokenPipeError):
+            return reader_left()
+        raise
     except KeyboardInterrupt:
         return tell(SettingsError("stopped by Ctrl-C before any work"), 130, as_json)
     except typer.Exit as done:

@@ -117,10 +117,11 @@ def test_full_fine_tuning_and_early_stopping_resume_too(
         settings(method="full", lr=1e-3, patience=2, evaluate_every=1),
     )
     trained(prepared(tmp_path / "whole"), base, spec)
-    stop_after(monkeypatch, 2)
     folder = prepared(tmp_path / "stopped")
-    with pytest.raises(Preempted):
-        trained(folder, base, spec)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        with pytest.raises(Preempted):
+            trained(folder, base, spec)
     trained(folder, base, spec)
     for file in ("model.safetensors", "curves.jsonl"):
         one, two = (tmp_path / name / "train" / file for name in ("whole", "stopped"))

@@ -132,7 +132,7 @@ def test_a_number_that_is_not_finite_stops_before_the_step(where: str, tiny: Tin
     next(running)
     poison(policy, where)
     before = weights(policy)
-    with pytest.raises(TrainError, match=r"step 1: .*(rows\.jsonl:\d+|lora_)") as caught:
+    with pytest.raises(TrainError, match=r"step 2: .*(rows\.jsonl:\d+|lora_)") as caught:
         next(running)
     assert where in str(caught.value) or where == "parameter"
     for old, new in zip(before, weights(policy), strict=True):
