@@ -195,7 +195,7 @@ def unknown(root: type[Spec], key: str, spot: Spot) -> str:
     own = [name for name in declared(spot.parent) if name != "kind"]
     hint = suggestion(root, key, own, spot.words)
     if hint and len(own) > SHORT:
-        return f": no such setting; {hint}"
+        return f": no such setting; {hint.removesuffix(';')}"
     owner = spot.words.rpartition(".")[0].rpartition(".")[2] or "a run"
     return f": no such setting; {hint}{' ' * bool(hint)}{owner} has: {', '.join(own) or 'none'}"
 
