@@ -683,7 +683,7 @@ def test_the_demo_ends_with_a_table_answers_and_a_page(
     settings = demo.RUN.read_text().replace("smollm2-135m-instruct", str(home / "tiny"))
     settings = settings.replace("support/", f"{demo.RUN.parent}/support/")
     settings = settings.replace("epochs: 1", "steps: 2")
-    quick.write_text(settings.replace("max_tokens: 96", "max_tokens: 4"))
+    quick.write_text(settings.replace("max_tokens: 72", "max_tokens: 4"))
     monkeypatch.setattr(demo, "RUN", quick)
     said = say("demo")
     assert said.code == 0, said.err

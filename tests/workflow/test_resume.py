@@ -13,7 +13,7 @@ from tests.trained import base_of, prepared, reloaded, settings, trained
 from tunesmith.core.errors import DataError, Preempted, SettingsError, TrainError
 from tunesmith.core.folders import RunFolder, file_digest
 from tunesmith.core.records import Batch
-from tunesmith.train import checkpoint, stage
+from tunesmith.train import checkpoint, session
 from tunesmith.train.objectives.base import Group
 from tunesmith.train.objectives.sft import Sft
 
@@ -80,15 +80,15 @@ def result(folder: RunFolder) -> dict[str, Any]:
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """SIGTERM as the loop sees it, after `count` steps of this process."""
-    note, asked = stage.Session._note, []
+    note, asked = session.Session._note, []
 
-    def noted(self: stage.Session, step: Any) -> None:
+    def noted(self: session.Session, step: Any) -> None:
         note(self, step)
         if step.number + 1 == count:
             asked.append(Preempted)
 
-    monkeypatch.setattr(stage.Session, "_note", noted)
-    monkeypatch.setattr(stage, "requested", lambda: asked[0] if asked else None)
+    monkeypatch.setattr(session.Session, "_note", noted)
+    monkeypatch.setattr(session, "requested", lambda: asked[0] if asked else None)
 
 
 @pytest.mark.parametrize("objective", [None, Thrice()], ids=["sft", "three steps a group"])

@@ -1,0 +1,404 @@
+"""One call of the train stage: from a base model or the newest checkpoint to finished weights.
+
+One class, and longer than most files: it is the order of things in a training, read top to bottom.
+"""
+
+import json
+import random
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy
+
+from tunesmith.core.errors import (
+    DataError,
+    IntegrityError,
+    SettingsError,
+    TrainError,
+    TunesmithError,
+)
+from tunesmith.core.folders import Stage, write_json
+from tunesmith.core.late import late
+from tunesmith.core.log import Log
+from tunesmith.core.records import Batch, Example
+from tunesmith.core.signals import deferred, requested
+from tunesmith.core.tables import read_part
+from tunesmith.model import layout, load, render
+from tunesmith.model.policy import Policy, evaluating
+from tunesmith.model.render import Tokenizer
+from tunesmith.train import batches, checkpoint, devices, optimiser, selfcheck
+from tunesmith.train.loop import Step, Train, Watch, held_out, improves, steps
+from tunesmith.train.record import Lines
+from tunesmith.train.sinks.base import Writer
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = late("torch")
+
+LOOKS = 5
+"""Looks at the held-out rows in a run that says nothing else."""
+PROBE_TOKENS = 64
+"""Longest answer to a probe prompt."""
+
+
+class _Asked(Exception):
+    """The process was asked to stop in the middle of a look."""
+
+
+class Session:
+    """One call of the train stage: what it holds between steps, and the order of things."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        spec: Train,
+        base: load.Base,
+        tokenizer: Tokenizer,
+        examples: Mapping[str, list[Example]],
+        dtype: str,
+        seed: int,
+        log: Log,
+    ) -> None:
+        self.stage, self.spec, self.base, self.log = stage, spec, base, log
+        self.tokenizer, self.examples, self.seed, self.dtype = tokenizer, examples, seed, dtype
+        per_epoch = batches.steps_in(len(examples["train"]), spec.batch)
+        self.total = spec.steps or spec.epochs * per_epoch
+        self.look_every = spec.evaluate_every or max(1, self.total // LOOKS)
+        self.watch = Watch(spec.best, spec.patience)
+        self.curves = Lines(stage.path / "curves.jsonl")
+        self.answers = Lines(stage.path / "probes.jsonl")
+        self.facts: dict[str, Any] = {"seconds": 0.0, "tokens": 0, "supervised": 0}
+        self.losses: list[float] = []
+        self.writers: list[Writer] = []
+
+    def run(self) -> None:
+        """From a base model, or the newest checkpoint, to the finished folder."""
+        self._build()
+        start = self._resume()
+        if start == 0:
+            self._first_look()
+        with self._sinks():
+            self._loop(start)
+        self._finish()
+
+    def _build(self) -> None:
+        """Model, method, optimiser and stream, all from the seed."""
+        device = devices.choose(self.spec.device)
+        seed_everything(self.seed)
+        model = load.load_model(self.base, dtype=self.dtype, device=str(device))
+        model.requires_grad_(False)
+        self._check_context(model)
+        model = self.spec.method.apply(model, self.seed).train()
+        fast = self.spec.seams == "fast"
+        self.policy = Policy(model, self.tokenizer, method=self.spec.method, fast=fast)
+        betas, decay = self.spec.betas, self.spec.decay
+        self.optimizer = optimiser.adamw(self.policy.trainable(), decay=decay, betas=betas)
+        self._open_stream(start=0)
+        self.held = batches.cut(self.examples["valid"], self.spec.micro_batch, device)
+
+    def _check_context(self, model: Any) -> None:
+        longest = max(e.length for part in self.examples.values() for e in part)
+        context = layout.context(model)
+        if context is not None and longest > context:
+            raise DataError(
+                f"the longest row has {longest} tokens and the model's context is {context}. "
+                f"Set train.length={context} train.too_long=drop, or shorten the row"
+            )
+
+    def _open_stream(self, start: int) -> None:
+        self.groups = batches.Groups(
+            self.examples["train"],
+            rows=self.spec.batch,
+            tokens=self.spec.micro_batch,
+            seed=self.seed,
+            device=self.policy.device,
+            start=start,
+        )
+        self.stream = self.spec.objective.stream(self.policy, self.groups)
+
+    def _resume(self) -> int:
+        """The step to go on from; everything a checkpoint holds is put back."""
+        saved = checkpoint.newest(self._checkpoints, self.log)
+        if saved is None:
+            self.curves.rewind(0)
+            self.answers.rewind(0)
+            return 0
+        names = self._trainable_names()
+        self.spec.method.restore(self.policy.model, saved.model)
+        checkpoint.restore_optimizer(self.optimizer, names, saved.optimizer, saved.optimizer_state)
+        self._refuse_unfit(saved)
+        optimiser.settle(self.optimizer, decay=self.spec.decay, betas=self.spec.betas)
+        self._open_stream(saved.cursor)
+        self.stream.restore(saved.stream)
+        checkpoint.restore_random(saved.random)
+        self.watch = Watch(**{**saved.best, "patience": self.spec.patience})
+        self.facts, self.losses = saved.progress["facts"], saved.progress["losses"]
+        self.curves.rewind(saved.step + 1)
+        self.answers.rewind(saved.step + 1)
+        self.log.say(f"train: going on from step {saved.step} of {self.total}")
+        return int(saved.step)
+
+    def _refuse_unfit(self, saved: checkpoint.Snapshot) -> None:
+        """Changes that were accepted but cannot be meant at this point of the run."""
+        if saved.best["measure"] != self.spec.best:
+            raise SettingsError(
+                f"train.best: the run has compared its looks by {saved.best['measure']} so far; "
+                f"set it back, or start over by --restart"
+            )
+        if self.total < saved.step:
+            raise SettingsError(
+                f"train.steps, train.epochs: {saved.step} steps are done and {self.total} would "
+                "be all; set them back, or start over by --restart"
+            )
+
+    def _trainable_names(self) -> dict[str, Any]:
+        named = self.policy.model.named_parameters()
+        return {name: p for name, p in named if p.requires_grad}
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.stage.path / "checkpoints"
+
+    def _first_look(self) -> None:
+        """Refuse what can be known to be wrong before any work, and note where training starts."""
+        facts = selfcheck.tokens(self.examples["train"], self.tokenizer)
+        selfcheck.stopping(self.tokenizer, facts, self.log)
+        if self.spec.seams == "fast":
+            facts |= selfcheck.loss(self.policy, self.spec.objective, self.examples["train"][0])
+        facts["guessing"] = selfcheck.guessing(self.policy)
+        self.facts["start"] = facts
+        counts = [sum(p.numel() for p in group) for group in self._counted()]
+        self.facts["trainable_parameters"], self.facts["parameters"] = counts
+        self.log.event("start", **facts, steps=self.total)
+        self.log.say(
+            f"train: {len(self.examples['train'])} rows, {facts['tokens']} tokens "
+            f"({facts['trained_share']:.0%} trained), {self.total} steps, "
+            f"{counts[0]:,} of {counts[1]:,} parameters move"
+        )
+        self._look(0)
+
+    def _counted(self) -> tuple[list[Any], list[Any]]:
+        return self.policy.trainable(), list(self.policy.model.parameters())
+
+    def _loop(self, start: int) -> None:
+        moved = selfcheck.Moved(self.policy) if start == 0 and self.total >= 2 else None
+        began, before = time.monotonic(), self.facts["seconds"]
+        running = steps(
+            self.policy,
+            self.spec.objective,
+            self.stream,
+            self.spec,
+            total=self.total,
+            optimizer=self.optimizer,
+            start=start,
+        )
+        with deferred(), self.log.progress("training", self.total, done=start) as advance:
+            if start and self._is_look(start) and not self.watch.has_seen(start):
+                self._save_if_due(start, self._look(start))
+            for step in self._until_exhausted(running):
+                self.facts["seconds"] = before + time.monotonic() - began
+                self._note(step)
+                done = step.number + 1
+                if moved is not None and done == 2:
+                    moved.check(self.policy, done)
+                is_best = self._is_look(done) and self._look(done)
+                self._save_if_due(done, is_best)
+                advance(1, note=f"loss {step.loss:.3f}")
+
+    def _until_exhausted(self, running: Iterator[Step]) -> Iterator[Step]:
+        """Steps until patience runs out, also when it had already run out before a resume."""
+        while not self.watch.exhausted:
+            step = next(running, None)
+            if step is None:
+                return
+            yield step
+        self.log.say(f"train: stopped early; the best was step {self.watch.best_step}")
+
+    def _note(self, step: Step) -> None:
+        self.facts["tokens"] += step.tokens
+        self.facts["supervised"] += step.supervised
+        self.losses.append(step.loss)
+        values = {"loss": step.loss, "norm": step.norm, "rate": step.rate, **step.means}
+        self.curves.add(step.number + 1, {**values, "tokens": step.tokens})
+        self._copy(step.number + 1, values)
+
+    def _copy(self, done: int, values: Mapping[str, float]) -> None:
+        """Numbers to the sinks; one that fails is left out, since the run must outlive it."""
+        for writer in list(self.writers):
+            try:
+                writer.write(done, values)
+            except Exception as error:
+                self.log.say(f"warning: a sink failed and is left out from here: {error}")
+                self.writers.remove(writer)
+
+    def _is_look(self, done: int) -> bool:
+        return done % self.look_every == 0 or done == self.total
+
+    def _look(self, done: int) -> bool:
+        """Held-out measures and probe answers after `done` steps; True when the best so far."""
+        if not self.held:
+            return False
+        try:
+            measures = held_out(self.policy, self.spec.objective, self._until_asked(self.held))
+        except _Asked:
+            # Someone waits for this process to end: the look is made again after resuming.
+            return False
+        self.curves.add(done, {"held_out": measures})
+        self._copy(done, {f"held_out/{name}": value for name, value in measures.items()})
+        self.log.event("held_out", step=done, **measures)
+        value = measures[self.spec.best]
+        if value != value:
+            raise TrainError(f"step {done}: the held-out {self.spec.best} is not a number")
+        self._probe(done)
+        if done == 0:
+            # What is not trained yet is no result, only what to compare one with.
+            self.facts["held_out_before"] = value
+            return False
+        return self.watch.see(done, value)
+
+    def _until_asked(self, held: Iterable[Batch]) -> Iterator[Batch]:
+        for batch in held:
+            if requested() is not None:
+                raise _Asked
+            yield batch
+
+    def _probe(self, done: int) -> None:
+        from tunesmith.model.generate import Decoder, Request, Sampling, answers
+
+        if not self.spec.probes:
+            return
+        kept = {example.row for example in self.examples["valid"]}
+        prepared = read_part(self.stage.run.stage("data").path, "valid")
+        rows = [row for row in prepared if row.digest in kept][: self.spec.probes]
+        prompts = {r.digest: render.encode_prompt(r.prompt(), self.tokenizer) for r in rows}
+        sampling = Sampling(max_tokens=PROBE_TOKENS)
+        wanted = [Request(key, ids, PROBE_TOKENS) for key, ids in prompts.items()]
+        with evaluating(self.policy.model):
+            decoder = Decoder(self.policy.model, self.tokenizer, rows=len(rows), sampling=sampling)
+            for answer in answers(decoder, wanted):
+                shown = {"row": answer.key, "answer": answer.text, "stopped": answer.stopped}
+                self.answers.add(done, shown)
+
+    def _save_if_due(self, done: int, is_best: bool) -> None:
+        wanted = requested()
+        last = done == self.total or self.watch.exhausted
+        if wanted is None and not (is_best or last or done % self.spec.save_every == 0):
+            return
+        self._save(done)
+        if wanted is not None:
+            raise wanted(
+                f"stopped after step {done} of {self.total}; the state is saved. "
+                "The same command goes on from here"
+            )
+
+    def _save(self, done: int) -> None:
+        names = self._trainable_names()
+        tensors, described = checkpoint.flatten_optimizer(self.optimizer, names)
+        snapshot = checkpoint.Snapshot(
+            step=done,
+            cursor=self.groups.drawn,
+            model=self.spec.method.state(self.policy.model),
+            optimizer=tensors,
+            optimizer_state=described,
+            random=checkpoint.capture_random(),
+            stream=self.stream.state(),
+            best=asdict(self.watch),
+            progress={"facts": self.facts, "losses": self.losses},
+            digests={"base": self.base.digest, "template": self.tokenizer.template_digest},
+        )
+        best = self.watch.best_step
+        pinned = () if best is None else (best,)
+        checkpoint.save(
+            self._checkpoints, snapshot, keep=self.spec.keep, pinned=pinned, log=self.log
+        )
+
+    @contextmanager
+    def _sinks(self) -> Iterator[None]:
+        for sink in self.spec.sinks:
+            try:
+                self.writers.append(sink.open(self.stage.path, self.stage.run.name))
+            except TunesmithError:
+                raise
+            except Exception as error:  # as above: a sink never stops a run
+                self.log.say(f"warning: the sink {sink.kind} did not open: {error}")
+        opened = list(self.writers)
+        try:
+            yield
+        finally:
+            for writer in opened:
+                try:
+                    writer.close()
+                except Exception as error:
+                    self.log.say(f"warning: a sink did not close: {error}")
+
+    def _finish(self) -> None:
+        """Put the best weights back, write the result, and commit the stage."""
+        self._restore_best()
+        self.policy.model.eval()
+        layout.causal(self.policy.model).config._name_or_path = self.base.source
+        self.spec.method.save(self.policy.model, self.stage.path)
+        self.tokenizer.save(self.stage.path)
+        rows = [e.row for e in self.examples["train"]]
+        write_json(self.stage.path / "rows.json", {"trained_on": rows})
+        write_json(self.stage.path / "train.json", self._result())
+        self.stage.finish(best_step=self.watch.best_step, tokens=self.facts["tokens"])
+        self.log.say(
+            f"train: done in {self.facts['seconds']:.0f} s, "
+            f"{self.facts['tokens'] / max(self.facts['seconds'], 1e-9):.0f} tokens/s"
+        )
+
+    def _restore_best(self) -> None:
+        """The weights of the best look; without held-out rows, the last ones."""
+        best, after = self.watch.best_step, self.watch.best_value
+        if best is None or after is None:
+            return
+        path = self._checkpoints / f"step-{best:08d}"
+        try:
+            saved = checkpoint.load(path)
+        except IntegrityError as error:
+            raise IntegrityError(
+                f"{error}. It holds the best weights of a finished training; put the right file "
+                f"back, or remove {path} and take train.steps={best} with --restart"
+            ) from error
+        self.spec.method.restore(self.policy.model, saved.model)
+        before = self.facts["held_out_before"]
+        if not improves(self.spec.best, after, before):
+            self.log.say(
+                f"warning: training did not help: held-out {self.spec.best} was {before:.4f} "
+                f"before and {after:.4f} at its best. Look at the rows, or at train.lr"
+            )
+
+    def _result(self) -> dict[str, Any]:
+        spec = self.spec
+        return {
+            "method": json.loads(spec.method.model_dump_json()),
+            "objective": json.loads(spec.objective.model_dump_json()),
+            "base": {"source": self.base.source, "digest": self.base.digest, **self.base.facts},
+            "tokenizer": {
+                "digest": self.tokenizer.digest,
+                "template": self.tokenizer.template_digest,
+            },
+            "rows": {part: len(found) for part, found in self.examples.items()},
+            "steps": len(self.losses),
+            "best_step": self.watch.best_step,
+            "best_value": self.watch.best_value,
+            "measure": spec.best,
+            "first_loss": self.losses[0],
+            "last_loss": self.losses[-1],
+            "rate": spec.rate,
+            "seams": {"packed": self.policy.packs, "head": self.policy.splits_head},
+            "threads": torch.get_num_threads(),
+            **self.facts,
+        }
+
+
+def seed_everything(seed: int) -> None:
+    """Start every global random generator from `seed`: a checkpoint carries them all."""
+    random.seed(seed)
+    numpy.random.seed(seed)
+    torch.manual_seed(seed)
