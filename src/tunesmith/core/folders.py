@@ -9,12 +9,15 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from tunesmith.core import lock
 from tunesmith.core.errors import IntegrityError, ResourceError, SettingsError
@@ -100,11 +103,17 @@ DISK = Disk()
 
 @contextmanager
 def disk_errors(path: Path, doing: str, needed: int | None = None) -> Iterator[None]:
-    """Inside, an `OSError` becomes one sentence with the path, needed and free bytes."""
+    """Inside, a failing disk becomes one sentence with the path, needed and free bytes."""
     try:
         yield
     except OSError as error:
         raise ResourceError(sentence(error, path, doing, needed)) from error
+    except SafetensorError as error:
+        # The library says "... (os error 28)" and raises no OSError.
+        number = re.search(r"os error (\d+)", str(error))
+        code = int(number[1]) if number else errno.EIO
+        failed = OSError(code, os.strerror(code))
+        raise ResourceError(sentence(failed, path, doing, needed)) from error
 
 
 def sentence(error: OSError, path: Path, doing: str, needed: int | None) -> str:

@@ -1,8 +1,6 @@
 """A trained folder in, verified exports out: written aside, proved by a reload, then renamed."""
 
-import errno
 import json
-import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -83,7 +81,7 @@ def make(export: Export, trained: Path, stage: Path, base: "Base", log: Log) -> 
 
     place = stage / export.kind
     policy = load_trained(trained, base)
-    with room(stage), aside(stage) as (folder, recorded):
+    with disk_errors(stage, "write the export"), aside(stage) as (folder, recorded):
         probe.record(policy, base, recorded)
         write(export, policy, base, folder, json.loads((trained / "train.json").read_bytes()))
         del policy  # The reload needs the memory.
@@ -104,20 +102,6 @@ def aside(stage: Path) -> Iterator[tuple[Path, Path]]:
         yield home / "folder", home / "probe.safetensors"
     finally:
         shutil.rmtree(home, ignore_errors=True)
-
-
-@contextmanager
-def room(stage: Path) -> Iterator[None]:
-    """A full disk, or one that may not be written, as a sentence with needed and free bytes."""
-    from safetensors import SafetensorError
-
-    with disk_errors(stage, "write the export"):
-        try:
-            yield
-        except SafetensorError as error:
-            # It says "... (os error 28)" and is no OSError.
-            number = re.search(r"os error (\d+)", str(error))
-            raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
 
 
 def write(

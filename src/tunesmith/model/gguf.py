@@ -1,12 +1,10 @@
 """A GGUF file, checked byte by byte before transformers reads it (S6), as a safetensors folder."""
 
-import errno
 import io
 import json
 import math
 import mmap
 import os
-import re
 import shutil
 import struct
 import tempfile
@@ -262,7 +260,6 @@ def available() -> int:
 
 def write_weights(model: Any, folder: Path) -> None:
     """Every tensor once: a tied head is the embedding, and is not written again."""
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     from tunesmith.model.load import check_finite
@@ -275,12 +272,7 @@ def write_weights(model: Any, folder: Path) -> None:
             tensors[name] = value.contiguous()
     check_finite(folder, tensors)
     with disk_errors(folder, "keep the model"):
-        try:
-            save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-        except SafetensorError as error:  # says "... (os error 28)" and is no OSError
-            number = re.search(r"os error (\d+)", str(error))
-            code = int(number[1]) if number else errno.EIO
-            raise OSError(code, os.strerror(code)) from error
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def write_settings(model: Any, tokenizer: Any, folder: Path, stops: tuple[str, ...]) -> None:

@@ -1,7 +1,5 @@
 """Every weight moves."""
 
-import errno
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,7 +50,7 @@ class Full(Method):
         copy_into(self.state(model), state)
 
     def save(self, model: Any, folder: Path) -> None:
-        with saving(folder):
+        with disk_errors(folder, "save the trained model"):
             model.save_pretrained(folder)
 
     def load(self, model: Any, folder: Path) -> Any:
@@ -61,20 +59,6 @@ class Full(Method):
             found.update(read_tensors(file))
         copy_into(self.state(model), found)
         return model.requires_grad_(False)
-
-
-@contextmanager
-def saving(folder: Path) -> Iterator[None]:
-    """A full disk, or one that may not be written, as a ResourceError with the path."""
-    from safetensors import SafetensorError
-
-    with disk_errors(folder, "save the trained model"):
-        try:
-            yield
-        except SafetensorError as error:
-            # It says "... (os error 28)" and is no OSError.
-            number = re.search(r"os error (\d+)", str(error))
-            raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
 
 
 def copy_into(weights: Mapping[str, "torch.Tensor"], state: Mapping[str, "torch.Tensor"]) -> None:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from tunesmith.core.errors import SettingsError
+from tunesmith.core.folders import disk_errors
 from tunesmith.core.late import late
 from tunesmith.model import layout
 from tunesmith.model.load import read_tensors
 from tunesmith.train.methods.base import Method
-from tunesmith.train.methods.full import copy_into, saving
+from tunesmith.train.methods.full import copy_into
 
 if TYPE_CHECKING:
     import torch
@@ -108,7 +109,7 @@ class Lora(Method):
 
         state = {k: v.contiguous() for k, v in self.state(model).items()}
         settings = model.peft_config["default"]
-        with saving(folder):
+        with disk_errors(folder, "save the trained model"):
             save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
             settings.inference_mode = True
             settings.save_pretrained(folder)
