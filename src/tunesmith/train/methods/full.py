@@ -5,10 +5,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tunesmith.core.errors import IntegrityError
 from tunesmith.core.folders import disk_errors
 from tunesmith.model.load import read_tensors
 from tunesmith.train.methods.base import Method
+from tunesmith.train.weights import copy_into
 
 if TYPE_CHECKING:
     import torch
@@ -59,20 +59,3 @@ class Full(Method):
             found.update(read_tensors(file))
         copy_into(self.state(model), found)
         return model.requires_grad_(False)
-
-
-def copy_into(weights: Mapping[str, "torch.Tensor"], state: Mapping[str, "torch.Tensor"]) -> None:
-    """Copy tensors over weights of the same names and shapes; anything else is refused."""
-    missing, unexpected = weights.keys() - state.keys(), state.keys() - weights.keys()
-    if missing or unexpected:
-        raise IntegrityError(
-            f"the saved weights do not fit the model: {len(missing)} missing "
-            f"{sorted(missing)[:3]}, {len(unexpected)} unexpected {sorted(unexpected)[:3]}"
-        )
-    for name, weight in weights.items():
-        if weight.shape != state[name].shape:
-            raise IntegrityError(
-                f"{name} is {list(state[name].shape)} in the file and {list(weight.shape)} in "
-                "the model; they were not made for each other"
-            )
-        weight.data.copy_(state[name])

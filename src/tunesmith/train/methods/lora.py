@@ -14,7 +14,7 @@ from tunesmith.core.late import late
 from tunesmith.model import layout
 from tunesmith.model.load import read_tensors
 from tunesmith.train.methods.base import Method
-from tunesmith.train.methods.full import copy_into
+from tunesmith.train.weights import copy_into
 
 if TYPE_CHECKING:
     import torch
