@@ -44,7 +44,7 @@ class Evaluate(Spec):
     """Ask only this many rows, the first ones; without it, all."""
     sampling: Sampling = Sampling()
     """How answers are generated."""
-    batch: int = Field(16, ge=1)
+    batch: int = Field(32, ge=1)
     """Rows generated at the same time. Changes speed and memory, never an answer."""
     bootstrap: int = Field(1000, ge=100)
     """Samples of the rows that an interval is drawn from."""

@@ -54,6 +54,7 @@ class Policy:
         self.splits_head = fast and head_is_plain(layout.causal(model))
         self.packs = self.splits_head and attention.works(layout.causal(model))
         self.low_rank = lowrank.layers(model) if self.splits_head else []
+        self._latest: tuple[Batch, torch.Tensor] | None = None
 
     def trainable(self) -> list["torch.nn.Parameter"]:
         """The parameters that take gradients, in the model's order."""
@@ -73,6 +74,18 @@ class Policy:
             before.__dict__.update(self.__dict__)
             before.model = model
             yield before
+
+    @contextmanager
+    def looking(self, batch: Batch) -> Iterator[None]:
+        """Evaluation without gradients, in which all measures of `batch` share one pass."""
+        with torch.no_grad(), evaluating(self.model):
+            chosen, _ = supervised(batch)
+            if self.splits_head:
+                self._latest = (batch, self.hidden(batch, chosen))
+            try:
+                yield
+            finally:
+                self._latest = None
 
     def nll(self, batch: Batch) -> "torch.Tensor":
         """Weighted sum of -log p over supervised tokens: a scalar, fp32 or better."""
@@ -106,6 +119,8 @@ class Policy:
 
     def hidden(self, batch: Batch, chosen: "torch.Tensor") -> "torch.Tensor":
         """Hidden states at the flat padded positions `chosen`, [position, width]."""
+        if self._latest is not None and self._latest[0] is batch:
+            return self._latest[1]
         plain = layout.causal(self.model)
         with lowrank.switched(self.low_rank):
             if not self.packs:

@@ -13,7 +13,7 @@ from tunesmith.core.errors import ResourceError, TrainError
 from tunesmith.core.late import late
 from tunesmith.core.parts import Spec
 from tunesmith.core.records import Batch, Loss, Tally
-from tunesmith.model.policy import Policy, evaluating
+from tunesmith.model.policy import Policy
 from tunesmith.train import schedule
 from tunesmith.train.batches import halves
 from tunesmith.train.devices import Device
@@ -243,8 +243,8 @@ def _singles(batch: Batch) -> list[Batch]:
 def held_out(policy: Policy, objective: Objective, batches: Iterable[Batch]) -> dict[str, float]:
     """Sums over tokens divided by counts, in evaluation mode: the same for every batch size."""
     tally = Tally()
-    with torch.no_grad(), evaluating(policy.model):
-        for batch in batches:
+    for batch in batches:
+        with policy.looking(batch):
             tally += objective.loss(policy, batch).logs
             hits, count = float(policy.hits(batch)), float(batch.supervised)
             tally += Tally({"token_accuracy": (hits, count)})
