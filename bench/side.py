@@ -34,7 +34,8 @@ def adapted(base: Base) -> Any:
 
 def ours(base: Base, encoded: list[Any], batch: int, options: dict[str, Any]) -> dict[str, Any]:
     """tunesmith's loop, as the train stage runs it."""
-    from tunesmith.core.records import IGNORE, Example, Origin, Sequence
+    from tunesmith.core.records import IGNORE, Example, Sequence
+    from tunesmith.core.rows import Origin
     from tunesmith.model.policy import Policy
     from tunesmith.model.render import Tokenizer
     from tunesmith.train import optimiser

@@ -3,7 +3,8 @@
 import random
 from collections.abc import Sequence as Many
 
-from tunesmith.core.records import IGNORE, Batch, Example, Origin, Sequence, collate
+from tunesmith.core.records import IGNORE, Batch, Example, Sequence, collate
+from tunesmith.core.rows import Origin
 
 
 def example(

@@ -6,7 +6,7 @@ from typing import Any
 
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
-from tunesmith.core.records import Chat, Message, Origin
+from tunesmith.core.rows import Chat, Message, Origin
 from tunesmith.core.tables import write_rows
 from tunesmith.model.load import Base, ModelSpec, load_model, resolve
 from tunesmith.model.policy import Policy

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tunesmith import environment
 from tunesmith.core.errors import SettingsError
 from tunesmith.core.folders import RunFolder
-from tunesmith.core.records import Chat, Message, message
+from tunesmith.core.rows import Chat, Message, message
 from tunesmith.run import Run
 from tunesmith.run import load as load_run
 

@@ -58,6 +58,7 @@ def tokens(folder: RunFolder, spec: Train, tokenizer: Tokenizer) -> dict[str, An
         if part == "test":
             found["rows"][part] = len(read)
             continue
+        spec.objective.accept(read)
         examples = [spec.objective.encode(row, tokenizer) for row in read]
         kept, _ = fit(examples, spec.length, spec.too_long)
         found["rows"][part] = len(kept)

@@ -17,5 +17,7 @@ def rows(job: Job, count: int) -> None:
     marks = ("", "") if console.is_terminal and not console.no_color else ("[[", "]]")
     tokenizer = Tokenizer.load(resolve(job.loaded.run.model).folder)
     train = read_part(job.folder.stage("data").path, "train")
-    console.print(show(train, count, tokenizer, marks=marks), end="")
+    objective = job.loaded.run.train.objective
+    objective.accept(train)
+    console.print(show(train, count, tokenizer, encode=objective.encode, marks=marks), end="")
     sys.stdout.flush()

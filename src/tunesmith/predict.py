@@ -11,7 +11,7 @@ from tunesmith.answers import Arm, Tuned, load, run_folder
 from tunesmith.core.errors import DataError, SettingsError
 from tunesmith.core.folders import disk_errors
 from tunesmith.core.log import Log, append_line
-from tunesmith.core.records import Chat, digest
+from tunesmith.core.rows import Chat, digest
 from tunesmith.core.tables import Record, read
 from tunesmith.data.source import check, detected
 from tunesmith.data.stage import Data

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tunesmith.core.findings import Finding
-from tunesmith.core.records import Chat, Message, Origin
+from tunesmith.core.rows import Chat, Message, Origin
 from tunesmith.data.audits.base import Audit
 
 SECRET = "mustermann@example.org"

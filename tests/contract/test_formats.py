@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tunesmith.core.errors import DataError
-from tunesmith.core.records import Chat, Message, Origin, row_from
+from tunesmith.core.rows import Chat, Message, Origin, row_from
 from tunesmith.data.formats.base import Format
 from tunesmith.data.source import Reading, detected, rows
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tunesmith.core.records import Chat, Message, Origin
+from tunesmith.core.rows import Chat, Message, Origin
 from tunesmith.data.transforms.base import Account, Transform
 
 SETTINGS: dict[str, list[dict[str, Any]]] = {

@@ -12,7 +12,7 @@ import torch
 from tests.crash.kill_loop import COUNTED, kill_loop
 from tests.trained import base_of, prepared, settings, trained
 from tunesmith.core.folders import RunFolder, file_digest
-from tunesmith.core.records import digest
+from tunesmith.core.rows import digest
 from tunesmith.model.load import Base
 from tunesmith.train import checkpoint
 

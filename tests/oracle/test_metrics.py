@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.trained import chat
-from tunesmith.core.records import Chat
+from tunesmith.core.rows import Chat
 from tunesmith.evaluate.compare import vectors
 from tunesmith.evaluate.likelihood import last_answer, likelihoods
 from tunesmith.evaluate.metrics.base import Judged, Metric

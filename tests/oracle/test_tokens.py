@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from tests.tiny import save_tokenizer, tokenizer_json
 from tunesmith.core.errors import DataError
-from tunesmith.core.records import IGNORE, Chat, Message
+from tunesmith.core.records import IGNORE
+from tunesmith.core.rows import Chat, Message
 from tunesmith.model import render, template
 from tunesmith.model.render import Tokenizer, encode, encode_prompt
 

@@ -15,7 +15,7 @@ from tunesmith.cards.evidence import Evidence
 from tunesmith.cards.markdown import escaped, front_matter, table
 from tunesmith.cards.verdict import scores, verdict
 from tunesmith.core.folders import RunFolder
-from tunesmith.core.records import Chat, Message, Origin
+from tunesmith.core.rows import Chat, Message, Origin
 
 HOSTILE = "<img src=x onerror=alert(1)> & </td><script>alert(2)</script> {{ 7 * 7 }} javascript:0"
 

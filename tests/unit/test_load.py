@@ -18,7 +18,7 @@ import pytest
 
 from tests.tiny import KINDS, tiny_model
 from tunesmith.core.errors import IntegrityError, ResourceError, SettingsError
-from tunesmith.core.records import Chat, Message
+from tunesmith.core.rows import Chat, Message
 from tunesmith.model import cache, gguf
 from tunesmith.model.load import (
     Base,

@@ -9,7 +9,8 @@ import pytest
 
 from tests.tiny import CHATML, save_tokenizer, tokenizer_json
 from tunesmith.core.errors import DataError, IntegrityError
-from tunesmith.core.records import IGNORE, Chat, Message, Origin
+from tunesmith.core.records import IGNORE
+from tunesmith.core.rows import Chat, Message, Origin
 from tunesmith.model.render import Tokenizer, encode, encode_prompt, fit, pieces
 from tunesmith.model.template import LIMIT, Template
 
@@ -31,7 +32,7 @@ def tokenizer(tmp_path: Path) -> Tokenizer:
 def shown(chat: Chat, tokenizer: Tokenizer) -> str:
     """The row with trained text between guillemets."""
     text, inside = "", False
-    for piece in pieces(chat, tokenizer):
+    for piece in pieces(encode(chat, tokenizer), tokenizer):
         if piece.trained != inside:
             text += "»" if inside else "«"
             inside = piece.trained
@@ -289,7 +290,7 @@ def test_long_rows_are_refused_or_dropped_by_name_and_never_cut(tokenizer: Token
 
 def test_pieces_spell_the_text_whatever_the_tokens(tokenizer: Tokenizer) -> None:
     chat = two(Message("user", "東京 ☕"), Message("assistant", "Zürich ☕☕"))
-    text = "".join(piece.text for piece in pieces(chat, tokenizer))
+    text = "".join(piece.text for piece in pieces(encode(chat, tokenizer), tokenizer))
     assert "東京 ☕<|im_end|>" in text and "Zürich ☕☕<|im_end|>" in text
 
 

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from tunesmith.core import lock
 from tunesmith.core.errors import IntegrityError, ResourceError, SettingsError
 from tunesmith.core.log import printable, redacted
-from tunesmith.core.records import digest
+from tunesmith.core.rows import digest
 
 SCHEMA = 1
 """The version written into every manifest."""

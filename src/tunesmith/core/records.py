@@ -1,12 +1,11 @@
-"""The nouns that travel: `Row` (data), `Example` (tokens), `Batch` (tensors), `Tally` (sums)."""
+"""The nouns that training passes on: `Example` (tokens), `Batch` (tensors), `Tally` (sums)."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.late import late
+from tunesmith.core.rows import Origin
 
 if TYPE_CHECKING:
     import torch
@@ -15,124 +14,6 @@ else:
 
 IGNORE = -100
 """The target of a position that carries no loss."""
-
-Role = Literal["system", "user", "assistant", "tool"]
-ROLES: tuple[str, ...] = get_args(Role)
-
-
-def canonical(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal content, equal text."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-
-
-def digest(value: Any) -> str:
-    """sha256 of the canonical JSON of `value`, in hex."""
-    return hashlib.sha256(canonical(value).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a row was read."""
-
-    file: str
-    line: int
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
-
-
-@dataclass(frozen=True)
-class Message:
-    """One turn. `train` says whether an assistant turn carries loss; None means the default (yes).
-
-    `extra` holds what else the template may render (`tool_calls`, `tool_call_id`, `name`,
-    `reasoning_content`), untouched.
-    """
-
-    role: str
-    content: str | None
-    train: bool | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-    def rendered(self) -> dict[str, Any]:
-        """The mapping a chat template sees."""
-        return {"role": self.role, "content": self.content, **self.extra}
-
-
-@dataclass(frozen=True)
-class Chat:
-    """A conversation; its assistant turns are what is imitated.
-
-    `references` are further right answers to the last turn, used by metrics only.
-    """
-
-    messages: tuple[Message, ...]
-    tools: tuple[Mapping[str, Any], ...] = ()
-    references: tuple[str, ...] = ()
-    origin: Origin = Origin("", 0)
-    source: str = ""
-    weight: float = 1.0
-
-    def content(self) -> dict[str, Any]:
-        """What the row says, without where it came from or how much it weighs."""
-        turns = [
-            m.rendered() | ({} if m.train is None else {"train": m.train}) for m in self.messages
-        ]
-        return {
-            "kind": "chat",
-            "messages": turns,
-            "tools": [dict(tool) for tool in self.tools],
-            "references": list(self.references),
-        }
-
-    @property
-    def digest(self) -> str:
-        """The row's identity: sha256 of its content."""
-        return digest(self.content())
-
-    def record(self) -> dict[str, Any]:
-        """As one line of a prepared file."""
-        return self.content() | {
-            "origin": {"file": self.origin.file, "line": self.origin.line},
-            "source": self.source,
-            "weight": self.weight,
-            "digest": self.digest,
-        }
-
-    def prompt(self) -> "Chat":
-        """The conversation up to, and without, its last assistant turn."""
-        return replace(self, messages=self.messages[: self._last()])
-
-    def answer(self) -> str:
-        """The text of the last assistant turn."""
-        return self.messages[self._last()].content or ""
-
-    def _last(self) -> int:
-        return max(i for i, m in enumerate(self.messages) if m.role == "assistant")
-
-
-Row = Chat
-"""The kinds of row a source may give; later issues add more."""
-
-KNOWN_MESSAGE_KEYS = ("role", "content", "train")
-
-
-def message(record: Mapping[str, Any]) -> Message:
-    """A message from its JSON mapping; keys beyond role, content and train are kept as they are."""
-    extra = {k: v for k, v in record.items() if k not in KNOWN_MESSAGE_KEYS}
-    return Message(record["role"], record.get("content"), record.get("train"), extra)
-
-
-def row_from(record: Mapping[str, Any]) -> Row:
-    """A row from one line of a prepared file; the inverse of `record()`."""
-    return Chat(
-        messages=tuple(message(m) for m in record["messages"]),
-        tools=tuple(record.get("tools", ())),
-        references=tuple(record.get("references", ())),
-        origin=Origin(record["origin"]["file"], record["origin"]["line"]),
-        source=record["source"],
-        weight=record["weight"],
-    )
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from tunesmith.core.errors import DataError
 from tunesmith.core.folders import write_parts
 from tunesmith.core.jsonfiles import json_lines, json_list
 from tunesmith.core.quote import quoted, visible
-from tunesmith.core.records import Origin, Row, canonical, row_from
+from tunesmith.core.rows import Origin, Row, canonical, row_from
 from tunesmith.core.textfile import TextFile, opened, refuse_disguise, unreadable
 
 Reader = Callable[[TextFile], Iterator[tuple[int, dict[str, Any]]]]

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tunesmith.core.records import Row
+from tunesmith.core.rows import Row
 
 WIDTH = 40
 """Characters of the longest bar."""
@@ -34,7 +34,7 @@ def histogram(rows: Sequence[Row], tokenizer: Any = None) -> Iterator[str]:
 
 def length(row: Row, tokenizer: Any) -> int:
     """Words or tokens in all texts of a row."""
-    texts = [message.content or "" for message in row.messages]
+    texts = row.texts()
     if tokenizer is None:
         return sum(len(text.split()) for text in texts)
     return sum(len(tokenizer.encode(text)) for text in texts)

@@ -1,12 +1,10 @@
 """When two rows ask the same: the ground of splitting, of finding leaks and of contradictions."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tunesmith.core.records import Row, canonical
-
-Cleaner = Callable[[str], str]
+from tunesmith.core.rows import Cleaner, Row, canonical
 
 
 def exact(text: str) -> str:
@@ -35,7 +33,7 @@ def asked(row: Row, clean: Cleaner = normalised) -> Asked:
     """What a row asks, as digests of the cleaned turns before each answer."""
     so_far = hashlib.sha256()
     prompt, trained = b"", []
-    for message in row.messages:
+    for message in row.dialogue():
         if message.role == "assistant":
             prompt = so_far.digest()[:16]
             if message.train is not False:

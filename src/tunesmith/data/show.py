@@ -1,11 +1,12 @@
 """Rows as the model sees them, the trained tokens in colour."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.log import printable
-from tunesmith.core.records import Row
+from tunesmith.core.records import Example
+from tunesmith.core.rows import Row
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -16,9 +17,14 @@ QUIET = "dim"
 
 
 def show(
-    rows: Iterable[Row], n: int, tokenizer: Any, *, marks: tuple[str, str] = ("", "")
+    rows: Iterable[Row],
+    n: int,
+    tokenizer: Any,
+    *,
+    encode: Callable[[Any, Any], Example],
+    marks: tuple[str, str] = ("", ""),
 ) -> "Text":
-    """The first `n` rows rendered by the model's template, each under a line that says its origin.
+    """The first `n` rows as `encode` makes tokens of them, each under a line with its origin.
 
     Trained tokens are coloured. Where there are no colours, `marks` (such as "[[" and "]]") go
     around each trained stretch instead. Raises DataError for a row that cannot be trained on.
@@ -27,17 +33,17 @@ def show(
 
     shown = Text()
     for row in islice(rows, n):
-        shown.append_text(drawn(row, tokenizer, marks))
+        shown.append_text(drawn(row, encode(row, tokenizer), tokenizer, marks))
     return shown
 
 
-def drawn(row: Row, tokenizer: Any, marks: tuple[str, str]) -> "Text":
+def drawn(row: Row, example: Example, tokenizer: Any, marks: tuple[str, str]) -> "Text":
     """One row."""
     from rich.text import Text
 
     from tunesmith.model.render import pieces
 
-    tokens = list(pieces(row, tokenizer))
+    tokens = pieces(example, tokenizer)
     count = sum(piece.trained for piece in tokens)
     weight = "" if row.weight == 1 else f", weight {row.weight:g}"
     heading = f"{row.origin}: {len(tokens)} tokens, {count} trained{weight}\n"

@@ -8,7 +8,7 @@ from typing import Any
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.quote import listed, quoted, visible
-from tunesmith.core.records import Row
+from tunesmith.core.rows import Row
 from tunesmith.core.tables import Record, read
 from tunesmith.data.fields import weight
 from tunesmith.data.formats.base import Format

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.parts import Spec
-from tunesmith.core.records import Origin, Row
+from tunesmith.core.rows import Origin, Row
 from tunesmith.data.prompts import asked
 
 

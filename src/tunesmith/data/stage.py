@@ -13,7 +13,7 @@ from tunesmith.core.folders import DISK, RunFolder, Stage, write_json
 from tunesmith.core.log import Log
 from tunesmith.core.parts import Spec
 from tunesmith.core.quote import listed, visible
-from tunesmith.core.records import Origin, Row
+from tunesmith.core.rows import Origin, Row
 from tunesmith.core.tables import write_rows
 from tunesmith.core.textfile import opened, unreadable
 from tunesmith.data.audits.base import Audit

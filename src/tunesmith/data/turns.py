@@ -7,7 +7,7 @@ from typing import Any
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.quote import quoted
-from tunesmith.core.records import ROLES, Message
+from tunesmith.core.rows import ROLES, Message
 from tunesmith.data.fields import kind
 
 KNOWN = (

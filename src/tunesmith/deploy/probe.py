@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.core.records import Chat, Message
+from tunesmith.core.rows import Chat, Message
 
 if TYPE_CHECKING:
     from tunesmith.model.load import Base

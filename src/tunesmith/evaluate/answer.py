@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.core.errors import DataError
 from tunesmith.core.folders import disk_errors
 from tunesmith.core.log import append_line
-from tunesmith.core.records import Chat, digest
+from tunesmith.core.rows import Chat, digest
 from tunesmith.model.generate import Answer, Decoder, Request, Sampling, answers
 from tunesmith.model.render import encode_prompt
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tunesmith.core.records import canonical
+from tunesmith.core.rows import canonical
 from tunesmith.core.strictjson import Malformed, parse
 
 

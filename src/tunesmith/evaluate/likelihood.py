@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.late import late
-from tunesmith.core.records import Chat, Example, collate
+from tunesmith.core.records import Example, collate
+from tunesmith.core.rows import Chat
 from tunesmith.model import layout
 from tunesmith.model.render import encode
 

@@ -13,7 +13,7 @@ from tunesmith.core.findings import Finding
 from tunesmith.core.folders import RunFolder, Stage, write_json
 from tunesmith.core.log import Log
 from tunesmith.core.parts import Spec
-from tunesmith.core.records import Chat
+from tunesmith.core.rows import Chat
 from tunesmith.core.tables import read_part
 from tunesmith.evaluate import answer, compare
 from tunesmith.evaluate.likelihood import Likelihood, likelihoods
@@ -76,7 +76,8 @@ def evaluate(
     folder.stage("data").manifest()
     folder.stage("train").manifest()
     stage = folder.stage("evaluate")
-    rows = read_part(folder.stage("data").path, spec.part)[: spec.limit]
+    found = read_part(folder.stage("data").path, spec.part)[: spec.limit]
+    rows = [row for row in found if isinstance(row, Chat)]
     if not rows:
         raise DataError(
             f"evaluate.part={spec.part}: the run has no {spec.part} rows, and rows it learned from "

@@ -12,7 +12,7 @@ from typing import Any
 
 from tunesmith.core.errors import IntegrityError, TunesmithError
 from tunesmith.core.folders import disk_errors, file_digest, read_json, write_json
-from tunesmith.core.records import digest
+from tunesmith.core.rows import digest
 from tunesmith.model.safe import check_safetensors
 
 MANIFEST = "MANIFEST.json"

@@ -8,7 +8,7 @@ from typing import Any
 
 from tunesmith.core.errors import DataError, TunesmithError
 from tunesmith.core.quote import quoted
-from tunesmith.core.records import Chat
+from tunesmith.core.rows import Chat
 from tunesmith.model.template import visible
 from tunesmith.model.tokenizer import Tokenizer
 

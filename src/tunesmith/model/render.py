@@ -16,8 +16,9 @@ from typing import Any, Literal
 
 from tunesmith.core.errors import DataError, IntegrityError
 from tunesmith.core.quote import quoted
-from tunesmith.core.records import IGNORE, Chat, Example, Message, Origin
+from tunesmith.core.records import IGNORE, Example
 from tunesmith.core.records import Sequence as Ids
+from tunesmith.core.rows import Chat, Message, Origin
 from tunesmith.model.marks import Region
 from tunesmith.model.marks import rendered as rendered
 from tunesmith.model.template import visible
@@ -313,10 +314,15 @@ def inside(start: int, end: int, spans: Sequence[Span]) -> bool:
 # --- display and length ----------------------------------------------------------------------
 
 
-def pieces(chat: Chat, tokenizer: Tokenizer) -> list[Piece]:
+def pieces(example: Example, tokenizer: Tokenizer) -> list[Piece]:
     """Every token of a row with its text and whether it is trained, for people to look at."""
-    with placed(chat.origin):
-        ids, trained = tokens(chat, tokenizer)
+    ids = list(chain.from_iterable(s.ids for s in example.sequences))
+    # targets[t] belongs to the token after t.
+    trained = list(
+        chain.from_iterable(
+            (False, *(t != IGNORE for t in s.targets[:-1])) for s in example.sequences
+        )
+    )
     shown: list[Piece] = []
     waiting: list[int] = []
     for number, on in zip(ids, trained, strict=True):

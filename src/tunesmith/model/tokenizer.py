@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from tunesmith.core.errors import IntegrityError
 from tunesmith.core.folders import make_folders, write_json, write_text
-from tunesmith.core.records import digest
+from tunesmith.core.rows import digest
 from tunesmith.model.template import PLAIN, Template
 
 Place = Literal["first", "after", "inside"]

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunesmith.core import records
 from tunesmith.core.errors import ResourceError, TunesmithError
 from tunesmith.core.folders import file_digest, read_json, write_bytes, write_json
-from tunesmith.core.records import Example, Row, Sequence
+from tunesmith.core.records import Example, Sequence
+from tunesmith.core.rows import Row, digest
 from tunesmith.model import load
 from tunesmith.train.objectives.base import Objective
 
@@ -41,7 +41,7 @@ def encoded(
 
 def key(rows: Many[Row], objective: Objective, tokenizer: "Tokenizer") -> str:
     """sha256 over the rows, the objective's settings, the tokenizer, its template and our code."""
-    return records.digest(
+    return digest(
         {
             "rows": [row.digest for row in rows],
             "objective": objective.model_dump(mode="json"),
@@ -57,7 +57,7 @@ def code_digest() -> str:
     package = Path(__file__).parents[1]
     files = [*(package / "model").glob("*.py"), *(package / "train/objectives").glob("*.py")]
     total = hashlib.sha256()
-    for file in sorted([*files, package / "core/records.py"]):
+    for file in sorted([*files, package / "core/records.py", package / "core/rows.py"]):
         total.update(file.read_bytes())
     return total.hexdigest()
 

@@ -25,6 +25,7 @@ from tunesmith.core.folders import Stage, write_json
 from tunesmith.core.late import late
 from tunesmith.core.log import Log
 from tunesmith.core.records import Batch, Example
+from tunesmith.core.rows import Chat
 from tunesmith.core.signals import deferred, requested
 from tunesmith.core.tables import read_part
 from tunesmith.model import layout, load, render
@@ -274,7 +275,8 @@ class Session:
             return
         kept = {example.row for example in self.examples["valid"]}
         prepared = read_part(self.stage.run.stage("data").path, "valid")
-        rows = [row for row in prepared if row.digest in kept][: self.spec.probes]
+        asked = [row for row in prepared if isinstance(row, Chat) and row.digest in kept]
+        rows = asked[: self.spec.probes]
         prompts = {r.digest: render.encode_prompt(r.prompt(), self.tokenizer) for r in rows}
         sampling = Sampling(max_tokens=PROBE_TOKENS)
         wanted = [Request(key, ids, PROBE_TOKENS) for key, ids in prompts.items()]

@@ -6,7 +6,8 @@ from typing import Any
 from tunesmith.core.errors import DataError
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
-from tunesmith.core.records import Example, Row
+from tunesmith.core.records import Example
+from tunesmith.core.rows import Row
 from tunesmith.core.tables import read_part
 from tunesmith.model import load, render
 from tunesmith.model.render import Tokenizer
@@ -63,6 +64,7 @@ def _examples(
 ) -> list[Example]:
     """A prepared part as tokens, over-long rows refused or dropped and counted."""
     rows: list[Row] = list(read_part(folder.stage("data").path, part))
+    spec.objective.accept(rows)
     examples = cache.encoded(rows, spec.objective, tokenizer)
     kept, account = render.fit(examples, spec.length, spec.too_long)
     if len(kept) < len(examples):

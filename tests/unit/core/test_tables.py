@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tunesmith.core import textfile
 from tunesmith.core.errors import DataError, ResourceError
-from tunesmith.core.records import Chat, Message, Origin
+from tunesmith.core.rows import Chat, Message, Origin
 from tunesmith.core.tables import read, read_part, write_rows
 
 QUICK = settings(max_examples=100, deadline=None)

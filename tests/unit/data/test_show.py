@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tunesmith.core.records import Chat, Message, Origin
+from tunesmith.core.rows import Chat, Message, Origin
 from tunesmith.data.show import TRAINED, show
 
 
@@ -33,6 +33,11 @@ def _pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "tunesmith.model.render", render)
 
 
+def itself(row: Any, tokenizer: Any) -> Any:
+    """What this file's renderer takes."""
+    return row
+
+
 def row(answer: str) -> Chat:
     """A row of one question."""
     messages = (Message("user", "q [bold]"), Message("assistant", answer))
@@ -40,7 +45,7 @@ def row(answer: str) -> Chat:
 
 
 def test_trained_tokens_are_coloured_and_no_others() -> None:
-    text = show([row("answer"), row("more")], 1, None)
+    text = show([row("answer"), row("more")], 1, None, encode=itself)
     assert text.plain == "rows.jsonl:3: 2 tokens, 1 trained, weight 2\nq [bold]answer\n\n"
     coloured = [text.plain[s.start : s.end] for s in text.spans if s.style == TRAINED]
     assert "".join(coloured) == "answer"
@@ -48,9 +53,12 @@ def test_trained_tokens_are_coloured_and_no_others() -> None:
 
 
 def test_without_colours_marks_stand_around_what_is_trained() -> None:
-    assert "q [bold]{{answer}}\n" in show([row("answer")], 3, None, marks=("{{", "}}")).plain
+    assert (
+        "q [bold]{{answer}}\n"
+        in show([row("answer")], 3, None, encode=itself, marks=("{{", "}}")).plain
+    )
 
 
 def test_a_row_cannot_write_to_the_terminal() -> None:
-    assert "\x1b" not in show([row("\x1b[2Jgone\x9b")], 1, None).plain
-    assert "\\x1b[2Jgone" in show([row("\x1b[2Jgone")], 1, None).plain
+    assert "\x1b" not in show([row("\x1b[2Jgone\x9b")], 1, None, encode=itself).plain
+    assert "\\x1b[2Jgone" in show([row("\x1b[2Jgone")], 1, None, encode=itself).plain

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tunesmith.core.errors import DataError
-from tunesmith.core.records import Chat, Message, Origin
+from tunesmith.core.rows import Chat, Message, Origin
 from tunesmith.data.prompts import asked, asking, leaking, normalised
 from tunesmith.data.split import Split, group_of, split
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from tunesmith.core.errors import DataError, SettingsError
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
-from tunesmith.core.records import Chat
+from tunesmith.core.rows import Chat
 from tunesmith.core.tables import read_part
 from tunesmith.data import stage as stage_module
 from tunesmith.data.stage import Data, prepare

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.trained import chat
-from tunesmith.core.records import Chat, Example
+from tunesmith.core.records import Example
+from tunesmith.core.rows import Chat
 from tunesmith.model.render import Tokenizer
 from tunesmith.train import cache
 from tunesmith.train.objectives.sft import Sft

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from tunesmith.core.findings import Finding
 from tunesmith.core.parts import Part
-from tunesmith.core.records import Row
+from tunesmith.core.rows import Row
 
 
 class Audit(Part):

@@ -5,7 +5,7 @@ from typing import Literal
 
 from tunesmith.core.findings import Finding
 from tunesmith.core.quote import visible
-from tunesmith.core.records import Row
+from tunesmith.core.rows import Row
 from tunesmith.data.audits.base import Audit
 from tunesmith.data.prompts import asking, exact, leaking, normalised
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from tunesmith.core.findings import Finding, Severity
 from tunesmith.core.quote import visible
-from tunesmith.core.records import Message, Row
+from tunesmith.core.rows import Message, Row
 from tunesmith.data.audits.base import Audit
 from tunesmith.data.prompts import asked, normalised
 
@@ -25,13 +25,13 @@ class Quality(Audit):
             yield from report(
                 "warning",
                 f"rows of {part} that train an empty answer",
-                [row for row in rows if any(empty(m) and trained(m) for m in row.messages)],
+                [row for row in rows if any(empty(m) and trained(m) for m in row.dialogue())],
                 "remove them, unless saying nothing is what the model should learn",
             )
             yield from report(
                 "warning",
                 f"rows of {part} with an empty user turn",
-                [row for row in rows if any(empty(m) and m.role == "user" for m in row.messages)],
+                [row for row in rows if any(empty(m) and m.role == "user" for m in row.dialogue())],
                 "remove them, or write what was asked",
             )
         for part, rows in parts.items():
@@ -67,7 +67,7 @@ def compared(rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
 
 def said(row: Row) -> str:
     """The last answer with its calls, without case and spaces."""
-    last = row.messages[-1]
+    last = row.dialogue()[-1]
     return normalised(last.content or "") + str(last.extra.get("tool_calls", ""))
 
 

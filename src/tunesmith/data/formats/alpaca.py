@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 from tunesmith.core.errors import DataError
-from tunesmith.core.records import Chat, Message
+from tunesmith.core.rows import Chat, Message
 from tunesmith.data.fields import answer_text, has, kind, optional_text, references, text
 from tunesmith.data.formats.base import Format
 

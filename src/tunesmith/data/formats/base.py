@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from tunesmith.core.parts import Part
-from tunesmith.core.records import Row
+from tunesmith.core.rows import Row
 
 
 class Format(Part):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from tunesmith.core.records import Chat as Row
+from tunesmith.core.rows import Chat as Row
 from tunesmith.data.fields import has, references, tools
 from tunesmith.data.formats.base import Format
 from tunesmith.data.turns import answered, turns

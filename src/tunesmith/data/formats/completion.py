@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
-from tunesmith.core.records import Chat, Message
+from tunesmith.core.rows import Chat, Message
 from tunesmith.data.fields import answer_text, has, references, text, tools
 from tunesmith.data.formats.base import Format
 from tunesmith.data.turns import answered, turns

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from tunesmith.core.parts import Part
-from tunesmith.core.records import Row
+from tunesmith.core.rows import Row
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
-from tunesmith.core.records import Row, digest
+from tunesmith.core.rows import Row
 from tunesmith.data.prompts import normalised
 from tunesmith.data.transforms.base import Account, Transform
 
@@ -41,7 +41,4 @@ def strict(row: Row) -> bytes:
 
 def loose(row: Row) -> bytes:
     """What a row says, but for case and spaces in its texts."""
-    content = row.content()
-    for turn in content["messages"]:
-        turn["content"] = normalised(turn["content"] or "")
-    return bytes.fromhex(digest(content))[:16]
+    return strict(row.mapped(normalised))

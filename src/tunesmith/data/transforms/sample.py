@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tunesmith.core.records import Row
+from tunesmith.core.rows import Row
 from tunesmith.data.transforms.base import Account, Transform
 
 

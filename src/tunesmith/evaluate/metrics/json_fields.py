@@ -6,7 +6,7 @@ from pydantic import Field
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.late import late
-from tunesmith.core.records import canonical
+from tunesmith.core.rows import canonical
 from tunesmith.evaluate.fields import fields_of
 from tunesmith.evaluate.metrics.base import Judged, Metric
 

@@ -1,11 +1,13 @@
 """What an objective promises: tokens out of a row, a summed loss out of a batch."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from tunesmith.core.errors import DataError
 from tunesmith.core.parts import Part
-from tunesmith.core.records import IGNORE, Batch, Chat, Example, Loss, Row
+from tunesmith.core.records import IGNORE, Batch, Example, Loss
+from tunesmith.core.rows import Chat, Row
 
 if TYPE_CHECKING:
     import torch
@@ -55,6 +57,16 @@ class Objective(Part):
     """The kind of row it trains on."""
     needs_reference: ClassVar[bool] = False
     """Whether it asks the policy for the model as it was before."""
+
+    def accept(self, rows: Iterable[Row]) -> None:
+        """Refuse rows of a kind that this objective cannot train on, by the place of the first."""
+        for row in rows:
+            if not isinstance(row, self.row):
+                raise DataError(
+                    f"{row.origin}: this is a row of kind {row.kind}, and train.objective: "
+                    f"{self.kind} trains on rows of kind {self.row.kind}; state another "
+                    "train.objective, or another data.format"
+                )
 
     @abstractmethod
     def encode(self, row: Any, tokenizer: "Tokenizer") -> Example:

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, Literal
 
-from tunesmith.core.records import Batch, Chat, Example, Loss, Tally
+from tunesmith.core.records import Batch, Example, Loss, Tally
+from tunesmith.core.rows import Chat
 from tunesmith.model import render
 from tunesmith.train.objectives.base import Objective
 
