@@ -72,8 +72,8 @@ def detected(record: Mapping[str, Any]) -> Format:
         )
     shapes = "; ".join(f"{form.kind} ({shape(form)})" for form in known)
     raise DataError(
-        f"no format has the keys {keys}; known: {shapes}. Rename the keys, or state "
-        f"data.format in the run file"
+        f"no format has the keys {keys}; known: {shapes}. Rename the keys, or name the columns in "
+        f"the run file, for example data.format: {{kind: columns, user: ..., assistant: ...}}"
     )
 
 
