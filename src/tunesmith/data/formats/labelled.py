@@ -46,8 +46,7 @@ def given(record: Mapping[str, Any]) -> tuple[str, ...]:
     first = one_of(record, FIRST)
     second = tuple(key for key in SECOND if record.get(key) is not None)
     if not second and first != "text":
-        raise DataError(
-            f"the second text is missing beside {first}; write it, or rename {first} to text"
-        )
+        missing = first.replace("1", "2")
+        raise DataError(f"{missing} is missing beside {first}; write it, or rename {first} to text")
     both = (first, one_of(record, second)) if second else (first,)
     return tuple(text(record, key) for key in both)
