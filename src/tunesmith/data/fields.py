@@ -7,14 +7,37 @@ from typing import Any
 from tunesmith.core.errors import DataError
 from tunesmith.core.quote import quoted
 
+Keys = str | tuple[str, ...]
+"""A key of records, or several of which one must be there."""
+
 NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")
+VERDICTS = {"true": True, "false": False}
+"""How a cell of a table says whether people liked an answer, in any case of letters."""
 PREFERENCE = ("chosen", "rejected", "rejected_response", "preferred_output", "kto_tag")
 """Keys of rows that hold answers people did not want: no row to imitate."""
 
 
-def has(record: Mapping[str, Any], keys: tuple[str, ...]) -> bool:
+def spellings(keys: Keys) -> tuple[str, ...]:
+    """The names that a key goes by."""
+    return (keys,) if isinstance(keys, str) else keys
+
+
+def there(record: Mapping[str, Any], keys: Keys) -> bool:
+    """Whether the record has a key, under any of its names."""
+    return any(name in record for name in spellings(keys))
+
+
+def has(record: Mapping[str, Any], keys: tuple[Keys, ...]) -> bool:
     """Whether the record has all the keys and is not a preference."""
-    return all(key in record for key in keys) and not any(key in record for key in PREFERENCE)
+    return all(there(record, key) for key in keys) and not there(record, PREFERENCE)
+
+
+def one_of(record: Mapping[str, Any], keys: tuple[str, ...]) -> str:
+    """The one name of a key that the record uses; some name is there. Two would say it twice."""
+    found = [name for name in keys if name in record]
+    if len(found) > 1:
+        raise DataError(f"{found[0]} and {found[1]} are both here and mean the same; keep one")
+    return found[0]
 
 
 def kind(value: Any) -> str:
@@ -23,12 +46,13 @@ def kind(value: Any) -> str:
     return "null" if value is None else kinds.get(type(value), "a number")
 
 
-def text(record: Mapping[str, Any], key: str) -> str:
-    """A text that must be there; it may be empty."""
+def text(record: Mapping[str, Any], key: str, where: str = "") -> str:
+    """A text that must be there; it may be empty. `where` is what the key belongs to."""
     value = record[key]
     if not isinstance(value, str):
         advice = "write the text, or remove the row" if value is None else "put it in quotes"
-        raise DataError(f"{key} is {kind(value)}, not text; {advice}")
+        place = f"{where}.{key}" if where else key
+        raise DataError(f"{place} is {kind(value)}, not text; {advice}")
     return value
 
 
@@ -43,6 +67,18 @@ def answer_text(record: Mapping[str, Any], key: str) -> str:
 def optional_text(record: Mapping[str, Any], key: str) -> str:
     """A text that may be missing or null; then it is empty."""
     return "" if record.get(key) is None else text(record, key)
+
+
+def verdict(record: Mapping[str, Any], key: str) -> bool:
+    """Whether people liked the answer: true or false, in a table as text."""
+    value = record[key]
+    said = value.lower() if isinstance(value, str) else None
+    if isinstance(value, bool) or said in VERDICTS:
+        return VERDICTS[said] if said is not None else value
+    raise DataError(
+        f"{key} is {quoted(value)}, not true or false; write true where people liked the answer "
+        f"and false where not, or state another data.format where {key} means something else"
+    )
 
 
 def references(record: Mapping[str, Any]) -> tuple[str, ...]:

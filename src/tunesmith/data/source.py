@@ -1,16 +1,19 @@
 """A file as rows: its format found or stated, every row with its origin, source and weight."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from tunesmith.core.errors import DataError
 from tunesmith.core.quote import listed, quoted, visible
 from tunesmith.core.rows import Row
 from tunesmith.core.tables import Record, read
-from tunesmith.data.fields import weight
+from tunesmith.data.fields import spellings, there, weight
 from tunesmith.data.formats.base import Format
 
 MOST_NAMES = 50
@@ -67,30 +70,37 @@ def detected(record: Mapping[str, Any]) -> Format:
             f"the keys {keys} fit the formats {names}; state which one in the run file, "
             f"for example data.format: {found[0].kind}"
         )
-    shapes = "; ".join(f"{form.kind} ({', '.join(form.required)})" for form in known)
+    shapes = "; ".join(f"{form.kind} ({shape(form)})" for form in known)
     raise DataError(
-        f"no format has the keys {keys}; known: {shapes}. Rename the keys, or state "
-        f"data.format in the run file"
+        f"no format has the keys {keys}; known: {shapes}. Rename the keys, or name the columns in "
+        f"the run file, for example data.format: {{kind: columns, user: ..., assistant: ...}}"
     )
 
 
 def detectable() -> list[Format]:
     """Every format that needs no settings, by name."""
-    members = [member for _, member in sorted(Format.members().items())]
-    plain = [m for m in members if not any(f.is_required() for f in m.model_fields.values())]
-    parts = [member.model_validate({}) for member in plain]
-    return [part for part in parts if isinstance(part, Format)]
+    found = []
+    for _, member in sorted(Format.members().items()):
+        with suppress(ValidationError):  # one that must be told its columns
+            found.append(member.model_validate({}))
+    return [part for part in found if isinstance(part, Format)]
+
+
+def shape(form: Format) -> str:
+    """The keys of a format's records, for a person."""
+    return ", ".join(" or ".join(spellings(keys)) for keys in form.required)
 
 
 def check(form: Format, record: Mapping[str, Any], *, stated: bool) -> None:
     """Refuse a record that is not in the format of its file."""
-    for key in form.required:
-        if key not in record:
-            near = get_close_matches(key, [str(name) for name in record], n=1)
+    for keys in form.required:
+        if not there(record, keys):
+            names, here = spellings(keys), [str(name) for name in record]
+            near = [key for name in names for key in get_close_matches(name, here, n=1)]
             advice = f"rename {quoted(near[0])}" if near else "add it, or state data.format"
             raise DataError(
-                f"{quoted(key)} is missing, which the format {form.kind} needs (keys here: "
-                f"{listed(record)}); {advice}"
+                f"{' or '.join(quoted(name) for name in names)} is missing, which the format "
+                f"{form.kind} needs (keys here: {listed(record)}); {advice}"
             )
     if not stated and not form.matches(record):
         raise DataError(
@@ -102,7 +112,7 @@ def check(form: Format, record: Mapping[str, Any], *, stated: bool) -> None:
 def note_unused(reading: Reading, form: Format, record: Mapping[str, Any]) -> None:
     """Remember the keys that nothing reads, so that the summary can name them."""
     for key in record:
-        if key not in form.required and key not in form.optional and key != "weight":
+        if not form.reads(key) and key != "weight":
             if len(reading.unused) >= MOST_NAMES:
                 return
             reading.unused[key] = None

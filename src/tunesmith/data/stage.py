@@ -290,7 +290,8 @@ def dropped(account: Account) -> str:
     """What a step did, in words."""
     reasons = ", ".join(f"{count} {reason}" for reason, count in account.dropped.items())
     lost = f", dropped {account.taken - account.kept} ({reasons})" if reasons else ""
-    return f"{account.kind}: {account.taken} rows in, {account.kept} kept{lost}"
+    said = "".join(f"; {note}" for note in account.notes)
+    return f"{account.kind}: {account.taken} rows in, {account.kept} kept{lost}{said}"
 
 
 def summarise(

@@ -6,15 +6,20 @@ from typing import Any, ClassVar
 
 from tunesmith.core.parts import Part
 from tunesmith.core.rows import Row
+from tunesmith.data.fields import Keys, spellings
 
 
 class Format(Part):
     """A shape of record that users have files in."""
 
-    required: ClassVar[tuple[str, ...]] = ()
-    """Keys that a record of this format must have."""
+    required: ClassVar[tuple[Keys, ...]] = ()
+    """Keys that a record of this format must have; of several in a tuple, one."""
     optional: ClassVar[tuple[str, ...]] = ()
     """Keys that it may have; all others are named in the summary as not used."""
+
+    def reads(self, key: str) -> bool:
+        """Whether a key means something here."""
+        return key in self.optional or any(key in spellings(keys) for keys in self.required)
 
     @abstractmethod
     def matches(self, record: Mapping[str, Any]) -> bool:

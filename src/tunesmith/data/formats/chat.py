@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from tunesmith.core.rows import Chat as Row
-from tunesmith.data.fields import has, references, tools
+from tunesmith.data.fields import Keys, has, references, tools
 from tunesmith.data.formats.base import Format
 from tunesmith.data.turns import answered, turns
 
@@ -20,7 +20,7 @@ class Chat(Format):
     """
 
     kind: Literal["chat"] = "chat"
-    required: ClassVar[tuple[str, ...]] = ("messages",)
+    required: ClassVar[tuple[Keys, ...]] = ("messages",)
     optional: ClassVar[tuple[str, ...]] = ("tools", "references")
 
     def matches(self, record: Mapping[str, Any]) -> bool:
