@@ -48,7 +48,7 @@ def question(record: Record, data: Data | None = None) -> Chat:
     return replace(prompt, origin=record.origin)
 
 
-def with_answer(fields: Mapping[str, Any], known: Collection[object]) -> dict[str, Any]:
+def with_answer(fields: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
     """The fields, with something where the answer is missing: formats know whole rows only."""
     turns = fields.get("messages") if "messages" in known else None
     if isinstance(turns, list) and turns:

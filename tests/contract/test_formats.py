@@ -20,7 +20,6 @@ from tunesmith.core.rows import (
     Text,
     row_from,
 )
-from tunesmith.data.fields import spellings
 from tunesmith.data.formats.base import Format
 from tunesmith.data.source import Reading, detectable, detected, rows
 
@@ -215,7 +214,7 @@ def test_no_text_of_a_record_is_altered(
 @pytest.mark.parametrize("value", [None, 7, -1, 0.5, {}, [], [7], [{}], "", True])
 @pytest.mark.parametrize(("form", "record"), CASES)
 def test_any_value_is_a_row_or_a_sentence(form: Format, record: dict[str, Any], value: Any) -> None:
-    required = (key for keys in form.required for key in spellings(keys))
+    required = (name for key in form.required for name in form.spellings(key))
     for key in {*required, *form.optional, *record}:
         try:
             form.row(record | {key: value})

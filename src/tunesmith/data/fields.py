@@ -7,9 +7,6 @@ from typing import Any
 from tunesmith.core.errors import DataError
 from tunesmith.core.quote import quoted
 
-Keys = str | tuple[str, ...]
-"""A key of records, or several of which one must be there."""
-
 NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")
 VERDICTS = {"true": True, "false": False}
 """How a cell of a table says whether people liked an answer, in any case of letters."""
@@ -17,24 +14,20 @@ PREFERENCE = ("chosen", "rejected", "rejected_response", "preferred_output", "kt
 """Keys of rows that hold answers people did not want: no row to imitate."""
 
 
-def spellings(keys: Keys) -> tuple[str, ...]:
-    """The names that a key goes by."""
-    return (keys,) if isinstance(keys, str) else keys
+def there(record: Mapping[str, Any], names: tuple[str, ...]) -> bool:
+    """Whether the record has one of the keys."""
+    return any(name in record for name in names)
 
 
-def there(record: Mapping[str, Any], keys: Keys) -> bool:
-    """Whether the record has a key, under any of its names."""
-    return any(name in record for name in spellings(keys))
+def has(record: Mapping[str, Any], *keys: str | tuple[str, ...]) -> bool:
+    """Whether the record has all the keys, of several in a tuple one, and is not a preference."""
+    wanted = ((key,) if isinstance(key, str) else key for key in keys)
+    return all(there(record, names) for names in wanted) and not there(record, PREFERENCE)
 
 
-def has(record: Mapping[str, Any], keys: tuple[Keys, ...]) -> bool:
-    """Whether the record has all the keys and is not a preference."""
-    return all(there(record, key) for key in keys) and not there(record, PREFERENCE)
-
-
-def one_of(record: Mapping[str, Any], keys: tuple[str, ...]) -> str:
-    """The one name of a key that the record uses; some name is there. Two would say it twice."""
-    found = [name for name in keys if name in record]
+def one_of(record: Mapping[str, Any], names: tuple[str, ...]) -> str:
+    """The one of several names of a key that the record uses; one is there, and two are refused."""
+    found = [name for name in names if name in record]
     if len(found) > 1:
         raise DataError(f"{found[0]} and {found[1]} are both here and mean the same; keep one")
     return found[0]

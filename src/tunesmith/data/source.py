@@ -13,7 +13,7 @@ from tunesmith.core.errors import DataError
 from tunesmith.core.quote import listed, quoted, visible
 from tunesmith.core.rows import Row
 from tunesmith.core.tables import Record, read
-from tunesmith.data.fields import spellings, there, weight
+from tunesmith.data.fields import there, weight
 from tunesmith.data.formats.base import Format
 
 MOST_NAMES = 50
@@ -70,7 +70,7 @@ def detected(record: Mapping[str, Any]) -> Format:
             f"the keys {keys} fit the formats {names}; state which one in the run file, "
             f"for example data.format: {found[0].kind}"
         )
-    shapes = "; ".join(f"{form.kind} ({shape(form)})" for form in known)
+    shapes = "; ".join(f"{form.kind} ({', '.join(form.required)})" for form in known)
     raise DataError(
         f"no format has the keys {keys}; known: {shapes}. Rename the keys, or name the columns in "
         f"the run file, for example data.format: {{kind: columns, user: ..., assistant: ...}}"
@@ -86,21 +86,15 @@ def detectable() -> list[Format]:
     return [part for part in found if isinstance(part, Format)]
 
 
-def shape(form: Format) -> str:
-    """The keys of a format's records, for a person."""
-    return ", ".join(" or ".join(spellings(keys)) for keys in form.required)
-
-
 def check(form: Format, record: Mapping[str, Any], *, stated: bool) -> None:
     """Refuse a record that is not in the format of its file."""
-    for keys in form.required:
-        if not there(record, keys):
-            names, here = spellings(keys), [str(name) for name in record]
-            near = [key for name in names for key in get_close_matches(name, here, n=1)]
+    for key in form.required:
+        if not there(record, form.spellings(key)):
+            near = get_close_matches(key, [str(name) for name in record], n=1)
             advice = f"rename {quoted(near[0])}" if near else "add it, or state data.format"
             raise DataError(
-                f"{' or '.join(quoted(name) for name in names)} is missing, which the format "
-                f"{form.kind} needs (keys here: {listed(record)}); {advice}"
+                f"{quoted(key)} is missing, which the format {form.kind} needs (keys here: "
+                f"{listed(record)}); {advice}"
             )
     if not stated and not form.matches(record):
         raise DataError(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from tunesmith.core.rows import Chat, Message
-from tunesmith.data.fields import Keys, answer_text, has, references
+from tunesmith.data.fields import answer_text, has, references
 from tunesmith.data.formats.base import Format
 from tunesmith.data.instructions import KEYS, instructed
 
@@ -18,12 +18,12 @@ class Alpaca(Format):
     """
 
     kind: Literal["alpaca"] = "alpaca"
-    required: ClassVar[tuple[Keys, ...]] = ("instruction", "output")
+    required: ClassVar[tuple[str, ...]] = ("instruction", "output")
     optional: ClassVar[tuple[str, ...]] = (*KEYS, "references")
 
     def matches(self, record: Mapping[str, Any]) -> bool:
         """Whether there are an instruction and an output."""
-        return has(record, self.required)
+        return has(record, *self.required)
 
     def row(self, record: Mapping[str, Any]) -> Chat:
         """The instruction as a conversation, texts untouched."""

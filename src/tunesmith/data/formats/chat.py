@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from tunesmith.core.rows import Chat as Row
-from tunesmith.data.fields import Keys, has, references, tools
+from tunesmith.data.fields import has, references, tools
 from tunesmith.data.formats.base import Format
 from tunesmith.data.turns import answered, turns
 
@@ -20,12 +20,12 @@ class Chat(Format):
     """
 
     kind: Literal["chat"] = "chat"
-    required: ClassVar[tuple[Keys, ...]] = ("messages",)
+    required: ClassVar[tuple[str, ...]] = ("messages",)
     optional: ClassVar[tuple[str, ...]] = ("tools", "references")
 
     def matches(self, record: Mapping[str, Any]) -> bool:
         """Whether there are messages, and no answer that people did not want."""
-        return has(record, self.required)
+        return has(record, *self.required)
 
     def row(self, record: Mapping[str, Any]) -> Row:
         """The conversation, texts untouched."""

@@ -177,8 +177,8 @@ def judged(cells: Cells) -> rows.Row:
 def preferred(cells: Cells) -> rows.Row:
     """Two answers to one question, or two whole conversations."""
     asked = cells.asked() if "user" in cells.stated else ()
-    sides = (cells.turns(name, "assistant") for name in ("chosen", "rejected"))
-    return pair(asked, *sides, (cells.stated["chosen"], cells.stated["rejected"]))
+    chosen, rejected = (cells.turns(name, "assistant") for name in ("chosen", "rejected"))
+    return pair(asked, chosen, rejected, (cells.stated["chosen"], cells.stated["rejected"]))
 
 
 def document(cells: Cells) -> rows.Row:

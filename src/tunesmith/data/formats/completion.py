@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from tunesmith.core.rows import Chat
-from tunesmith.data.fields import Keys, has, references, tools
+from tunesmith.data.fields import has, references, tools
 from tunesmith.data.formats.base import Format
 from tunesmith.data.turns import answered, shown, side
 
@@ -19,12 +19,12 @@ class Completion(Format):
     """
 
     kind: Literal["completion"] = "completion"
-    required: ClassVar[tuple[Keys, ...]] = ("prompt", "completion")
+    required: ClassVar[tuple[str, ...]] = ("prompt", "completion")
     optional: ClassVar[tuple[str, ...]] = ("tools", "references")
 
     def matches(self, record: Mapping[str, Any]) -> bool:
         """Whether both keys are there, and no `label`, which would make the row a judgement."""
-        return has(record, self.required) and "label" not in record
+        return has(record, *self.required) and "label" not in record
 
     def row(self, record: Mapping[str, Any]) -> Chat:
         """Prompt and completion as one conversation, texts untouched."""

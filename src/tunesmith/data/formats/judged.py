@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from tunesmith.core import rows
-from tunesmith.data.fields import Keys, has, tools, verdict
+from tunesmith.data.fields import has, tools, verdict
 from tunesmith.data.formats.base import Format
 from tunesmith.data.turns import answered, shown, side
 
@@ -17,12 +17,12 @@ class Judged(Format):
     """
 
     kind: Literal["judged"] = "judged"
-    required: ClassVar[tuple[Keys, ...]] = ("prompt", "completion", "label")
+    required: ClassVar[tuple[str, ...]] = ("prompt", "completion", "label")
     optional: ClassVar[tuple[str, ...]] = ("tools",)
 
     def matches(self, record: Mapping[str, Any]) -> bool:
         """Whether there are a prompt, a completion and a verdict on it."""
-        return has(record, self.required)
+        return has(record, *self.required)
 
     def row(self, record: Mapping[str, Any]) -> rows.Judged:
         """The answer and the verdict, texts untouched."""

@@ -5,11 +5,12 @@ from typing import Any, ClassVar, Literal
 
 from tunesmith.core import rows
 from tunesmith.core.errors import DataError
-from tunesmith.data.fields import Keys, has, one_of, text
+from tunesmith.data.fields import has, one_of, text
 from tunesmith.data.formats.base import Format
 from tunesmith.data.labels import name_of, set_of
 
 FIRST = ("text", "text1", "sentence1")
+LABEL = ("label", "labels")
 SECOND = ("text_pair", "text2", "sentence2")
 
 
@@ -24,18 +25,19 @@ class Labelled(Format):
     """
 
     kind: Literal["labelled"] = "labelled"
-    required: ClassVar[tuple[Keys, ...]] = (FIRST, ("label", "labels"))
+    required: ClassVar[tuple[str, ...]] = (FIRST[0], LABEL[0])
+    also: ClassVar[Mapping[str, tuple[str, ...]]] = {FIRST[0]: FIRST[1:], LABEL[0]: LABEL[1:]}
     optional: ClassVar[tuple[str, ...]] = SECOND
     names: tuple[str, ...] = ()
     """Names of the labels 0, 1, 2 and so on, where the rows hold numbers."""
 
     def matches(self, record: Mapping[str, Any]) -> bool:
         """Whether there are a text and a label."""
-        return has(record, self.required)
+        return has(record, FIRST, LABEL)
 
     def row(self, record: Mapping[str, Any]) -> rows.Labelled:
         """The texts, untouched, under their labels."""
-        key = one_of(record, ("label", "labels"))
+        key = one_of(record, LABEL)
         if key == "labels":
             return rows.Labelled(given(record), set_of(record[key], key, self.names), many=True)
         return rows.Labelled(given(record), (name_of(record[key], key, self.names),))

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.rows import Pair, Turns
-from tunesmith.data.fields import PREFERENCE, Keys, kind, one_of, there, tools
+from tunesmith.data.fields import PREFERENCE, kind, one_of, there, tools
 from tunesmith.data.formats.base import Format
 from tunesmith.data.instructions import KEYS, instructed, system
 from tunesmith.data.pairs import pair
@@ -28,7 +28,11 @@ class Preference(Format):
     """
 
     kind: Literal["preference"] = "preference"
-    required: ClassVar[tuple[Keys, ...]] = (CHOSEN, REJECTED)
+    required: ClassVar[tuple[str, ...]] = (CHOSEN[0], REJECTED[0])
+    also: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        CHOSEN[0]: CHOSEN[1:],
+        REJECTED[0]: REJECTED[1:],
+    }
     optional: ClassVar[tuple[str, ...]] = ("prompt", "instruction", *KEYS, "tools")
 
     def matches(self, record: Mapping[str, Any]) -> bool:

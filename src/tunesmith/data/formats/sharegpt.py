@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from tunesmith.core.errors import DataError
 from tunesmith.core.quote import quoted
 from tunesmith.core.rows import Chat, Message
-from tunesmith.data.fields import Keys, has, kind, references, text, tools
+from tunesmith.data.fields import has, kind, references, text, tools
 from tunesmith.data.formats.base import Format
 from tunesmith.data.instructions import system
 from tunesmith.data.turns import ELSEWHERE, answered, turn
@@ -37,12 +37,12 @@ class Sharegpt(Format):
     """
 
     kind: Literal["sharegpt"] = "sharegpt"
-    required: ClassVar[tuple[Keys, ...]] = ("conversations",)
+    required: ClassVar[tuple[str, ...]] = ("conversations",)
     optional: ClassVar[tuple[str, ...]] = ("system", "tools", "references")
 
     def matches(self, record: Mapping[str, Any]) -> bool:
         """Whether there are conversations, and no answer that people did not want."""
-        return has(record, self.required)
+        return has(record, *self.required)
 
     def row(self, record: Mapping[str, Any]) -> Chat:
         """The conversation, texts untouched."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from tunesmith.core import rows
-from tunesmith.data.fields import Keys, answer_text, has, there
+from tunesmith.data.fields import answer_text, has, there
 from tunesmith.data.formats.base import Format
 
 LABELLED = ("label", "labels", "text2", "text_pair")
@@ -18,11 +18,11 @@ class Text(Format):
     """
 
     kind: Literal["text"] = "text"
-    required: ClassVar[tuple[Keys, ...]] = ("text",)
+    required: ClassVar[tuple[str, ...]] = ("text",)
 
     def matches(self, record: Mapping[str, Any]) -> bool:
         """Whether there is a text, and nothing that labels it."""
-        return has(record, self.required) and not there(record, LABELLED)
+        return has(record, *self.required) and not there(record, LABELLED)
 
     def row(self, record: Mapping[str, Any]) -> rows.Text:
         """The document, untouched."""
