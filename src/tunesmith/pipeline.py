@@ -10,7 +10,7 @@ from typing import Any
 from tunesmith import environment
 from tunesmith.cards import model_card, page
 from tunesmith.core.errors import IntegrityError, SettingsError, missing
-from tunesmith.core.folders import RunFolder, Stage, file_digest, write_text
+from tunesmith.core.folders import RunFolder, Stage, write_text
 from tunesmith.core.log import Log
 from tunesmith.core.tables import read_part
 from tunesmith.data.stage import prepare
@@ -77,7 +77,7 @@ def go(job: Job, until: str) -> None:
 
     again = job.restarts("data", until)
     prepare(folder, run.data, seed=run.seed, log=log, accept=accept, restart=again)
-    folder.record(data=data_facts(folder, run.data.source), seed=run.seed, name=run.name)
+    folder.record(data=data_facts(folder), seed=run.seed, name=run.name)
     keep_settings(job, ("data",))
     if "train" not in wanted:
         return
@@ -204,9 +204,10 @@ def sections(content: str) -> dict[str, str]:
     return found
 
 
-def data_facts(folder: RunFolder, source: str) -> dict[str, str]:
+def data_facts(folder: RunFolder) -> dict[str, str]:
     """The digests of the rows as they came and as they were prepared."""
-    return {"source": file_digest(Path(source)), "prepared": folder.stage("data").digest}
+    stage = folder.stage("data")
+    return {"source": stage.inputs["digest of data.source"], "prepared": stage.digest}
 
 
 def base_facts(base: Base) -> dict[str, object]:

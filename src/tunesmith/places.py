@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from tunesmith.data.hub import PREFIX
 from tunesmith.yaml_marks import Place
 
 # Settings that name files. In a run file they are relative to it, on a command line to the
@@ -17,6 +18,8 @@ def grounded(place: Place, value: Any, base: Path) -> Any:
     if isinstance(value, dict):
         return {key: grounded((*place, key), inner, base) for key, inner in value.items()}
     if not isinstance(value, str) or not value or "://" in value:
+        return value
+    if value.startswith(PREFIX):
         return value
     path = os.path.abspath(base / os.path.expanduser(value))
     if place in FILES or (place in PERHAPS_FILES and os.path.exists(path)):

@@ -1,4 +1,4 @@
-"""A file as rows: its format found or stated, every row with its origin, source and weight."""
+"""Files as rows: their format found or stated, every row with its origin, source and weight."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -22,10 +22,14 @@ MOST_NAMES = 50
 
 @dataclass
 class Reading:
-    """What was found in a file. `format` is known once the first row is read."""
+    """What was found in a file or a folder. `format` is known once the first row is read.
+
+    `source` is the name that rows have it by; the path's own where there is none.
+    """
 
     path: Path
     format: Format | None = None
+    source: str = ""
     rows: int = 0
     unused: dict[str, None] = field(default_factory=dict)
 
@@ -33,7 +37,7 @@ class Reading:
 def rows(
     reading: Reading, *, advance: Callable[[int], object] = lambda size: None
 ) -> Iterator[tuple[Record, Row]]:
-    """The rows of the file beside the records they were made of; counted in `reading`.
+    """The rows of the files beside the records they were made of; counted in `reading`.
 
     The first record decides the format, unless one is stated; every other must have it too.
     """
@@ -47,7 +51,7 @@ def rows(
             row = replace(
                 form.row(record.fields),
                 origin=record.origin,
-                source=reading.path.name,
+                source=reading.source or reading.path.name,
                 weight=weight(record.fields),
             )
         except DataError as error:

@@ -197,8 +197,7 @@ def test_a_killed_attempt_leaves_no_part_of_it(tmp_path: Path, run: RunFolder) -
     source = rows_file(tmp_path / "rows.jsonl", *many(50))
     data = Data(source=source, split="none")
     stage = run.stage("data")
-    digests = {"source": stage_module.content_digest(Path(source))}
-    stage.begin(stage_module.inputs(data, digests, 0))
+    stage.begin(stage_module.inputs(data, stage_module.locate(data, tmp_path, {}), 0))
     (stage.path / "test.jsonl").write_text("of a killed process")
     assert set(done(run, source=source, split="none")) == {"train"}
 
