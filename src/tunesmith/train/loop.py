@@ -46,7 +46,7 @@ class Train(Spec):
     steps: Positive | None = None
     """Optimiser steps; overrides `epochs`."""
     lr: Annotated[float, Field(gt=0)] | None = None
-    """Peak learning rate; by default the method's own (2e-4 for lora, 2e-5 for full, 1e-2 for frozen)."""
+    """Peak learning rate; by default the method's own (lora 2e-4, full 2e-5, frozen 1e-2)."""
     batch: Positive = 8
     """Rows in one optimiser step."""
     length: Positive = 1024
