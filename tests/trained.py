@@ -13,6 +13,7 @@ from tunesmith.model.policy import Policy
 from tunesmith.model.tokenizer import Tokenizer
 from tunesmith.train.loop import Train
 from tunesmith.train.methods.lora import Lora
+from tunesmith.train.objectives.base import Objective
 from tunesmith.train.stage import train
 
 TEXT = "red green blue cat dog bird runs sleeps eats over under fast slow one two three"
@@ -69,6 +70,8 @@ def settings(**changes: Any) -> Train:
         "device": "cpu",
     }
     objective = changes.pop("objective", None)
+    if type(objective) in Objective.members().values():
+        return Train(**{**given, "objective": objective, **changes})
     spec = Train(**{**given, **changes})
     return spec if objective is None else spec.model_copy(update={"objective": objective})
 

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 HEAD = (
-    f"Its answers are labels: the states of the body, pooled as the metadata of `{heads.NAME}` "
-    "says (`mean` over all tokens or `last`), times `head.weight`, plus `head.bias`; the labels "
-    "are in the metadata in the same order.\n\n"
+    "Its answers are labels. Pool the states of the body (`mean` over all tokens, or the `last`), "
+    f"multiply with `head.weight` of `{heads.NAME}` and add `head.bias`. The pooling, and the "
+    f"labels in their order, are JSON in that file's metadata under `{heads.MEANING}`.\n\n"
 )
 """How an export with a head is read."""
 

@@ -194,7 +194,7 @@ def _scored(
     from tunesmith.model import layout
 
     with safe_open(folder / "head.safetensors", "pt") as file:
-        pooling = json.loads(file.metadata()["pooling"])
+        pooling = json.loads(file.metadata()["tunesmith"])["pooling"]
         weight, bias = file.get_tensor("head.weight"), file.get_tensor("head.bias")
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     for number, text in enumerate(asked):

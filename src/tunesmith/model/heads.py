@@ -24,6 +24,9 @@ else:
 NAME = "head.safetensors"
 PREFIX = "head."
 """What the head's tensors are called, in its file and in checkpoints."""
+MEANING = "tunesmith"
+"""One entry of the file's metadata holds it all: the library writes several in any order, and two
+equal runs leave equal files."""
 SPREAD = 0.02
 """Standard deviation of a fresh head's weights, as transformers starts BERT's."""
 
@@ -74,7 +77,7 @@ def save(head: Head, folder: Path) -> dict[str, "torch.Tensor"]:
 
     state = {name: tensor.cpu().contiguous() for name, tensor in head.state().items()}
     meaning = {"labels": head.labels, "pooling": head.pooling, "many": head.many}
-    metadata = {"format": "pt", **{name: json.dumps(value) for name, value in meaning.items()}}
+    metadata = {MEANING: json.dumps(meaning)}
     with disk_errors(folder, "save the head"):
         save_file(state, folder / NAME, metadata=metadata)
     return state
@@ -109,15 +112,15 @@ def load(folder: Path, width: int) -> Head | None:
 def meant(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     """What a head's outputs mean, from its file's metadata."""
     try:
-        found = {name: json.loads(metadata[name]) for name in ("labels", "pooling", "many")}
-    except (KeyError, ValueError) as error:
+        found = json.loads(metadata[MEANING])
+        labels, pooling, many = found["labels"], found["pooling"], found["many"]
+    except (KeyError, TypeError, ValueError) as error:
         raise IntegrityError(
             f"{path}: does not say what its outputs mean ({error}). Get the file again."
         ) from error
-    labels, sound = found["labels"], found["pooling"] in ("mean", "last")
     named = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
-    if not (sound and named and isinstance(found["many"], bool)):
+    if not (named and pooling in ("mean", "last") and isinstance(many, bool)):
         raise IntegrityError(
             f"{path}: what its outputs mean is not stated as we state it. Get the file again."
         )
-    return found
+    return {"labels": labels, "pooling": pooling, "many": many}
