@@ -19,5 +19,6 @@ def rows(job: Job, count: int) -> None:
     train = read_part(job.folder.stage("data").path, "train")
     objective = job.loaded.run.train.objective
     objective.accept(train)
+    objective = objective.fitted(train)
     console.print(show(train, count, tokenizer, encode=objective.encode, marks=marks), end="")
     sys.stdout.flush()

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from tunesmith.core.errors import IntegrityError, ResourceError, SettingsError, missing
 from tunesmith.core.late import late
 from tunesmith.core.parts import Spec
-from tunesmith.model import cache, embedded, gguf
+from tunesmith.model import cache, embedded, gguf, layout
 from tunesmith.model.cache import cache_folder as cache_folder
 from tunesmith.model.safe import check_alone, check_safetensors
 from tunesmith.model.safe import check_folder as check_folder
@@ -48,7 +48,7 @@ class ModelSpec(Spec):
     """Which model to start from. A bare name means `source`."""
 
     source: Annotated[str, Field(min_length=1)] = embedded.NAME
-    """The bundled model's name, a folder, a GGUF file, or `owner/name` on the hub."""
+    """A bundled model's name, a folder, a GGUF file, or `owner/name` on the hub."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Numbers the weights are held in; auto is float32, in which small updates are not lost."""
     revision: str | None = None
@@ -87,11 +87,15 @@ def resolve(spec: ModelSpec) -> Base:
         if bundled is not None:
             return converted(spec, bundled, pinned=embedded.SHA256, stops=embedded.STOPS)
         return fetched(spec, embedded.HUB)
+    if spec.source == embedded.ENCODER:
+        folder = embedded.encoder()
+        return fetched(spec, embedded.ENCODER_HUB) if folder is None else local(spec, folder)
     if HUB_NAME.fullmatch(spec.source):
         return fetched(spec, spec.source)
     raise SettingsError(
-        f"model.source: {spec.source!r} is neither {embedded.NAME!r}, nor a folder, nor a .gguf "
-        "file, nor a hub name like owner/name. Correct it, or check where you are."
+        f"model.source: {spec.source!r} is neither {embedded.NAME!r} nor {embedded.ENCODER!r}, "
+        "nor a folder, nor a .gguf file, nor a hub name like owner/name. Correct it, or check "
+        "where you are."
     )
 
 
@@ -232,18 +236,17 @@ def plain_files(snapshot: Path, folder: Path) -> None:
 
 
 def load_model(base: Base, *, dtype: str = "auto", device: str = "cpu") -> Any:
-    """The model in evaluation mode on `device`, weights finite. Nothing is fetched or run."""
+    """The model in evaluation mode on `device`, weights finite. Nothing is fetched or run.
+
+    A language model comes whole. Of an encoder comes the body that makes hidden states, without
+    what it was pre-trained with.
+    """
     check_alone(base.folder)
     check_architecture(base.folder)
     wanted = getattr(torch, "float32" if dtype == "auto" else dtype)
-    try:
-        from transformers import AutoModelForCausalLM
-    except ImportError as error:
-        raise missing("transformers", "train") from error
-    factory: Any = AutoModelForCausalLM
     with quiet():
         try:
-            model, report = factory.from_pretrained(
+            model, report = factory(base.folder).from_pretrained(
                 base.folder,
                 dtype=wanted,
                 use_safetensors=True,
@@ -258,29 +261,98 @@ def load_model(base: Base, *, dtype: str = "auto", device: str = "cpu") -> Any:
                 f"{base.folder}: transformers cannot build this model ({reason}). Check "
                 "config.json, or use another model."
             ) from error
+    if is_encoder(base.folder):
+        settle_body(base.folder, model, report)
     check_report(base.folder, report)
     check_finite(base.folder, model.state_dict())
     return model.to(device).eval()
 
 
+def factory(folder: Path) -> Any:
+    """The class of transformers that builds the model of a folder."""
+    try:
+        from transformers import AutoModel, AutoModelForCausalLM
+    except ImportError as error:
+        raise missing("transformers", "train") from error
+    return AutoModel if is_encoder(folder) else AutoModelForCausalLM
+
+
+def is_encoder(folder: Path) -> bool:
+    """Whether a folder's config.json says that its model reads both ways and writes nothing.
+
+    Such are the kinds that transformers can train on masked words, unless the architecture named
+    is the causal variant that some of them have.
+    """
+    from transformers.models.auto import modeling_auto as known
+
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    kind, named = config.get("model_type"), set(config.get("architectures") or [])
+    tables = (
+        known.MODEL_MAPPING_NAMES,
+        known.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        known.MODEL_FOR_PRETRAINING_MAPPING_NAMES,
+        known.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    )
+    if kind not in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES or two_towers(kind):
+        return False
+    return not config.get("is_decoder") and named <= set().union(*(entry(t, kind) for t in tables))
+
+
+def entry(table: Mapping[str, Any], kind: str) -> set[str]:
+    """The names that one of transformers' tables has for a kind of model: none, one or several."""
+    found = table.get(kind, ())
+    return {found} if isinstance(found, str) else set(found)
+
+
+def two_towers(kind: str) -> bool:
+    """Whether a kind of model reads with one stack of blocks and writes with another."""
+    from transformers import CONFIG_MAPPING
+
+    return bool(getattr(CONFIG_MAPPING[kind](), "is_encoder_decoder", False))
+
+
 def check_architecture(folder: Path) -> None:
-    """Refuse a model that is not one of transformers' own causal language models."""
+    """Refuse what is neither an encoder nor a causal language model of transformers' own."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     path = folder / "config.json"
     config = json.loads(path.read_text("utf-8"))
     kind, named = config.get("model_type"), config.get("architectures") or []
-    found: Any = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind, ())
-    known = {found} if isinstance(found, str) else set(found)
-    if not known or not set(named) <= known:
+    known = entry(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, kind)
+    if not is_encoder(folder) and (not known or not set(named) <= known):
         raise IntegrityError(
-            f"{path}: {(named or [kind])[0]!r} is not a causal language model of transformers. "
-            "Use one that is."
+            f"{path}: {(named or [kind])[0]!r} is not a causal language model and not an "
+            "encoder of transformers. Use one that is."
         )
     if config.get("quantization_config"):
         raise IntegrityError(
             f"{path}: the weights are quantised. Name the model they were made from."
         )
+
+
+def settle_body(folder: Path, model: Any, report: Any) -> None:
+    """Take out of a loading report what an encoder's file may hold or lack beside its body.
+
+    It may hold tensors that are not under the body's name where others are (the head it was
+    trained with), and copies of what the model computes itself (a table of positions). It may lack
+    what no hidden state depends on (a pooler), which is then zero: never what chance gave it.
+    """
+    prefix = f"{model.base_model_prefix}."
+    stored = [name for shard in shards(folder) for name in check_safetensors(folder / shard)]
+    computed = {name for name, _ in model.named_buffers()}
+    beside = {n for n in stored if not n.startswith(prefix)} if has(stored, prefix) else set()
+    report["unexpected_keys"] = set(report["unexpected_keys"]) - beside - computed
+    named = dict(model.named_parameters())
+    absent = {name: named[name] for name in sorted(report["missing_keys"]) if name in named}
+    unused = layout.idle(model, absent) if absent else []
+    for name in unused:
+        named[name].data.zero_()
+    report["missing_keys"] = set(report["missing_keys"]) - set(unused)
+
+
+def has(names: Collection[str], prefix: str) -> bool:
+    """Whether any name begins so."""
+    return any(name.startswith(prefix) for name in names)
 
 
 def check_report(folder: Path, report: Any) -> None:

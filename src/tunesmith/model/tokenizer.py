@@ -35,7 +35,9 @@ ROUNDTRIPS = (
 )
 """A tokenizer that gives all of these back is taken as lossless, and is then held to it."""
 
-ROLES = ("bos_token", "eos_token", "pad_token", "unk_token")
+ROLES = (
+    "bos_token", "eos_token", "pad_token", "unk_token", "cls_token", "sep_token", "mask_token",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,18 @@ class Control:
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """A tokenizer with its template and stop ids. Make one with `load`."""
+    """A tokenizer with its template and stop ids. Make one with `load`.
+
+    One that has neither a template nor a token to end an answer with, as encoders', makes ids of
+    plain texts and refuses conversations.
+    """
 
     record: Mapping[str, Any]
     settings: Mapping[str, Any]
     generation: Mapping[str, Any]
     named: Mapping[str, str]
-    chat: Template
+    name: str
+    _chat: Template | None
     _whole: Any = field(repr=False)
     _plain: Mapping[Place, Any] = field(repr=False)
 
@@ -73,18 +80,16 @@ class Tokenizer:
         stops = generation.get("eos_token_id", config.get("eos_token_id"))
         named = roles(settings, read(folder / "special_tokens_map.json", {}))
         template = template_text(folder, settings)
-        if template is None and "eos_token" not in named:
-            raise IntegrityError(
-                f"{folder}: the tokenizer has neither a chat template nor an end-of-sequence "
-                "token, so nothing could end an answer. Add eos_token to tokenizer_config.json."
-            )
+        if template is None and "eos_token" in named:
+            template = PLAIN
         name = f"{folder.name}: chat template"
         return cls(
             record=record,
             settings=settings,
             generation={**generation, "eos_token_id": stops},
             named=named,
-            chat=Template(PLAIN if template is None else template, named, name=name),
+            name=str(folder),
+            _chat=None if template is None else Template(template, named, name=name),
             _whole=built(record, folder),
             _plain={place: built(plain(record, place), folder) for place in places(record)},
         )
@@ -94,6 +99,25 @@ class Tokenizer:
         encoder = self._plain.get(place) or self._plain["first"]
         ids: list[int] = encoder.encode(text, add_special_tokens=False).ids
         return ids
+
+    def written(self, texts: Sequence[str]) -> tuple[list[int], list[int]]:
+        """The ids of a text, or of two, with what the tokenizer puts around texts, and for each id
+        which text it belongs to. A control string in a text is text like any other."""
+        encoder = self._plain["first"]
+        found = [encoder.encode(text, add_special_tokens=False) for text in texts]
+        whole = self._whole.post_process(*found, add_special_tokens=True)
+        return whole.ids, whole.type_ids
+
+    @property
+    def chat(self) -> Template:
+        """The chat template. IntegrityError where nothing could end an answer."""
+        if self._chat is None:
+            raise IntegrityError(
+                f"{self.name}: the tokenizer has neither a chat template nor an end-of-sequence "
+                "token, so nothing could end an answer. Add eos_token to tokenizer_config.json, "
+                "or choose labels with train.objective=classify."
+            )
+        return self._chat
 
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
         """The text of `ids`, without special tokens unless `special`."""
@@ -127,7 +151,8 @@ class Tokenizer:
         """The ids that end an answer, in training and in use: the template's own first."""
         from tunesmith.model.render import end_of_turn
 
-        return tuple(dict.fromkeys([end_of_turn(self), *self.declared_stops]))
+        own = [] if self._chat is None else [end_of_turn(self)]
+        return tuple(dict.fromkeys([*own, *self.declared_stops]))
 
     @cached_property
     def declared_stops(self) -> tuple[int, ...]:
@@ -162,13 +187,13 @@ class Tokenizer:
 
     @property
     def template(self) -> str:
-        """The chat template's text."""
-        return self.chat.text
+        """The chat template's text; empty where there is none."""
+        return "" if self._chat is None else self._chat.text
 
     @property
     def template_digest(self) -> str:
-        """sha256 of the chat template's text."""
-        return self.chat.digest
+        """sha256 of the chat template's text; empty where there is none."""
+        return "" if self._chat is None else self._chat.digest
 
     @cached_property
     def digest(self) -> str:
@@ -178,13 +203,16 @@ class Tokenizer:
     def save(self, folder: Path) -> None:
         """Write every file that a server or a trainer may look for; the template in both places."""
         make_folders(folder)
-        settings = {**self.settings, **self.named, "chat_template": self.template}
+        talk = {} if self._chat is None else {"chat_template": self.template}
+        settings = {**self.settings, **self.named, **talk}
         write_text(folder / "tokenizer.json", json.dumps(self.record, ensure_ascii=False))
         write_json(folder / "tokenizer_config.json", settings)
         write_json(folder / "special_tokens_map.json", dict(self.named))
-        write_text(folder / "chat_template.jinja", self.template)
+        if self._chat is not None:
+            write_text(folder / "chat_template.jinja", self.template)
         kept = {k: v for k, v in self.generation.items() if v is not None}
-        write_json(folder / "generation_config.json", {**kept, "eos_token_id": list(self.stop_ids)})
+        stops = {"eos_token_id": list(self.stop_ids)} if self.stop_ids else {}
+        write_json(folder / "generation_config.json", {**kept, **stops})
 
 
 def read(path: Path, absent: Any = None) -> Any:

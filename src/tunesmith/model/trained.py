@@ -1,12 +1,13 @@
-"""A trained folder back as a model: a base alone, a base under an adapter, or a whole model."""
+"""A trained folder back as a model: a base alone, one under an adapter or a head, a whole model."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import IntegrityError
 from tunesmith.core.late import late
+from tunesmith.model import heads, layout
 from tunesmith.model.binding import check_binding
-from tunesmith.model.load import Base, load_model, quiet, read_tensors
+from tunesmith.model.load import Base, load_model, quiet, read_tensors, shards
 from tunesmith.model.policy import Policy
 from tunesmith.model.safe import check_safetensors, check_settings
 from tunesmith.model.tokenizer import Tokenizer
@@ -25,9 +26,9 @@ def load_trained(
 ) -> Policy:
     """The model of a finished train stage, frozen and in evaluation mode, in float32.
 
-    `tuned=False` gives the base it started from, with the same tokenizer. Reads PEFT folders and
-    model folders, safetensors only. Raises IntegrityError when the folder belongs to another base,
-    is damaged, or holds neither.
+    `tuned=False` gives the base it started from, with the same tokenizer and no head. Reads PEFT
+    folders, model folders and heads, safetensors only. Raises IntegrityError when the folder
+    belongs to another base, is damaged, or holds none of them.
     """
     check_binding(train_folder, base)
     tokenizer = Tokenizer.load(train_folder)
@@ -35,14 +36,17 @@ def load_trained(
         model = load_model(base, device=device)
     elif (train_folder / SETTINGS).is_file():
         model = adapted(load_model(base, device=device), train_folder).to(device)
-    else:
+    elif (train_folder / "config.json").is_file() or not (train_folder / heads.NAME).is_file():
         model = load_model(whole(train_folder, base), device=device)
-    return Policy(model.requires_grad_(False).eval(), tokenizer)
+    else:
+        model = load_model(base, device=device)  # nothing but the head was trained
+    head = heads.load(train_folder, layout.width(model)) if tuned else None
+    return Policy(model.requires_grad_(False).eval(), tokenizer, head=head)
 
 
 def whole(folder: Path, base: Base) -> Base:
     """A folder that full fine-tuning left, as the base of its own."""
-    weights = sorted(folder.glob("*.safetensors"))
+    weights = [folder / name for name in shards(folder)]
     if not weights or not (folder / "config.json").is_file():
         raise IntegrityError(
             f"{folder}: holds neither an adapter ({WEIGHTS}) nor a model (config.json and "

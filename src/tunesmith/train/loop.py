@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tunesmith.core.errors import ResourceError, TrainError
 from tunesmith.core.late import late
@@ -38,15 +38,15 @@ class Train(Spec):
     """How the weights are changed."""
 
     method: Method = Lora()
-    """What may move: `lora`, `full`."""
+    """What may move: `lora`, `full`, `frozen`."""
     objective: Objective = Sft()
-    """What is asked of the model: `sft`."""
+    """What is asked of the model: `sft`, `classify`."""
     epochs: Positive = 3
     """How often every row is seen."""
     steps: Positive | None = None
     """Optimiser steps; overrides `epochs`."""
     lr: Annotated[float, Field(gt=0)] | None = None
-    """Peak learning rate; by default the method's own (2e-4 for lora, 2e-5 for full)."""
+    """Peak learning rate; by default the method's own (lora 2e-4, full 2e-5, frozen 1e-2)."""
     batch: Positive = 8
     """Rows in one optimiser step."""
     length: Positive = 1024
@@ -71,7 +71,7 @@ class Train(Spec):
     """Optimiser steps between checkpoints."""
     keep: Positive = 2
     """Checkpoints kept, beside the best."""
-    best: Literal["loss", "token_accuracy"] = "loss"
+    best: Literal["loss", "token_accuracy", "accuracy"] = "loss"
     """The held-out measure that decides which checkpoint is the result."""
     patience: Positive | None = None
     """Looks without a better value after which training stops early; by default never."""
@@ -84,13 +84,28 @@ class Train(Spec):
     seams: Literal["fast", "reference"] = "fast"
     """`reference` trains through the model's own attention and all logits: slow, for comparison."""
 
+    @model_validator(mode="after")
+    def _something_can_be_learned(self) -> "Train":
+        if not (self.method.moves or self.objective.scores):
+            raise ValueError(
+                f"method {self.method.kind} moves no weight and objective {self.objective.kind} "
+                "trains no head, so nothing would be learned; set method to lora or full, or "
+                "objective to classify"
+            )
+        if self.best not in self.objective.measures:
+            raise ValueError(
+                f"best: {self.best} is not measured by objective {self.objective.kind}; "
+                f"it measures {' and '.join(self.objective.measures)}"
+            )
+        return self
+
     @property
     def rate(self) -> float:
         """The peak learning rate in force."""
         return self.lr if self.lr is not None else self.method.default_lr
 
 
-HIGHER_IS_BETTER = {"loss": False, "token_accuracy": True}
+HIGHER_IS_BETTER = {"loss": False, "token_accuracy": True, "accuracy": True}
 
 
 @dataclass(frozen=True)
@@ -206,7 +221,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 def diagnose(policy: Policy, objective: Objective, group: Group, number: int) -> str:
     """One sentence on where a non-finite number came from: parameter, rows, or gradient."""
-    for name, parameter in policy.model.named_parameters():
+    for name, parameter in policy.named():
         if not torch.isfinite(parameter).all():
             return (
                 f"step {number}: {name} holds a number that is not finite; the last checkpoint "
@@ -218,7 +233,7 @@ def diagnose(policy: Policy, objective: Objective, group: Group, number: int) ->
             f"step {number}: the loss is not finite on {', '.join(bad[:5])}. Look at these rows, "
             "or lower train.lr"
         )
-    named = policy.model.named_parameters()
+    named = policy.named()
     grads = [n for n, p in named if p.grad is not None and not torch.isfinite(p.grad).all()]
     where = f" in {grads[0]} (and {len(grads) - 1} more)" if grads else ""
     rows = ", ".join(str(o) for batch in group for o in batch.origins[:3])
@@ -241,13 +256,14 @@ def _singles(batch: Batch) -> list[Batch]:
 
 
 def held_out(policy: Policy, objective: Objective, batches: Iterable[Batch]) -> dict[str, float]:
-    """Sums over tokens divided by counts, in evaluation mode: the same for every batch size."""
+    """Sums divided by counts, in evaluation mode: the same for every batch size."""
     tally = Tally()
     for batch in batches:
-        with policy.looking(batch):
+        with policy.looking():
             tally += objective.loss(policy, batch).logs
-            hits, count = float(policy.hits(batch)), float(batch.supervised)
-            tally += Tally({"token_accuracy": (hits, count)})
+            if "token_accuracy" in objective.measures:
+                hits, count = float(policy.hits(batch)), float(batch.supervised)
+                tally += Tally({"token_accuracy": (hits, count)})
     return tally.means()
 
 

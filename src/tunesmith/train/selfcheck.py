@@ -48,7 +48,8 @@ def tokens(examples: Sequence[Example], tokenizer: "Tokenizer") -> dict[str, Any
 def loss(policy: Policy, objective: Objective, example: Example) -> dict[str, float]:
     """The first loss by the fast seams and by the model's own forward pass, which must agree."""
     batch = collate([example], policy.device)
-    plain = Policy(policy.model, policy.tokenizer, method=policy.method, fast=False)
+    tokenizer, method, head = policy.tokenizer, policy.method, policy.head
+    plain = Policy(policy.model, tokenizer, method=method, head=head, fast=False)
     with torch.no_grad(), evaluating(policy.model):
         fast = float(objective.loss(policy, batch).total)
         slow = float(objective.loss(plain, batch).total)
@@ -60,11 +61,6 @@ def loss(policy: Policy, objective: Objective, example: Example) -> dict[str, fl
         )
     count = float(objective.weight(batch))
     return {"loss": fast / count, "difference": abs(fast - slow) / count}
-
-
-def guessing(policy: Policy) -> float:
-    """The loss of a model that knows nothing: ln of the vocabulary's size."""
-    return math.log(policy.model.get_input_embeddings().weight.shape[0])
 
 
 def stopping(tokenizer: "Tokenizer", facts: Mapping[str, Any], log: Log) -> None:
@@ -80,12 +76,12 @@ class Moved:
     """Holds what is trainable at the start, and refuses a run in which some of it never moves."""
 
     def __init__(self, policy: Policy) -> None:
-        named = policy.model.named_parameters()
+        named = policy.named()
         self.before = {n: p.detach().clone() for n, p in named if p.requires_grad}
 
     def check(self, policy: Policy, number: int) -> None:
         """After `number` steps. One step is too early for LoRA, whose B starts at zero."""
-        named = dict(policy.model.named_parameters())
+        named = dict(policy.named())
         still = [n for n, old in self.before.items() if torch.equal(old, named[n].detach())]
         if still:
             raise TrainError(

@@ -28,10 +28,10 @@ from tunesmith.core.records import Batch, Example
 from tunesmith.core.rows import Chat
 from tunesmith.core.signals import deferred, requested
 from tunesmith.core.tables import read_part
-from tunesmith.model import layout, load, render
+from tunesmith.model import heads, layout, load, render
 from tunesmith.model.policy import Policy, evaluating
 from tunesmith.model.render import Tokenizer
-from tunesmith.train import batches, checkpoint, devices, optimiser, selfcheck
+from tunesmith.train import batches, checkpoint, devices, optimiser, selfcheck, weights
 from tunesmith.train.loop import Step, Train, Watch, held_out, improves, steps
 from tunesmith.train.record import Lines
 from tunesmith.train.sinks.base import Writer
@@ -95,12 +95,28 @@ class Session:
         model.requires_grad_(False)
         self._check_context(model)
         model = self.spec.method.apply(model, self.seed).train()
-        fast = self.spec.seams == "fast"
-        self.policy = Policy(model, self.tokenizer, method=self.spec.method, fast=fast)
+        head, fast = self.spec.objective.head(model, self.seed), self.spec.seams == "fast"
+        self.policy = Policy(model, self.tokenizer, method=self.spec.method, head=head, fast=fast)
         betas, decay = self.spec.betas, self.spec.decay
         self.optimizer = optimiser.adamw(self.policy.trainable(), decay=decay, betas=betas)
         self._open_stream(start=0)
-        self.held = batches.cut(self.examples["valid"], self.spec.micro_batch, device)
+        self.held = self._cut(self.examples["valid"])
+        if self.policy.still:
+            self._remember()
+
+    def _cut(self, examples: list[Example]) -> list[Batch]:
+        """Micro-batches as this model takes them."""
+        tokens, padded = self.spec.micro_batch, not self.policy.packs
+        return batches.cut(examples, tokens, self.policy.device, padded=padded)
+
+    def _remember(self) -> None:
+        """Compute the states of every row once, since no step will change them."""
+        self.policy.model.eval()
+        found = [batch for part in self.examples.values() for batch in self._cut(part)]
+        with self.log.progress("reading rows", len(found)) as advance:
+            for batch in found:
+                self.policy.remember([batch])
+                advance(1)
 
     def _check_context(self, model: Any) -> None:
         longest = max(e.length for part in self.examples.values() for e in part)
@@ -118,6 +134,7 @@ class Session:
             tokens=self.spec.micro_batch,
             seed=self.seed,
             device=self.policy.device,
+            padded=not self.policy.packs,
             start=start,
         )
         self.stream = self.spec.objective.stream(self.policy, self.groups)
@@ -130,7 +147,7 @@ class Session:
             self.answers.rewind(0)
             return 0
         names = self._trainable_names()
-        self.spec.method.restore(self.policy.model, saved.model)
+        weights.restore(self.policy, self.spec.method, saved.model)
         checkpoint.restore_optimizer(self.optimizer, names, saved.optimizer, saved.optimizer_state)
         self._refuse_unfit(saved)
         optimiser.settle(self.optimizer, decay=self.spec.decay, betas=self.spec.betas)
@@ -158,8 +175,7 @@ class Session:
             )
 
     def _trainable_names(self) -> dict[str, Any]:
-        named = self.policy.model.named_parameters()
-        return {name: p for name, p in named if p.requires_grad}
+        return {name: p for name, p in self.policy.named() if p.requires_grad}
 
     @property
     def _checkpoints(self) -> Path:
@@ -167,24 +183,37 @@ class Session:
 
     def _first_look(self) -> None:
         """Refuse what can be known to be wrong before any work, and note where training starts."""
-        facts = selfcheck.tokens(self.examples["train"], self.tokenizer)
-        selfcheck.stopping(self.tokenizer, facts, self.log)
+        facts = self._facts_of_rows()
         if self.spec.seams == "fast":
             facts |= selfcheck.loss(self.policy, self.spec.objective, self.examples["train"][0])
-        facts["guessing"] = selfcheck.guessing(self.policy)
+        facts["guessing"] = self.spec.objective.guessing(self.policy)
         self.facts["start"] = facts
         counts = [sum(p.numel() for p in group) for group in self._counted()]
         self.facts["trainable_parameters"], self.facts["parameters"] = counts
         self.log.event("start", **facts, steps=self.total)
         self.log.say(
             f"train: {len(self.examples['train'])} rows, {facts['tokens']} tokens "
-            f"({facts['trained_share']:.0%} trained), {self.total} steps, "
+            f"({self._goal(facts)}), {self.total} steps, "
             f"{counts[0]:,} of {counts[1]:,} parameters move"
         )
         self._look(0)
 
+    def _facts_of_rows(self) -> dict[str, Any]:
+        """What there is to learn from, in tokens or in labels."""
+        if self.spec.objective.scores:
+            rows = self.examples["train"]
+            return {"tokens": sum(e.length for e in rows), "labels": len(self.policy.labels)}
+        facts = selfcheck.tokens(self.examples["train"], self.tokenizer)
+        selfcheck.stopping(self.tokenizer, facts, self.log)
+        return facts
+
+    def _goal(self, facts: Mapping[str, Any]) -> str:
+        if self.spec.objective.scores:
+            return f"{facts['labels']} labels"
+        return f"{facts['trained_share']:.0%} trained"
+
     def _counted(self) -> tuple[list[Any], list[Any]]:
-        return self.policy.trainable(), list(self.policy.model.parameters())
+        return self.policy.trainable(), [parameter for _, parameter in self.policy.named()]
 
     def _loop(self, start: int) -> None:
         moved = selfcheck.Moved(self.policy) if start == 0 and self.total >= 2 else None
@@ -271,7 +300,7 @@ class Session:
     def _probe(self, done: int) -> None:
         from tunesmith.model.generate import Decoder, Request, Sampling, answers
 
-        if not self.spec.probes:
+        if not self.spec.probes or self.spec.objective.scores:
             return
         kept = {example.row for example in self.examples["valid"]}
         prepared = read_part(self.stage.run.stage("data").path, "valid")
@@ -304,7 +333,7 @@ class Session:
         snapshot = checkpoint.Snapshot(
             step=done,
             cursor=self.groups.drawn,
-            model=self.spec.method.state(self.policy.model),
+            model=weights.state_of(self.policy, self.spec.method),
             optimizer=tensors,
             optimizer_state=described,
             random=checkpoint.capture_random(),
@@ -344,6 +373,8 @@ class Session:
         self.policy.model.eval()
         layout.causal(self.policy.model).config._name_or_path = self.base.source
         self.spec.method.save(self.policy.model, self.stage.path)
+        if self.policy.head is not None:
+            heads.save(self.policy.head, self.stage.path)
         self.tokenizer.save(self.stage.path)
         rows = [e.row for e in self.examples["train"]]
         write_json(self.stage.path / "rows.json", {"trained_on": rows})
@@ -367,7 +398,7 @@ class Session:
                 f"{error}. It holds the best weights of a finished training; put the right file "
                 f"back, or remove {path} and take train.steps={best} with --restart"
             ) from error
-        self.spec.method.restore(self.policy.model, saved.model)
+        weights.restore(self.policy, self.spec.method, saved.model)
         before = self.facts["held_out_before"]
         if not improves(self.spec.best, after, before):
             self.log.say(
@@ -393,6 +424,7 @@ class Session:
             "first_loss": self.losses[0],
             "last_loss": self.losses[-1],
             "rate": spec.rate,
+            "pooling": None if self.policy.head is None else self.policy.head.pooling,
             "seams": {"packed": self.policy.packs, "head": self.policy.splits_head},
             "threads": torch.get_num_threads(),
             **self.facts,

@@ -1,9 +1,9 @@
 """The train stage: prepared rows and a base model in, a verified trained folder out."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from tunesmith.core.errors import DataError
+from tunesmith.core.errors import DataError, SettingsError
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
 from tunesmith.core.records import Example
@@ -14,6 +14,8 @@ from tunesmith.model.render import Tokenizer
 from tunesmith.train import cache
 from tunesmith.train.loop import Train
 from tunesmith.train.session import Session
+
+PARTS = ("train", "valid", "test")
 
 
 def train(
@@ -32,15 +34,37 @@ def train(
     Leaves the method's saved result, the tokenizer, `train.json`, curves and checkpoints in
     `train/`. Raises Preempted or Interrupted after saving, when asked to stop.
     """
+    refuse_unfit(spec, base)
     stage, tokenizer = folder.stage("train"), Tokenizer.load(base.folder)
     wanted = inputs(folder, spec, base, tokenizer, dtype, seed)
     if not stage.begin(wanted, accept=accept, restart=restart):
         log.say("train: nothing to do, finished before with the same inputs")
         return
-    examples = {part: _examples(folder, part, spec, tokenizer, log) for part in ("train", "valid")}
-    if not examples["train"]:
+    rows = {part: read_part(folder.stage("data").path, part) for part in PARTS}
+    if not rows["train"]:
         raise DataError("no rows are left to train on; see data/account.json for the reasons")
+    spec, kept = fitted(spec, rows), ("train", "valid")
+    examples = {part: _examples(part, rows[part], spec, tokenizer, log) for part in kept}
     Session(stage, spec, base, tokenizer, examples, dtype, seed, log).run()
+
+
+def refuse_unfit(spec: Train, base: load.Base) -> None:
+    """Refuse an objective that the model's kind cannot serve."""
+    if load.is_encoder(base.folder) and not spec.objective.scores:
+        raise SettingsError(
+            f"train.objective: {spec.objective.kind} trains a model to write, and {base.source} is "
+            "an encoder, which reads only. Set train.objective=classify, or name another model"
+        )
+
+
+def fitted(spec: Train, rows: Mapping[str, Sequence[Row]]) -> Train:
+    """The settings with an objective that knows its labels; rows that do not fit are refused, the
+    test rows too: after hours of training is a bad time to hear of them."""
+    spec.objective.accept(rows["train"])
+    objective = spec.objective.fitted(rows["train"])
+    for part in PARTS:
+        objective.accept(rows[part])
+    return spec.model_copy(update={"objective": objective})
 
 
 def inputs(
@@ -60,11 +84,9 @@ def inputs(
 
 
 def _examples(
-    folder: RunFolder, part: str, spec: Train, tokenizer: Tokenizer, log: Log
+    part: str, rows: Sequence[Row], spec: Train, tokenizer: Tokenizer, log: Log
 ) -> list[Example]:
     """A prepared part as tokens, over-long rows refused or dropped and counted."""
-    rows: list[Row] = list(read_part(folder.stage("data").path, part))
-    spec.objective.accept(rows)
     examples = cache.encoded(rows, spec.objective, tokenizer)
     kept, account = render.fit(examples, spec.length, spec.too_long)
     if len(kept) < len(examples):

@@ -77,7 +77,7 @@ def test_damage_is_a_miss(case: str, home: Path, tokenizer: Tokenizer) -> None:
     (path,) = (home / "tokens").glob("*.safetensors")
     DAMAGE[case](path)
     assert made(tokenizer) == first
-    assert cache._read(path, ROWS) == first, "made again, and kept"
+    assert cache._read(path, ROWS, Sft()) == first, "made again, and kept"
 
 
 def test_a_header_that_lies_is_never_opened(
@@ -100,7 +100,7 @@ def test_a_link_is_not_followed(home: Path, tokenizer: Tokenizer, tmp_path: Path
     (path,) = (home / "tokens").glob("*.safetensors")
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
-    assert cache._read(path, ROWS) is None
+    assert cache._read(path, ROWS, Sft()) is None
     assert made(tokenizer) == first and not path.is_symlink()
 
 

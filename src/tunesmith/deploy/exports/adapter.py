@@ -29,8 +29,8 @@ class Adapter(Export):
         """Only a run that trained adapters has something to export here."""
         if not (trained / "adapter_config.json").is_file():
             raise SettingsError(
-                "deploy.exports: adapter: this run changed the model's own weights, so there is "
-                "no adapter to export. Use: exports: [merged]"
+                "deploy.exports: adapter: this run trained the model's own weights, or a head "
+                "alone, so there is no adapter to export. Use: exports: [merged]"
             )
 
     def write(self, policy: "Policy", base: "Base", folder: Path) -> dict[str, str]:

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunesmith.core.parts import Part
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 class Method(Part):
     """A way to change a model. It decides what may move and never sees rows or losses."""
+
+    moves: ClassVar[bool] = True
+    """Whether any weight of the model itself moves; without, only a head on top of it learns."""
 
     @property
     @abstractmethod

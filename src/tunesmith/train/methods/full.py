@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunesmith.core.folders import disk_errors
-from tunesmith.model.load import read_tensors
+from tunesmith.model.load import read_tensors, shards
 from tunesmith.train.methods.base import Method
 from tunesmith.train.weights import copy_into
 
@@ -55,7 +55,7 @@ class Full(Method):
 
     def load(self, model: Any, folder: Path) -> Any:
         found: dict[str, torch.Tensor] = {}
-        for file in sorted(folder.glob("*.safetensors")):
-            found.update(read_tensors(file))
+        for name in shards(folder):
+            found.update(read_tensors(folder / name))
         copy_into(self.state(model), found)
         return model.requires_grad_(False)

@@ -1,17 +1,20 @@
 """What an objective promises: tokens out of a row, a summed loss out of a batch."""
 
+import math
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.parts import Part
-from tunesmith.core.records import IGNORE, Batch, Example, Loss
+from tunesmith.core.records import IGNORE, Batch, Example, Label, Loss
 from tunesmith.core.rows import Chat, Row
+from tunesmith.model import layout
 
 if TYPE_CHECKING:
     import torch
 
+    from tunesmith.model.heads import Head
     from tunesmith.model.policy import Policy
     from tunesmith.model.render import Tokenizer
 
@@ -57,6 +60,14 @@ class Objective(Part):
     """The kind of row it trains on."""
     needs_reference: ClassVar[bool] = False
     """Whether it asks the policy for the model as it was before."""
+    scores: ClassVar[bool] = False
+    """Whether it asks for scores of whole texts, by a head, and not for tokens."""
+    measures: ClassVar[tuple[str, ...]] = ("loss", "token_accuracy")
+    """What is known of held-out rows at every look."""
+
+    def fitted(self, rows: Sequence[Row]) -> Self:
+        """The objective with what it must find in the training rows first, such as labels."""
+        return self
 
     def accept(self, rows: Iterable[Row]) -> None:
         """Refuse rows of a kind that this objective cannot train on, by the place of the first."""
@@ -68,6 +79,14 @@ class Objective(Part):
                     "train.objective, or another data.format"
                 )
 
+    def head(self, model: Any, seed: int) -> "Head | None":
+        """A fresh head for the scores it asks for, on top of `model`; started from `seed`."""
+        return None
+
+    def label(self, row: Any) -> Label | None:
+        """What the row should be scored as; None where the answer is tokens."""
+        return None
+
     @abstractmethod
     def encode(self, row: Any, tokenizer: "Tokenizer") -> Example:
         """Tokens and targets of one row; a row with no trained token is refused, shown."""
@@ -76,6 +95,10 @@ class Objective(Part):
         """How many terms the batch adds to the step's loss: weighted supervised tokens."""
         counts = (batch.targets != IGNORE).sum(dim=1)  # [sequence]
         return (counts * batch.weights).sum()
+
+    def guessing(self, policy: "Policy") -> float:
+        """The loss of a model that knows nothing: ln of the vocabulary's size."""
+        return math.log(layout.vocabulary(policy.model))
 
     @abstractmethod
     def loss(self, policy: "Policy", batch: Batch) -> Loss:
