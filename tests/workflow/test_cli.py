@@ -246,6 +246,16 @@ def test_a_run_without_rows_to_measure_by_is_exported_and_says_so(
     assert "not measured" in (run / "evaluate" / "report.html").read_text().lower()
 
 
+def test_an_evaluation_without_rows_is_refused_before_training(
+    home: Path, empty: Path, say: Command
+) -> None:
+    (empty / "tiny").symlink_to(home / "tiny")
+    rows(empty / "rows.jsonl")
+    said = say("evaluate", "rows.jsonl", "model=tiny", *QUICK, "data.split=none")
+    assert said.code == 3 and "data.split.test" in said.err
+    assert not (empty / "runs" / "rows" / "train").exists()
+
+
 def test_full_exports_a_model_and_an_adapter_is_refused_before_training(
     home: Path, empty: Path, say: Command
 ) -> None:

@@ -79,10 +79,7 @@ def evaluate(
     found = read_part(folder.stage("data").path, spec.part)[: spec.limit]
     rows = [row for row in found if isinstance(row, Chat)]
     if not rows:
-        raise DataError(
-            f"evaluate.part={spec.part}: the run has no {spec.part} rows, and rows it learned from "
-            f"measure nothing. Set data.split.{spec.part}, or give a file as data.{spec.part}"
-        )
+        raise nothing_to_ask(spec.part)
     if not stage.begin(inputs(folder, spec, base, seed), accept=accept, restart=restart):
         log.say("evaluate: nothing to do, finished before with the same inputs")
         return
@@ -95,6 +92,14 @@ def evaluate(
         raise TrainError("\n".join(f"{f.where}: {f.what}. {f.advice}" for f in broken))
     stage.finish(rows=len(rows), verdict=report["verdict"])
     log.say(f"evaluate: {report['verdict']}")
+
+
+def nothing_to_ask(part: str) -> DataError:
+    """The refusal of a run without held-out rows; known before training, so said there too."""
+    return DataError(
+        f"evaluate.part={part}: the run has no {part} rows, and rows it learned from measure "
+        f"nothing. Set data.split.{part}, or give a file as data.{part}"
+    )
 
 
 def inputs(folder: RunFolder, spec: Evaluate, base: "Base", seed: int) -> dict[str, Any]:
