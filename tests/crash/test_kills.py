@@ -11,7 +11,7 @@ import torch
 
 from tests.crash.kill_loop import COUNTED, kill_loop
 from tunesmith.core.log import Log
-from tunesmith.train import checkpoint
+from tunesmith.train import checkpoint, randomness
 from tunesmith.train.checkpoint import Snapshot
 
 STEPS = 12
@@ -28,7 +28,7 @@ def toy(folder: Path) -> None:
     if (saved := checkpoint.newest(folder / "checkpoints", Log(quiet=True))) is not None:
         weight.data.copy_(saved.model["weight"])
         checkpoint.restore_optimizer(optimizer, named, saved.optimizer, saved.optimizer_state)
-        checkpoint.restore_random(saved.random)
+        randomness.restore(saved.random)
         begun = saved.step
     for step in range(begun + 1, STEPS + 1):
         noise = torch.randn_like(weight) * random.random() + numpy.random.rand()
@@ -42,7 +42,7 @@ def toy(folder: Path) -> None:
             model={"weight": weight.detach()},
             optimizer=tensors,
             optimizer_state=state,
-            random=checkpoint.capture_random(),
+            random=randomness.capture(),
         )
         checkpoint.save(folder / "checkpoints", snapshot)
 

@@ -6,11 +6,9 @@ commit point; before it only a temporary folder exists, after it the checkpoint 
 no pointer to the latest one: the newest folder that verifies wins. Untested on NFS.
 """
 
-import base64
 import errno
 import json
 import os
-import random
 import re
 import secrets
 import time
@@ -62,7 +60,7 @@ class Snapshot:
     optimizer_state: Any = None
     """With `optimizer`, what `flatten_optimizer` gave."""
     random: Any = None
-    """What `capture_random` gave."""
+    """What `randomness.capture` gave."""
     stream: dict[str, Any] = field(default_factory=dict)
     """The stream's named state: JSON values and tensors, nested as it likes."""
     best: Any = None
@@ -436,42 +434,3 @@ def placed(key: str, value: Any, parameter: "torch.Tensor", group: Mapping[str, 
         return value
     here = key != "step" or group.get("capturable") or group.get("fused")
     return value.to(parameter.device if here else "cpu", copy=True)
-
-
-def capture_random() -> dict[str, Any]:
-    """The states of all global random generators, as JSON."""
-    import numpy
-
-    kind, keys, *rest = numpy.random.get_state(legacy=True)
-    captured = {
-        "torch": text(torch.get_rng_state()),
-        "python": list(random.getstate()),
-        "numpy": [kind, [int(key) for key in keys], *rest],
-    }
-    if torch.cuda.is_available():
-        captured["cuda"] = [text(state) for state in torch.cuda.get_rng_state_all()]
-    return captured
-
-
-def restore_random(captured: Mapping[str, Any]) -> None:
-    """Set all global random generators to what `capture_random` gave."""
-    import numpy
-
-    version, internal, gauss = captured["python"]
-    random.setstate((version, tuple(internal), gauss))
-    kind, keys, *rest = captured["numpy"]
-    numpy.random.set_state((kind, numpy.array(keys, dtype=numpy.uint32), *rest))
-    torch.set_rng_state(tensor(captured["torch"]))
-    for device, state in enumerate(captured.get("cuda", ())):
-        if device < torch.cuda.device_count():
-            torch.cuda.set_rng_state(tensor(state), device)
-
-
-def text(state: "torch.Tensor") -> str:
-    """Bytes of a generator as base64."""
-    return base64.b64encode(state.numpy().tobytes()).decode("ascii")
-
-
-def tensor(state: str) -> "torch.Tensor":
-    """The inverse of `text`."""
-    return torch.frombuffer(bytearray(base64.b64decode(state)), dtype=torch.uint8).clone()

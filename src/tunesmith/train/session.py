@@ -4,15 +4,12 @@ One class, and longer than most files: it is the order of things in a training, 
 """
 
 import json
-import random
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy
 
 from tunesmith.core.errors import (
     DataError,
@@ -31,7 +28,7 @@ from tunesmith.core.tables import read_part
 from tunesmith.model import layout, load, render
 from tunesmith.model.policy import Policy, evaluating
 from tunesmith.model.render import Tokenizer
-from tunesmith.train import batches, checkpoint, devices, optimiser, selfcheck
+from tunesmith.train import batches, checkpoint, devices, optimiser, randomness, selfcheck
 from tunesmith.train.loop import Step, Train, Watch, held_out, improves, steps
 from tunesmith.train.record import Lines
 from tunesmith.train.sinks.base import Writer
@@ -90,7 +87,7 @@ class Session:
     def _build(self) -> None:
         """Model, method, optimiser and stream, all from the seed."""
         device = devices.choose(self.spec.device)
-        seed_everything(self.seed)
+        randomness.seed_everything(self.seed)
         model = load.load_model(self.base, dtype=self.dtype, device=str(device))
         model.requires_grad_(False)
         self._check_context(model)
@@ -136,7 +133,7 @@ class Session:
         optimiser.settle(self.optimizer, decay=self.spec.decay, betas=self.spec.betas)
         self._open_stream(saved.cursor)
         self.stream.restore(saved.stream)
-        checkpoint.restore_random(saved.random)
+        randomness.restore(saved.random)
         self.watch = Watch(**{**saved.best, "patience": self.spec.patience})
         self.facts, self.losses = saved.progress["facts"], saved.progress["losses"]
         self.curves.rewind(saved.step + 1)
@@ -307,7 +304,7 @@ class Session:
             model=self.spec.method.state(self.policy.model),
             optimizer=tensors,
             optimizer_state=described,
-            random=checkpoint.capture_random(),
+            random=randomness.capture(),
             stream=self.stream.state(),
             best=asdict(self.watch),
             progress={"facts": self.facts, "losses": self.losses},
@@ -397,10 +394,3 @@ class Session:
             "threads": torch.get_num_threads(),
             **self.facts,
         }
-
-
-def seed_everything(seed: int) -> None:
-    """Start every global random generator from `seed`: a checkpoint carries them all."""
-    random.seed(seed)
-    numpy.random.seed(seed)
-    torch.manual_seed(seed)

@@ -12,7 +12,7 @@ from safetensors.torch import load as library_load
 
 from tunesmith.core.errors import IntegrityError
 from tunesmith.core.log import Log
-from tunesmith.train import checkpoint
+from tunesmith.train import checkpoint, randomness
 from tunesmith.train.checkpoint import Snapshot
 
 
@@ -146,10 +146,10 @@ def test_random_numbers_go_on_where_they_stopped(tmp_path: Path) -> None:
         return random.gauss(0, 1), random.random(), spare, torch.randn(3).tolist()
 
     draw()
-    captured = saved(tmp_path, random=checkpoint.capture_random()).random
+    captured = saved(tmp_path, random=randomness.capture()).random
     wanted = draw()
     draw()
-    checkpoint.restore_random(captured)
+    randomness.restore(captured)
     assert draw() == wanted
 
 
@@ -157,7 +157,7 @@ def test_capturing_the_random_state_changes_nothing() -> None:
     torch.manual_seed(1)
     first = torch.randn(2)
     torch.manual_seed(1)
-    checkpoint.capture_random()
+    randomness.capture()
     assert torch.equal(torch.randn(2), first)
 
 
@@ -174,10 +174,10 @@ def test_random_numbers_and_optimiser_on_an_accelerator(tmp_path: Path) -> None:
         model={"a": parameter},
         optimizer=tensors,
         optimizer_state=state,
-        random=checkpoint.capture_random(),
+        random=randomness.capture(),
     )
     wanted = torch.randn(3, device="cuda")
-    checkpoint.restore_random(found.random)
+    randomness.restore(found.random)
     assert torch.equal(torch.randn(3, device="cuda"), wanted)
     other = torch.nn.Parameter(found.model["a"].cuda())
     fresh = torch.optim.AdamW([other], lr=0.1)
