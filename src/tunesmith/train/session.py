@@ -71,6 +71,7 @@ class Session:
         self.curves = Lines(stage.path / "curves.jsonl")
         self.answers = Lines(stage.path / "probes.jsonl")
         self.facts: dict[str, Any] = {"seconds": 0.0, "tokens": 0, "supervised": 0}
+        self.facts["micro_batch_limit"] = None
         self.losses: list[float] = []
         self.writers: list[Writer] = []
 
@@ -135,7 +136,8 @@ class Session:
         self.stream.restore(saved.stream)
         randomness.restore(saved.random)
         self.watch = Watch(**{**saved.best, "patience": self.spec.patience})
-        self.facts, self.losses = saved.progress["facts"], saved.progress["losses"]
+        self.facts |= saved.progress["facts"]
+        self.losses = saved.progress["losses"]
         self.curves.rewind(saved.step + 1)
         self.answers.rewind(saved.step + 1)
         self.log.say(f"train: going on from step {saved.step} of {self.total}")
@@ -194,6 +196,7 @@ class Session:
             total=self.total,
             optimizer=self.optimizer,
             start=start,
+            limit=self.facts["micro_batch_limit"],
         )
         with deferred(), self.log.progress("training", self.total, done=start) as advance:
             if start and self._is_look(start) and not self.watch.has_seen(start):
@@ -221,9 +224,24 @@ class Session:
         self.facts["tokens"] += step.tokens
         self.facts["supervised"] += step.supervised
         self.losses.append(step.loss)
+        self._note_memory(step)
         values = {"loss": step.loss, "norm": step.norm, "rate": step.rate, **step.means}
         self.curves.add(step.number + 1, {**values, "tokens": step.tokens})
         self._copy(step.number + 1, values)
+
+    def _note_memory(self, step: Step) -> None:
+        """Say once that memory ran out, and record how far micro-batches were cut."""
+        known, limit = self.facts["micro_batch_limit"], step.limit
+        if limit == known:
+            return
+        if known is None:
+            self.log.say(
+                f"warning: memory ran out at step {step.number + 1}; micro-batches are at most "
+                f"{limit} tokens from here, padding counted. A step still sees the same rows; to "
+                "save the failed tries, start with a lower train.micro_batch"
+            )
+        self.log.event("out of memory", step=step.number + 1, micro_batch_limit=limit)
+        self.facts["micro_batch_limit"] = limit
 
     def _copy(self, done: int, values: Mapping[str, float]) -> None:
         """Numbers to the sinks; one that fails is left out, since the run must outlive it."""
