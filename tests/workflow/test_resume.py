@@ -220,10 +220,19 @@ def test_a_row_longer_than_the_context_is_refused_and_nothing_is_cut(
     assert 0 < facts["rows"]["train"] < 12
 
 
-def test_a_rate_of_almost_zero_is_noticed(tiny: Tiny, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stopped", [None, 1], ids=["at once", "stopped after the first step"])
+def test_a_rate_of_almost_zero_is_noticed(
+    stopped: int | None, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """T-MOVED as a guard: trainable tensors that never move are an error, not a flat curve."""
+    base, folder, spec = base_of(tiny("llama")), prepared(tmp_path / "run"), settings(lr=1e-30)
+    if stopped:
+        with monkeypatch.context() as patch:
+            stop_after(patch, stopped)
+            with pytest.raises(Preempted):
+                trained(folder, base, spec)
     with pytest.raises(TrainError, match="have not moved"):
-        trained(prepared(tmp_path / "run"), base_of(tiny("llama")), settings(lr=1e-30))
+        trained(folder, base, spec)
 
 
 class Scarce(Sft):

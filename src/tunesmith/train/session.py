@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.core.disk import write_json
 from tunesmith.core.errors import (
     DataError,
     IntegrityError,
@@ -18,7 +19,7 @@ from tunesmith.core.errors import (
     TrainError,
     TunesmithError,
 )
-from tunesmith.core.folders import Stage, write_json
+from tunesmith.core.folders import Stage
 from tunesmith.core.late import late
 from tunesmith.core.log import Log
 from tunesmith.core.records import Batch, Example
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 else:
     torch = late("torch")
 
+MOVED_BY = 2
+"""Steps after which all that is trainable has moved: LoRA's A waits for B, which starts at zero."""
 LOOKS = 5
 """Looks at the held-out rows in a run that says nothing else."""
 PROBE_TOKENS = 64
@@ -74,6 +77,7 @@ class Session:
         self.facts["micro_batch_limit"] = None
         self.losses: list[float] = []
         self.writers: list[Writer] = []
+        self.moved: selfcheck.Moved | None = None
 
     def run(self) -> None:
         """From a base model, or the newest checkpoint, to the finished folder."""
@@ -123,6 +127,9 @@ class Session:
     def _resume(self) -> int:
         """The step to go on from; everything a checkpoint holds is put back."""
         saved = checkpoint.newest(self._checkpoints, self.log)
+        if (saved.step if saved else 0) < MOVED_BY <= self.total:
+            # Before a checkpoint goes over it: the model is still what training starts from.
+            self.moved = selfcheck.Moved(self.policy)
         if saved is None:
             self.curves.rewind(0)
             self.answers.rewind(0)
@@ -186,7 +193,6 @@ class Session:
         return self.policy.trainable(), list(self.policy.model.parameters())
 
     def _loop(self, start: int) -> None:
-        moved = selfcheck.Moved(self.policy) if start == 0 and self.total >= 2 else None
         began, before = time.monotonic(), self.facts["seconds"]
         running = steps(
             self.policy,
@@ -205,8 +211,8 @@ class Session:
                 self.facts["seconds"] = before + time.monotonic() - began
                 self._note(step)
                 done = step.number + 1
-                if moved is not None and done == 2:
-                    moved.check(self.policy, done)
+                if self.moved is not None and done == MOVED_BY:
+                    self.moved.check(self.policy, done)
                 is_best = self._is_look(done) and self._look(done)
                 self._save_if_due(done, is_best)
                 advance(1, note=f"loss {step.loss:.3f}")
