@@ -33,7 +33,7 @@ def enter() -> None:
 
 def code_digest() -> str:
     """sha256 over every module of ours, by name."""
-    from tunesmith.core.folders import file_digest
+    from tunesmith.core.disk import file_digest
     from tunesmith.core.rows import digest
 
     home = Path(__file__).parent

@@ -9,8 +9,9 @@ from typing import Any
 
 from tunesmith import environment
 from tunesmith.cards import model_card, page
+from tunesmith.core.disk import file_digest, write_text
 from tunesmith.core.errors import IntegrityError, SettingsError, missing
-from tunesmith.core.folders import RunFolder, Stage, file_digest, write_text
+from tunesmith.core.folders import RunFolder, Stage
 from tunesmith.core.log import Log
 from tunesmith.core.tables import read_part
 from tunesmith.data.stage import prepare

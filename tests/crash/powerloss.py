@@ -9,7 +9,7 @@ from itertools import chain, combinations, count, product
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.folders import Disk
+from tunesmith.core.disk import Disk
 
 Tree = dict[str, bytes | None]
 """A folder's content by relative path: bytes of a file, None for a folder."""

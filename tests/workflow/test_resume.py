@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from tests.trained import base_of, prepared, reloaded, settings, trained
+from tunesmith.core.disk import file_digest
 from tunesmith.core.errors import DataError, Preempted, SettingsError, TrainError
-from tunesmith.core.folders import RunFolder, file_digest
+from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
 from tunesmith.core.records import Batch
 from tunesmith.train import checkpoint, session, stage

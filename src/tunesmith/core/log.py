@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from tunesmith.core.findings import Finding
+from tunesmith.core.quote import printable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -237,11 +238,6 @@ def append_line(path: "Path", line: bytes) -> None:
         os.write(file, b"\n" + line if torn else line)
     finally:
         os.close(file)
-
-
-def printable(text: str) -> str:
-    """`text` with control characters escaped, so that no row or path can move the cursor."""
-    return "".join(c if c in "\n\t" or c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def redact(text: str) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.core.delimited import comma_separated, tab_separated
+from tunesmith.core.disk import write_parts
 from tunesmith.core.errors import DataError
-from tunesmith.core.folders import write_parts
 from tunesmith.core.jsonfiles import json_lines, json_list
 from tunesmith.core.quote import quoted, visible
 from tunesmith.core.rows import Origin, Row, canonical, row_from

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.core.log import printable
+from tunesmith.core.quote import printable
 from tunesmith.core.records import Example
 from tunesmith.core.rows import Row
 

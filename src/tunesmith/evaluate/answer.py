@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.core.disk import disk_errors
 from tunesmith.core.errors import DataError
-from tunesmith.core.folders import disk_errors
 from tunesmith.core.log import append_line
 from tunesmith.core.rows import Chat, digest
 from tunesmith.model.generate import Answer, Decoder, Request, Sampling, answers

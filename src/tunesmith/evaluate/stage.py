@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
+from tunesmith.core.disk import write_json
 from tunesmith.core.errors import DataError, TrainError
 from tunesmith.core.findings import Finding
-from tunesmith.core.folders import RunFolder, Stage, write_json
+from tunesmith.core.folders import RunFolder, Stage
 from tunesmith.core.log import Log
 from tunesmith.core.parts import Spec
 from tunesmith.core.rows import Chat

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tunesmith.core.disk import file_digest, read_json, write_bytes, write_json
 from tunesmith.core.errors import ResourceError, TunesmithError
-from tunesmith.core.folders import file_digest, read_json, write_bytes, write_json
 from tunesmith.core.records import Example, Sequence
 from tunesmith.core.rows import Row, digest
 from tunesmith.model import load

@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.core import folders
+from tunesmith.core import disk, folders
+from tunesmith.core.disk import disk_errors, make_folders
 from tunesmith.core.errors import IntegrityError, ResourceError, TrainError, TunesmithError
-from tunesmith.core.folders import check_file, disk_errors, make_folders, refuse_link
+from tunesmith.core.folders import check_file, refuse_link
 from tunesmith.core.late import late
 from tunesmith.core.lock import process_runs
 from tunesmith.core.log import Log
@@ -123,7 +124,7 @@ def load(path: Path) -> Snapshot:
         for part in TENSORS
         if f"{part}.safetensors" in manifest["files"]
     }
-    state = folders.read_json(path / STATE)
+    state = disk.read_json(path / STATE)
     stream = join(state.pop("stream"), tensors.pop("stream", {}))
     return Snapshot(**{"model": {}, "optimizer": {}, **tensors, **state, "stream": stream})
 
@@ -136,7 +137,7 @@ def parts(snapshot: Snapshot) -> tuple[bytes, dict[str, dict[str, "torch.Tensor"
     tensors = {"model": snapshot.model, "optimizer": snapshot.optimizer, "stream": stream}
     tensors = {part: found for part, found in tensors.items() if found}
     refuse_nonfinite(snapshot.step, tensors)
-    return folders.json_bytes(state), tensors
+    return disk.json_bytes(state), tensors
 
 
 def refuse_nonfinite(step: int, tensors: Mapping[str, Mapping[str, "torch.Tensor"]]) -> None:
@@ -163,7 +164,7 @@ def make_room(folder: Path, needed: int, log: Log) -> None:
     with disk_errors(folder, "save a checkpoint", wanted):
         make_folders(folder)
         sweep(folder, log)
-        if folders.DISK.free(folder) < wanted:
+        if disk.DISK.free(folder) < wanted:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -180,14 +181,14 @@ def write(
     contents[STATE] = iter([memoryview(state)])
     with disk_errors(target, "save the checkpoint", needed):
         try:
-            folders.DISK.mkdir(temporary)
-            files = {n: folders.write_new(temporary / n, c) for n, c in contents.items()}
+            disk.DISK.mkdir(temporary)
+            files = {n: disk.write_new(temporary / n, c) for n, c in contents.items()}
             manifest = folders.sealed({"schema": folders.SCHEMA, "step": step, "files": files})
-            content = memoryview(folders.json_bytes(manifest))
-            folders.write_new(temporary / MANIFEST, [content])
-            folders.DISK.sync_folder(temporary)
+            content = memoryview(disk.json_bytes(manifest))
+            disk.write_new(temporary / MANIFEST, [content])
+            disk.DISK.sync_folder(temporary)
             commit(temporary, target)
-            folders.DISK.sync_folder(target.parent)
+            disk.DISK.sync_folder(target.parent)
         except BaseException:
             with suppress(OSError):
                 remove(temporary)
@@ -198,7 +199,7 @@ def commit(temporary: Path, target: Path) -> None:
     """Give the checkpoint its name. A whole one of that name wins; a damaged one moves aside."""
     while True:
         try:
-            folders.DISK.rename(temporary, target)
+            disk.DISK.rename(temporary, target)
             return
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
@@ -209,7 +210,7 @@ def commit(temporary: Path, target: Path) -> None:
         step = temporary.name.split("-")[1]
         aside = target.parent / f".damaged-{step}-{secrets.token_hex(8)}"
         with suppress(FileNotFoundError):  # a second writer was faster
-            folders.DISK.rename(target, aside)
+            disk.DISK.rename(target, aside)
 
 
 def read_back(target: Path) -> None:
@@ -293,7 +294,7 @@ def discard(path: Path, log: Log) -> None:
     """Delete a folder: out of sight first, so that no half of it is ever taken for a checkpoint."""
     trash = path.parent / f".trash-{path.name.lstrip('.')}-{secrets.token_hex(8)}"
     try:
-        folders.DISK.rename(path, trash)
+        disk.DISK.rename(path, trash)
         remove(trash)
     except FileNotFoundError:
         return
@@ -318,8 +319,8 @@ def sweep(folder: Path, log: Log) -> None:
 def remove(folder: Path) -> None:
     """Delete a flat folder."""
     for path in sorted(folder.iterdir()):
-        folders.DISK.unlink(path)
-    folders.DISK.rmdir(folder)
+        disk.DISK.unlink(path)
+    disk.DISK.rmdir(folder)
 
 
 def safetensors(tensors: Mapping[str, "torch.Tensor"]) -> Iterator[memoryview]:

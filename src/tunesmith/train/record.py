@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.folders import disk_errors, write_text
+from tunesmith.core.disk import disk_errors, write_text
 from tunesmith.core.log import append_line
 
 
