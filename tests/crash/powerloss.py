@@ -41,6 +41,19 @@ class Recorder(Disk):
         self.note("create", path)
         return file
 
+    def append(self, path: Path) -> int:
+        known = path.exists()
+        file = super().append(path)
+        self.open_files[file] = path.relative_to(self.root).as_posix()
+        if not known:
+            self.note("create", path)
+        return file
+
+    def open(self, path: Path) -> int:
+        file = super().open(path)
+        self.open_files[file] = path.relative_to(self.root).as_posix()
+        return file
+
     def write(self, file: int, content: memoryview) -> int:
         written = super().write(file, content)
         self.note("write", self.open_files[file], bytes(content[:written]))

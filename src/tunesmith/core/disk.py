@@ -2,6 +2,8 @@
 
 Every operation goes through `DISK`, one method each, so that the crash tests can log each call, let
 it fail and replay what a power loss would leave: a write outside of it would escape those tests.
+Outside are the lock, which means nothing after a power loss, and what libraries write into the
+folder of a stage, which nobody trusts before `Stage.finish` made it durable.
 """
 
 import errno
@@ -46,6 +48,15 @@ class Disk:
         """A new file, open for writing; an existing name, a link included, is an error."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         return os.open(path, flags, 0o600)
+
+    def append(self, path: Path) -> int:
+        """A file, made where there is none, open for adding at its end; a link is an error."""
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(path, flags, 0o600)
+
+    def open(self, path: Path) -> int:
+        """A file that is there, to make it durable; a link is an error."""
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
     def write(self, file: int, content: memoryview) -> int:
         """Write some of `content`; how much."""
@@ -208,8 +219,8 @@ def make_folders(path: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Make durable a file that a library wrote."""
-    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    """Make durable a file that a library wrote, or that grew line by line."""
+    file = DISK.open(path)
     try:
         DISK.sync(file)
     finally:

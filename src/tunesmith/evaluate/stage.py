@@ -12,6 +12,7 @@ from tunesmith.core.disk import write_json
 from tunesmith.core.errors import DataError, TrainError
 from tunesmith.core.findings import Finding
 from tunesmith.core.folders import RunFolder, Stage
+from tunesmith.core.jsonlines import whole_lines
 from tunesmith.core.log import Log
 from tunesmith.core.parts import Spec
 from tunesmith.core.rows import Chat
@@ -208,7 +209,7 @@ def keep_likelihoods(
         line["row"]: Likelihood(
             line["row"], float("nan") if line["nll"] is None else line["nll"], line["tokens"]
         )
-        for line in answer.kept(path)
+        for line in whole_lines(path)
     }
     missing = {row.digest: row for row in rows if row.digest not in found}
     advance(len({row.digest for row in rows}) - len(missing))

@@ -145,8 +145,8 @@ class Session:
         self.watch = Watch(**{**saved.best, "patience": self.spec.patience})
         self.facts |= saved.progress["facts"]
         self.losses = saved.progress["losses"]
-        self.curves.rewind(saved.step + 1)
-        self.answers.rewind(saved.step + 1)
+        self.curves.rewind(saved.progress["written"]["curves"])
+        self.answers.rewind(saved.progress["written"]["probes"])
         self.log.say(f"train: going on from step {saved.step} of {self.total}")
         return int(saved.step)
 
@@ -321,6 +321,7 @@ class Session:
 
     def _save(self, done: int) -> None:
         names = self._trainable_names()
+        written = {"curves": self.curves.settle(), "probes": self.answers.settle()}
         tensors, described = checkpoint.flatten_optimizer(self.optimizer, names)
         snapshot = checkpoint.Snapshot(
             step=done,
@@ -331,7 +332,7 @@ class Session:
             random=randomness.capture(),
             stream=self.stream.state(),
             best=asdict(self.watch),
-            progress={"facts": self.facts, "losses": self.losses},
+            progress={"facts": self.facts, "losses": self.losses, "written": written},
             digests={"base": self.base.digest, "template": self.tokenizer.template_digest},
         )
         best = self.watch.best_step

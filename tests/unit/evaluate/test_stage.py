@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from tests.trained import base_of, prepared, trained
 from tunesmith.core.errors import DataError, IntegrityError, Preempted, SettingsError, TrainError
 from tunesmith.core.folders import RunFolder
+from tunesmith.core.jsonlines import whole_lines
 from tunesmith.core.log import Log
 from tunesmith.evaluate import answer, stage
 from tunesmith.evaluate.metrics.exact import Exact
@@ -49,7 +50,7 @@ def without_time(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def kept(folder: RunFolder, arm: str) -> list[dict[str, Any]]:
-    return list(answer.kept(folder.path / f"evaluate/answers-{arm}.jsonl"))
+    return list(whole_lines(folder.path / f"evaluate/answers-{arm}.jsonl"))
 
 
 def test_the_report(run: Run) -> None:
