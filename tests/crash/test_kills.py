@@ -13,6 +13,7 @@ from tests.crash.kill_loop import COUNTED, kill_loop
 from tunesmith.core.log import Log
 from tunesmith.train import checkpoint, randomness
 from tunesmith.train.checkpoint import Snapshot
+from tunesmith.train.state import flatten_optimizer, restore_optimizer
 
 STEPS = 12
 
@@ -27,7 +28,7 @@ def toy(folder: Path) -> None:
     begun = 0
     if (saved := checkpoint.newest(folder / "checkpoints", Log(quiet=True))) is not None:
         weight.data.copy_(saved.model["weight"])
-        checkpoint.restore_optimizer(optimizer, named, saved.optimizer, saved.optimizer_state)
+        restore_optimizer(optimizer, named, saved.optimizer, saved.optimizer_state)
         randomness.restore(saved.random)
         begun = saved.step
     for step in range(begun + 1, STEPS + 1):
@@ -35,7 +36,7 @@ def toy(folder: Path) -> None:
         (weight * noise).sum().backward()
         optimizer.step()
         optimizer.zero_grad()
-        tensors, state = checkpoint.flatten_optimizer(optimizer, named)
+        tensors, state = flatten_optimizer(optimizer, named)
         snapshot = Snapshot(
             step=step,
             cursor=step,

@@ -33,6 +33,7 @@ from tunesmith.train import batches, checkpoint, devices, optimiser, randomness,
 from tunesmith.train.loop import Step, Train, Watch, held_out, improves, steps
 from tunesmith.train.record import Lines
 from tunesmith.train.sinks.base import Writer
+from tunesmith.train.state import flatten_optimizer, restore_optimizer
 
 if TYPE_CHECKING:
     import torch
@@ -136,7 +137,7 @@ class Session:
             return 0
         names = self._trainable_names()
         self.spec.method.restore(self.policy.model, saved.model)
-        checkpoint.restore_optimizer(self.optimizer, names, saved.optimizer, saved.optimizer_state)
+        restore_optimizer(self.optimizer, names, saved.optimizer, saved.optimizer_state)
         self._refuse_unfit(saved)
         optimiser.settle(self.optimizer, decay=self.spec.decay, betas=self.spec.betas)
         self._open_stream(saved.cursor)
@@ -322,7 +323,7 @@ class Session:
     def _save(self, done: int) -> None:
         names = self._trainable_names()
         written = {"curves": self.curves.settle(), "probes": self.answers.settle()}
-        tensors, described = checkpoint.flatten_optimizer(self.optimizer, names)
+        tensors, described = flatten_optimizer(self.optimizer, names)
         snapshot = checkpoint.Snapshot(
             step=done,
             cursor=self.groups.drawn,
