@@ -6,7 +6,6 @@ One class, and longer than most files: it is the order of things in a training, 
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,6 @@ from tunesmith.core.errors import (
     IntegrityError,
     SettingsError,
     TrainError,
-    TunesmithError,
 )
 from tunesmith.core.folders import Stage
 from tunesmith.core.late import late
@@ -26,13 +24,21 @@ from tunesmith.core.records import Batch, Example
 from tunesmith.core.rows import Chat
 from tunesmith.core.signals import deferred, requested
 from tunesmith.core.tables import read_part
-from tunesmith.model import layout, load, render
-from tunesmith.model.policy import Policy, evaluating
+from tunesmith.model import layout, load
+from tunesmith.model.policy import Policy
 from tunesmith.model.render import Tokenizer
-from tunesmith.train import batches, checkpoint, devices, optimiser, randomness, selfcheck
+from tunesmith.train import (
+    batches,
+    checkpoint,
+    devices,
+    optimiser,
+    probes,
+    randomness,
+    selfcheck,
+)
+from tunesmith.train.copies import Copies
 from tunesmith.train.loop import Step, Train, Watch, held_out, improves, steps
 from tunesmith.train.record import Lines
-from tunesmith.train.sinks.base import Writer
 from tunesmith.train.state import flatten_optimizer, restore_optimizer
 
 if TYPE_CHECKING:
@@ -44,8 +50,6 @@ MOVED_BY = 2
 """Steps after which all that is trainable has moved: LoRA's A waits for B, which starts at zero."""
 LOOKS = 5
 """Looks at the held-out rows in a run that says nothing else."""
-PROBE_TOKENS = 64
-"""Longest answer to a probe prompt."""
 
 
 class _Asked(Exception):
@@ -77,7 +81,7 @@ class Session:
         self.facts: dict[str, Any] = {"seconds": 0.0, "tokens": 0, "supervised": 0}
         self.facts["micro_batch_limit"] = None
         self.losses: list[float] = []
-        self.writers: list[Writer] = []
+        self.copies = Copies(log)
         self.moved: selfcheck.Moved | None = None
 
     def run(self) -> None:
@@ -86,7 +90,7 @@ class Session:
         start = self._resume()
         if start == 0:
             self._first_look()
-        with self._sinks():
+        with self.copies.open(self.spec.sinks, self.stage):
             self._loop(start)
         self._finish()
 
@@ -234,7 +238,7 @@ class Session:
         self._note_memory(step)
         values = {"loss": step.loss, "norm": step.norm, "rate": step.rate, **step.means}
         self.curves.add(step.number + 1, {**values, "tokens": step.tokens})
-        self._copy(step.number + 1, values)
+        self.copies.write(step.number + 1, values)
 
     def _note_memory(self, step: Step) -> None:
         """Say once that memory ran out, and record how far micro-batches were cut."""
@@ -250,15 +254,6 @@ class Session:
         self.log.event("out of memory", step=step.number + 1, micro_batch_limit=limit)
         self.facts["micro_batch_limit"] = limit
 
-    def _copy(self, done: int, values: Mapping[str, float]) -> None:
-        """Numbers to the sinks; one that fails is left out, since the run must outlive it."""
-        for writer in list(self.writers):
-            try:
-                writer.write(done, values)
-            except Exception as error:
-                self.log.say(f"warning: a sink failed and is left out from here: {error}")
-                self.writers.remove(writer)
-
     def _is_look(self, done: int) -> bool:
         return done % self.look_every == 0 or done == self.total
 
@@ -272,7 +267,7 @@ class Session:
             # Someone waits for this process to end: the look is made again after resuming.
             return False
         self.curves.add(done, {"held_out": measures})
-        self._copy(done, {f"held_out/{name}": value for name, value in measures.items()})
+        self.copies.write(done, {f"held_out/{name}": value for name, value in measures.items()})
         self.log.event("held_out", step=done, **measures)
         value = measures[self.spec.best]
         if value != value:
@@ -291,22 +286,13 @@ class Session:
             yield batch
 
     def _probe(self, done: int) -> None:
-        from tunesmith.model.generate import Decoder, Request, Sampling, answers
-
         if not self.spec.probes:
             return
         kept = {example.row for example in self.examples["valid"]}
         prepared = read_part(self.stage.run.stage("data").path, "valid")
         asked = [row for row in prepared if isinstance(row, Chat) and row.digest in kept]
-        rows = asked[: self.spec.probes]
-        prompts = {r.digest: render.encode_prompt(r.prompt(), self.tokenizer) for r in rows}
-        sampling = Sampling(max_tokens=PROBE_TOKENS)
-        wanted = [Request(key, ids, PROBE_TOKENS) for key, ids in prompts.items()]
-        with evaluating(self.policy.model):
-            decoder = Decoder(self.policy.model, self.tokenizer, rows=len(rows), sampling=sampling)
-            for answer in answers(decoder, wanted):
-                shown = {"row": answer.key, "answer": answer.text, "stopped": answer.stopped}
-                self.answers.add(done, shown)
+        for shown in probes.asked(self.policy, self.tokenizer, asked[: self.spec.probes]):
+            self.answers.add(done, shown)
 
     def _save_if_due(self, done: int, is_best: bool) -> None:
         wanted = requested()
@@ -341,25 +327,6 @@ class Session:
         checkpoint.save(
             self._checkpoints, snapshot, keep=self.spec.keep, pinned=pinned, log=self.log
         )
-
-    @contextmanager
-    def _sinks(self) -> Iterator[None]:
-        for sink in self.spec.sinks:
-            try:
-                self.writers.append(sink.open(self.stage.path, self.stage.run.name))
-            except TunesmithError:
-                raise
-            except Exception as error:  # as above: a sink never stops a run
-                self.log.say(f"warning: the sink {sink.kind} did not open: {error}")
-        opened = list(self.writers)
-        try:
-            yield
-        finally:
-            for writer in opened:
-                try:
-                    writer.close()
-                except Exception as error:
-                    self.log.say(f"warning: a sink did not close: {error}")
 
     def _finish(self) -> None:
         """Put the best weights back, write the result, and commit the stage."""

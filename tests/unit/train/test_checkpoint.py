@@ -14,7 +14,7 @@ from tunesmith.core.errors import IntegrityError
 from tunesmith.core.log import Log
 from tunesmith.train import checkpoint, randomness
 from tunesmith.train.checkpoint import Snapshot
-from tunesmith.train.state import flatten_optimizer, restore_optimizer
+from tunesmith.train.state import flatten_optimizer, restore_optimizer, split
 
 
 def saved(folder: Path, **parts: Any) -> Snapshot:
@@ -59,7 +59,7 @@ def test_numbers_keep_every_bit_and_text_every_character(tmp_path: Path) -> None
 @pytest.mark.parametrize("value", [{1: 2}, {"a": object()}, {"$tensor": "x"}, {"a": {2}}, b"x"])
 def test_what_json_would_change_is_refused(value: Any) -> None:
     with pytest.raises(TypeError, match="stream"):
-        checkpoint.split(value, "stream", {})
+        split(value, "stream", {})
 
 
 def test_only_safetensors_and_json_are_written(tmp_path: Path) -> None:
