@@ -41,7 +41,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
     if content.get("schema") != SCHEMA:
         raise SettingsError(
             f"{path}: written with schema {content.get('schema')}, and this version reads "
-            f"{SCHEMA}; use the version that wrote it, or --restart"
+            f"{SCHEMA}; use the version that wrote it, or give the command again with --restart"
         )
     return content
 

@@ -48,6 +48,7 @@ else:
 
 MOVED_BY = 2
 """Steps after which all that is trainable has moved: LoRA's A waits for B, which starts at zero."""
+START_OVER = "`tunesmith train RUN.yaml --restart`"
 LOOKS = 5
 """Looks at the held-out rows in a run that says nothing else."""
 
@@ -160,12 +161,12 @@ class Session:
         if saved.best["measure"] != self.spec.best:
             raise SettingsError(
                 f"train.best: the run has compared its looks by {saved.best['measure']} so far; "
-                f"set it back, or start over by --restart"
+                f"set it back, or start over: {START_OVER}"
             )
         if self.total < saved.step:
             raise SettingsError(
                 f"train.steps, train.epochs: {saved.step} steps are done and {self.total} would "
-                "be all; set them back, or start over by --restart"
+                f"be all; set them back, or start over: {START_OVER}"
             )
 
     def _trainable_names(self) -> dict[str, Any]:
@@ -355,7 +356,7 @@ class Session:
         except IntegrityError as error:
             raise IntegrityError(
                 f"{error}. It holds the best weights of a finished training; put the right file "
-                f"back, or remove {path} and take train.steps={best} with --restart"
+                f"back, or start over: {START_OVER}"
             ) from error
         self.spec.method.restore(self.policy.model, saved.model)
         before = self.facts["held_out_before"]

@@ -70,7 +70,7 @@ def restore_optimizer(
     if [group["parameters"] for group in saved["groups"]] != live:
         raise IntegrityError(
             "the checkpoint's optimiser is over other parameters than this run's; use the run "
-            "file it was made with, or --restart"
+            "file it was made with, or start over: `tunesmith train RUN.yaml --restart`"
         )
     optimizer.state.clear()
     for group, was in zip(optimizer.param_groups, saved["groups"], strict=True):
