@@ -18,6 +18,7 @@ from tunesmith.data.stage import prepare
 from tunesmith.deploy.exports.merged import Merged
 from tunesmith.deploy.stage import deploy
 from tunesmith.evaluate.stage import evaluate, nothing_to_ask
+from tunesmith.model.devices import choose
 from tunesmith.model.load import Base, resolve
 from tunesmith.model.render import Tokenizer
 from tunesmith.resolved import text
@@ -138,6 +139,7 @@ def foresee(job: Job, until: str, wanted: Collection[str]) -> None:
     if until == "evaluate" and not held_out(job):
         raise nothing_to_ask(run.evaluate.part)
     if "evaluate" in wanted and held_out(job):
+        choose(run.evaluate.device, "evaluate.device")
         for metric in run.evaluate.metrics:
             try:
                 metric.note()

@@ -23,6 +23,7 @@ from tunesmith.evaluate.metrics.base import Judged, Metric
 from tunesmith.evaluate.metrics.exact import Exact
 from tunesmith.evaluate.metrics.perplexity import Perplexity
 from tunesmith.evaluate.metrics.rouge import Rouge
+from tunesmith.model.devices import Device, choose
 from tunesmith.model.generate import Sampling
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class Evaluate(Spec):
     """How answers are generated."""
     batch: int = Field(16, ge=1)
     """Rows generated at the same time. Changes speed and memory, never an answer."""
+    device: Device = "auto"
+    """Where answers are made, those of `predict` and `chat` too: `auto`, `cpu`, `cuda` or `mps`."""
     bootstrap: int = Field(1000, ge=100)
     """Samples of the rows that an interval is drawn from."""
 
@@ -156,7 +159,7 @@ def asked(
     log: Log,
 ) -> Asked:
     """The arm's answers and likelihoods, as far as the metrics need them; loaded only if needed."""
-    arm_model = Loaded(stage, base, arm)
+    arm_model = Loaded(stage, base, arm, spec.device)
     needs = {metric.needs for metric in spec.metrics}
     size = len({row.digest for row in rows})
     said: dict[str, answer.Answered] = {}
@@ -181,8 +184,8 @@ def asked(
 class Loaded:
     """An arm's model, loaded at the first call and kept for the next."""
 
-    def __init__(self, stage: Stage, base: "Base", arm: str) -> None:
-        self.stage, self.base, self.arm = stage, base, arm
+    def __init__(self, stage: Stage, base: "Base", arm: str, device: Device) -> None:
+        self.stage, self.base, self.arm, self.device = stage, base, arm, device
 
     def __call__(self) -> "Policy":
         return self._policy
@@ -192,7 +195,8 @@ class Loaded:
         from tunesmith.model.trained import load_trained
 
         folder = self.stage.run.stage("train").path
-        return load_trained(folder, self.base, tuned=self.arm == "tuned")
+        device = str(choose(self.device, "evaluate.device"))
+        return load_trained(folder, self.base, device=device, tuned=self.arm == "tuned")
 
 
 def keep_likelihoods(

@@ -13,10 +13,10 @@ from tunesmith.core.errors import ResourceError, TrainError
 from tunesmith.core.late import late
 from tunesmith.core.parts import Spec
 from tunesmith.core.records import Batch, Loss, Tally
+from tunesmith.model.devices import Device
 from tunesmith.model.policy import Policy, evaluating
 from tunesmith.train import randomness, schedule
 from tunesmith.train.batches import halves
-from tunesmith.train.devices import Device
 from tunesmith.train.methods.base import Method
 from tunesmith.train.methods.lora import Lora
 from tunesmith.train.objectives.base import Group, Objective, Stream

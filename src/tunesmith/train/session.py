@@ -24,13 +24,12 @@ from tunesmith.core.records import Batch, Example
 from tunesmith.core.rows import Chat
 from tunesmith.core.signals import deferred, requested
 from tunesmith.core.tables import read_part
-from tunesmith.model import layout, load
+from tunesmith.model import devices, layout, load
 from tunesmith.model.policy import Policy
 from tunesmith.model.render import Tokenizer
 from tunesmith.train import (
     batches,
     checkpoint,
-    devices,
     optimiser,
     probes,
     randomness,
@@ -97,7 +96,7 @@ class Session:
 
     def _build(self) -> None:
         """Model, method, optimiser and stream, all from the seed."""
-        device = devices.choose(self.spec.device)
+        device = devices.choose(self.spec.device, "train.device")
         randomness.seed_everything(self.seed)
         model = load.load_model(self.base, dtype=self.dtype, device=str(device))
         model.requires_grad_(False)
