@@ -18,7 +18,7 @@ from tunesmith.train.session import Session
 from tunesmith.train.stage import train
 
 QUIET = Log(quiet=True)
-SPEC = settings(epochs=1, save_every=1, keep=1, evaluate_every=2)
+SPEC = settings(epochs=1, save_every=1, keep=3, evaluate_every=2)
 RESUMED = 6
 """States from which training really goes on: each takes a second."""
 
@@ -45,7 +45,17 @@ def recorded(root: Path, base: Base) -> tuple[Tree, list[Operation]]:
         # What follows the last checkpoint is the end of a stage, see below.
         patch.setattr(Session, "_finish", lambda self: None)
         train(RunFolder(root), SPEC, base, seed=0, log=QUIET)
-    return before, recording.operations
+    return before, joined(recording.operations)
+
+
+def joined(operations: list[Operation]) -> list[Operation]:
+    """Writes in a row as one: where inside a file it broke off, other tests try."""
+    found: list[Operation] = []
+    for verb, path, value in operations:
+        if verb == "write" and found and found[-1][:2] == (verb, path):
+            value = found.pop()[2] + value
+        found.append((verb, path, value))
+    return found
 
 
 def lost(folder: Path, wanted: bytes) -> str:
