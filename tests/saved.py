@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.folders import RunFolder, write_json
+from tunesmith.core.disk import write_json
+from tunesmith.core.folders import RunFolder
 from tunesmith.model import layout
 from tunesmith.model.load import Base, load_model
 from tunesmith.model.tokenizer import Tokenizer

@@ -70,6 +70,7 @@ def run_folder(run: str | Path) -> RunFolder:
 
 def load(run: str | Path, overrides: Iterable[str] = (), arm: Arm = "tuned") -> Tuned:
     """The tuned model of a finished run (`runs/x` or its name), or the base it started from."""
+    from tunesmith.model.devices import choose
     from tunesmith.model.load import resolve
     from tunesmith.model.trained import load_trained
 
@@ -77,7 +78,8 @@ def load(run: str | Path, overrides: Iterable[str] = (), arm: Arm = "tuned") -> 
     folder = run_folder(run)
     settings: Run = load_run(folder.path, overrides)
     folder.stage("train").manifest()
-    base = resolve(settings.model)
-    policy = load_trained(folder.stage("train").path, base, tuned=arm == "tuned")
-    asked = settings.evaluate
+    base, asked = resolve(settings.model), settings.evaluate
+    device = str(choose(asked.device, "evaluate.device"))
+    trained = folder.stage("train").path
+    policy = load_trained(trained, base, device=device, tuned=arm == "tuned")
     return Tuned(policy, asked.sampling, folder, asked.batch, settings.seed)

@@ -12,8 +12,9 @@ from typing import Any
 
 from tunesmith import environment
 from tunesmith.answers import run_folder
+from tunesmith.core.disk import write_json
 from tunesmith.core.errors import IntegrityError, ResourceError, TunesmithError
-from tunesmith.core.folders import RunFolder, write_json
+from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
 from tunesmith.core.tables import write_rows
 from tunesmith.model import cache, embedded

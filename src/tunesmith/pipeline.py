@@ -9,14 +9,16 @@ from typing import Any
 
 from tunesmith import environment
 from tunesmith.cards import model_card, page
+from tunesmith.core.disk import write_text
 from tunesmith.core.errors import IntegrityError, SettingsError, missing
-from tunesmith.core.folders import RunFolder, Stage, write_text
+from tunesmith.core.folders import RunFolder, Stage
 from tunesmith.core.log import Log
 from tunesmith.core.tables import read_part
 from tunesmith.data.stage import prepare
 from tunesmith.deploy.exports.merged import Merged
 from tunesmith.deploy.stage import deploy
-from tunesmith.evaluate.stage import evaluate
+from tunesmith.evaluate.stage import evaluate, nothing_to_ask
+from tunesmith.model.devices import choose
 from tunesmith.model.load import Base, resolve
 from tunesmith.model.render import Tokenizer
 from tunesmith.resolved import text
@@ -82,7 +84,7 @@ def go(job: Job, until: str) -> None:
     if "train" not in wanted:
         return
 
-    foresee(job, wanted)
+    foresee(job, until, wanted)
     base = resolve(run.model)
     folder.record(**base_facts(base))
     before, again = trained_digest(folder), job.restarts("train", until)
@@ -128,13 +130,16 @@ def fitted(loaded: Loaded) -> Loaded:
     return replace(loaded, run=run.model_copy(update={"deploy": exports}))
 
 
-def foresee(job: Job, wanted: Collection[str]) -> None:
+def foresee(job: Job, until: str, wanted: Collection[str]) -> None:
     """Refuse before training what is known to stop the run after it."""
     environment.need("train", "torch", "transformers", "peft")
     run: Run = job.loaded.run
     if "evaluate" in wanted:
         environment.need("eval", "matplotlib")  # Draws the page.
+    if until == "evaluate" and not held_out(job):
+        raise nothing_to_ask(run.evaluate.part)
     if "evaluate" in wanted and held_out(job):
+        choose(run.evaluate.device, "evaluate.device")
         for metric in run.evaluate.metrics:
             try:
                 metric.note()

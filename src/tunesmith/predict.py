@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.answers import Arm, Tuned, load, run_folder
+from tunesmith.core.disk import disk_errors
 from tunesmith.core.errors import DataError, SettingsError
-from tunesmith.core.folders import disk_errors
-from tunesmith.core.log import Log, append_line
+from tunesmith.core.jsonlines import append_line
+from tunesmith.core.log import Log
 from tunesmith.core.rows import Chat, digest
 from tunesmith.core.tables import Record, read
 from tunesmith.data.source import check, detected

@@ -4,8 +4,8 @@ import re
 import shutil
 from pathlib import Path
 
+from tunesmith.core.disk import make_folders, write_text
 from tunesmith.core.errors import SettingsError, TunesmithError
-from tunesmith.core.folders import make_folders, write_text
 from tunesmith.core.tables import is_rows
 from tunesmith.run import NAME
 from tunesmith.yaml_marks import parse

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import tunesmith
 from tests.tiny import tiny_model
@@ -246,6 +247,16 @@ def test_a_run_without_rows_to_measure_by_is_exported_and_says_so(
     assert "not measured" in (run / "evaluate" / "report.html").read_text().lower()
 
 
+def test_an_evaluation_without_rows_is_refused_before_training(
+    home: Path, empty: Path, say: Command
+) -> None:
+    (empty / "tiny").symlink_to(home / "tiny")
+    rows(empty / "rows.jsonl")
+    said = say("evaluate", "rows.jsonl", "model=tiny", *QUICK, "data.split=none")
+    assert said.code == 3 and "data.split.test" in said.err
+    assert not (empty / "runs" / "rows" / "train").exists()
+
+
 def test_full_exports_a_model_and_an_adapter_is_refused_before_training(
     home: Path, empty: Path, say: Command
 ) -> None:
@@ -258,6 +269,25 @@ def test_full_exports_a_model_and_an_adapter_is_refused_before_training(
     )
     assert said.code == 2 and "exports: [merged]" in said.err
     assert finished(run) == before and "lr: 9" not in (run / "run.yaml").read_text()
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="the absent device is here")
+def test_a_device_that_is_not_here_is_refused_before_training(
+    home: Path, empty: Path, say: Command
+) -> None:
+    (empty / "tiny").symlink_to(home / "tiny")
+    rows(empty / "rows.jsonl")
+    said = say("run", "rows.jsonl", "model=tiny", *QUICK, "evaluate.device=mps")
+    assert said.code == 5 and "evaluate.device: mps is not available" in said.err
+    assert not (empty / "runs" / "rows" / "train").exists()
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="the absent device is here")
+def test_predict_uses_the_device_of_the_evaluation(there: Path, say: Command) -> None:
+    question = ["predict", "bot", "rows.jsonl"]
+    assert say(*question, "evaluate.device=cpu").code == 0
+    said = say(*question, "evaluate.device=mps")
+    assert said.code == 5 and "evaluate.device: mps is not available" in said.err
 
 
 def test_a_missing_library_is_said_before_training(

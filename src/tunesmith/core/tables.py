@@ -10,9 +10,9 @@ from typing import Any, NoReturn
 
 from tunesmith.core import textfile
 from tunesmith.core.delimited import comma_separated, tab_separated
+from tunesmith.core.disk import write_parts
 from tunesmith.core.documents import document
 from tunesmith.core.errors import DataError
-from tunesmith.core.folders import write_parts
 from tunesmith.core.gzipped import MAGIC, Inflated
 from tunesmith.core.jsonfiles import json_lines, json_list
 from tunesmith.core.parquet import parquet_rows

@@ -5,8 +5,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.core.log import printable
-from tunesmith.core.quote import quoted
+from tunesmith.core.quote import printable, quoted
 from tunesmith.core.records import Example
 from tunesmith.core.rows import Judged, Labelled, Row
 

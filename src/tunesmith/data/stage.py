@@ -7,9 +7,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+from tunesmith.core import disk
+from tunesmith.core.disk import write_json
 from tunesmith.core.errors import DataError
 from tunesmith.core.findings import Finding
-from tunesmith.core.folders import DISK, RunFolder, Stage, write_json
+from tunesmith.core.folders import RunFolder, Stage
 from tunesmith.core.log import Log
 from tunesmith.core.parts import Spec
 from tunesmith.core.quote import listed, visible
@@ -283,15 +285,15 @@ def clear(stage: Stage) -> None:
     """Remove what a killed process left: another split may not have each of its parts."""
     for path in stage.path.iterdir():
         if path.name != "inputs.json":
-            DISK.unlink(path)
+            disk.DISK.unlink(path)
 
 
 def discard(stage: Stage) -> None:
     """Leave nothing behind: the next attempt may have other inputs, and owes this one nothing."""
     with suppress(OSError):
         for path in stage.path.iterdir():
-            DISK.unlink(path)
-        DISK.rmdir(stage.path)
+            disk.DISK.unlink(path)
+        disk.DISK.rmdir(stage.path)
 
 
 def dropped(account: Account) -> str:

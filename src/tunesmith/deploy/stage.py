@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import field_validator
 
+from tunesmith.core import disk
+from tunesmith.core.disk import disk_errors, write_json, write_text
 from tunesmith.core.errors import IntegrityError
-from tunesmith.core.folders import DISK, RunFolder, disk_errors, write_json, write_text
+from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
 from tunesmith.core.parts import Spec
 from tunesmith.deploy import probe
@@ -168,5 +170,5 @@ def refuse(export: Export, verified: Verified, log: Log) -> None:
 def settle(folder: Path, place: Path) -> int:
     """Put the proven export in its place; its bytes. The stage's manifest makes it durable."""
     shutil.rmtree(place, ignore_errors=True)
-    DISK.rename(folder, place)
+    disk.DISK.rename(folder, place)
     return sum(path.stat().st_size for path in place.rglob("*") if path.is_file())

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
+from tunesmith.core.disk import write_json
 from tunesmith.core.errors import DataError, TrainError
 from tunesmith.core.findings import Finding
-from tunesmith.core.folders import RunFolder, Stage, write_json
+from tunesmith.core.folders import RunFolder, Stage
+from tunesmith.core.jsonlines import whole_lines
 from tunesmith.core.log import Log
 from tunesmith.core.parts import Spec
 from tunesmith.core.rows import Chat
@@ -21,6 +23,7 @@ from tunesmith.evaluate.metrics.base import Judged, Metric
 from tunesmith.evaluate.metrics.exact import Exact
 from tunesmith.evaluate.metrics.perplexity import Perplexity
 from tunesmith.evaluate.metrics.rouge import Rouge
+from tunesmith.model.devices import Device, choose
 from tunesmith.model.generate import Sampling
 
 if TYPE_CHECKING:
@@ -46,6 +49,8 @@ class Evaluate(Spec):
     """How answers are generated."""
     batch: int = Field(32, ge=1)
     """Rows generated at the same time. Changes speed and memory, never an answer."""
+    device: Device = "auto"
+    """Where answers are made, those of `predict` and `chat` too: `auto`, `cpu`, `cuda` or `mps`."""
     bootstrap: int = Field(1000, ge=100)
     """Samples of the rows that an interval is drawn from."""
 
@@ -79,10 +84,7 @@ def evaluate(
     found = read_part(folder.stage("data").path, spec.part)[: spec.limit]
     rows = [row for row in found if isinstance(row, Chat)]
     if not rows:
-        raise DataError(
-            f"evaluate.part={spec.part}: the run has no {spec.part} rows, and rows it learned from "
-            f"measure nothing. Set data.split.{spec.part}, or give a file as data.{spec.part}"
-        )
+        raise nothing_to_ask(spec.part)
     if not stage.begin(inputs(folder, spec, base, seed), accept=accept, restart=restart):
         log.say("evaluate: nothing to do, finished before with the same inputs")
         return
@@ -95,6 +97,14 @@ def evaluate(
         raise TrainError("\n".join(f"{f.where}: {f.what}. {f.advice}" for f in broken))
     stage.finish(rows=len(rows), verdict=report["verdict"])
     log.say(f"evaluate: {report['verdict']}")
+
+
+def nothing_to_ask(part: str) -> DataError:
+    """The refusal of a run without held-out rows; known before training, so said there too."""
+    return DataError(
+        f"evaluate.part={part}: the run has no {part} rows, and rows it learned from measure "
+        f"nothing. Set data.split.{part}, or give a file as data.{part}"
+    )
 
 
 def inputs(folder: RunFolder, spec: Evaluate, base: "Base", seed: int) -> dict[str, Any]:
@@ -149,7 +159,7 @@ def asked(
     log: Log,
 ) -> Asked:
     """The arm's answers and likelihoods, as far as the metrics need them; loaded only if needed."""
-    arm_model = Loaded(stage, base, arm)
+    arm_model = Loaded(stage, base, arm, spec.device)
     needs = {metric.needs for metric in spec.metrics}
     size = len({row.digest for row in rows})
     said: dict[str, answer.Answered] = {}
@@ -174,8 +184,8 @@ def asked(
 class Loaded:
     """An arm's model, loaded at the first call and kept for the next."""
 
-    def __init__(self, stage: Stage, base: "Base", arm: str) -> None:
-        self.stage, self.base, self.arm = stage, base, arm
+    def __init__(self, stage: Stage, base: "Base", arm: str, device: Device) -> None:
+        self.stage, self.base, self.arm, self.device = stage, base, arm, device
 
     def __call__(self) -> "Policy":
         return self._policy
@@ -185,7 +195,8 @@ class Loaded:
         from tunesmith.model.trained import load_trained
 
         folder = self.stage.run.stage("train").path
-        return load_trained(folder, self.base, tuned=self.arm == "tuned")
+        device = str(choose(self.device, "evaluate.device"))
+        return load_trained(folder, self.base, device=device, tuned=self.arm == "tuned")
 
 
 def keep_likelihoods(
@@ -202,7 +213,7 @@ def keep_likelihoods(
         line["row"]: Likelihood(
             line["row"], float("nan") if line["nll"] is None else line["nll"], line["tokens"]
         )
-        for line in answer.kept(path)
+        for line in whole_lines(path)
     }
     missing = {row.digest: row for row in rows if row.digest not in found}
     advance(len({row.digest for row in rows}) - len(missing))

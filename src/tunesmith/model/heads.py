@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tunesmith.core.disk import disk_errors
 from tunesmith.core.errors import IntegrityError
-from tunesmith.core.folders import disk_errors
 from tunesmith.core.late import late
 
 if TYPE_CHECKING:

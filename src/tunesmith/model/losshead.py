@@ -6,6 +6,7 @@ overwritten with `p - onehot`, and one more product gives the gradient of the hi
 two products where recomputation needs three. The reference path materialises all logits.
 """
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.late import late
@@ -75,10 +76,6 @@ def _precise(dtype: "torch.dtype") -> "torch.dtype":
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _chunks(rows: int) -> list[slice]:
-    return [slice(start, min(start + CHUNK, rows)) for start in range(0, rows, CHUNK)]
-
-
 def _logits(
     hidden: "torch.Tensor", weight: "torch.Tensor", bias: "torch.Tensor | None", out: "torch.Tensor"
 ) -> "torch.Tensor":
@@ -105,9 +102,21 @@ def _residuals(
     return chosen - normaliser.log()
 
 
-def _buffer(hidden: "torch.Tensor", weight: "torch.Tensor") -> "torch.Tensor":
-    rows = min(CHUNK, hidden.shape[0])
-    return torch.empty(rows, weight.shape[0], dtype=_precise(hidden.dtype), device=hidden.device)
+def _by_chunk(
+    hidden: "torch.Tensor",
+    weight: "torch.Tensor",
+    bias: "torch.Tensor | None",
+    targets: "torch.Tensor",
+    weights: "torch.Tensor",
+) -> Iterator[tuple[slice, "torch.Tensor", "torch.Tensor"]]:
+    """The rows of each chunk, log p of their targets and their residuals. The residuals share one
+    buffer: they are gone when the next chunk comes."""
+    shape = min(CHUNK, hidden.shape[0]), weight.shape[0]
+    buffer = torch.empty(shape, dtype=_precise(hidden.dtype), device=hidden.device)
+    for start in range(0, hidden.shape[0], CHUNK):
+        part = slice(start, min(start + CHUNK, hidden.shape[0]))
+        logits = _logits(hidden[part], weight, bias, buffer[: part.stop - part.start])
+        yield part, _residuals(logits, targets[part], weights[part]), logits
 
 
 class _Nll(torch.autograd.Function):
@@ -122,22 +131,19 @@ class _Nll(torch.autograd.Function):
         targets: "torch.Tensor",
         weights: "torch.Tensor",
     ) -> "torch.Tensor":
-        buffer = _buffer(hidden, weight)
-        total = torch.zeros((), dtype=buffer.dtype, device=hidden.device)
+        weights = weights.to(_precise(hidden.dtype))
+        total = torch.zeros((), dtype=weights.dtype, device=hidden.device)
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         d_hidden = torch.empty_like(hidden) if wants_hidden else None
         d_weight = torch.zeros_like(weight) if wants_weight else None
         d_bias = torch.zeros_like(bias) if bias is not None and wants_bias else None
-        for part in _chunks(hidden.shape[0]):
-            rows, count = hidden[part], part.stop - part.start
-            residual = _logits(rows, weight, bias, buffer[:count])
-            share = weights[part].to(buffer.dtype)
-            total -= (_residuals(residual, targets[part], share) * share).sum()
+        for part, chosen, residual in _by_chunk(hidden, weight, bias, targets, weights):
+            total -= (chosen * weights[part]).sum()
             residual = residual.to(hidden.dtype)
             if d_hidden is not None:
                 torch.mm(residual, weight, out=d_hidden[part])
             if d_weight is not None:
-                d_weight.addmm_(residual.t(), rows)
+                d_weight.addmm_(residual.t(), hidden[part])
             if d_bias is not None:
                 d_bias += residual.sum(0)
         ctx.gradients = (d_hidden, d_weight, d_bias)
@@ -161,13 +167,12 @@ class _Logps(torch.autograd.Function):
         bias: "torch.Tensor | None",
         targets: "torch.Tensor",
     ) -> "torch.Tensor":
-        buffer = _buffer(hidden, weight)
-        values = torch.empty(hidden.shape[0], dtype=buffer.dtype, device=hidden.device)
+        dtype = _precise(hidden.dtype)
+        values = torch.empty(hidden.shape[0], dtype=dtype, device=hidden.device)
         ones = torch.ones_like(values)
         d_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        for part in _chunks(hidden.shape[0]):
-            residual = _logits(hidden[part], weight, bias, buffer[: part.stop - part.start])
-            values[part] = _residuals(residual, targets[part], ones[part])
+        for part, chosen, residual in _by_chunk(hidden, weight, bias, targets, ones):
+            values[part] = chosen
             if d_hidden is not None:
                 torch.mm(residual.to(hidden.dtype), weight, out=d_hidden[part])
         ctx.save_for_backward(hidden, weight, bias, targets, d_hidden)
@@ -193,11 +198,9 @@ def _head_gradients(
     upstream: "torch.Tensor",
 ) -> tuple["torch.Tensor", "torch.Tensor | None"]:
     """The trained head's gradients, from logits made once more: too large to have been kept."""
-    buffer, g_weight = _buffer(hidden, weight), torch.zeros_like(weight)
+    g_weight, shares = torch.zeros_like(weight), -upstream.to(_precise(hidden.dtype))
     g_bias = None if bias is None else torch.zeros_like(bias)
-    for part in _chunks(hidden.shape[0]):
-        residual = _logits(hidden[part], weight, bias, buffer[: part.stop - part.start])
-        _residuals(residual, targets[part], -upstream[part].to(buffer.dtype))
+    for part, _, residual in _by_chunk(hidden, weight, bias, targets, shares):
         residual = residual.to(hidden.dtype)
         g_weight.addmm_(residual.t(), hidden[part])
         if g_bias is not None:

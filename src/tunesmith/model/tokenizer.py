@@ -13,8 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from tunesmith.core.disk import make_folders, write_json, write_text
 from tunesmith.core.errors import IntegrityError
-from tunesmith.core.folders import make_folders, write_json, write_text
 from tunesmith.core.rows import digest
 from tunesmith.model.template import PLAIN, Template
 

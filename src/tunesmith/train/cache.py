@@ -1,6 +1,5 @@
 """Rows are turned into tokens once: kept by a digest of everything that the tokens depend on."""
 
-import hashlib
 from collections.abc import Sequence as Many
 from contextlib import suppress
 from pathlib import Path
@@ -8,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tunesmith.core.disk import file_digest, read_json, write_bytes, write_json
 from tunesmith.core.errors import ResourceError, TunesmithError
-from tunesmith.core.folders import file_digest, read_json, write_bytes, write_json
 from tunesmith.core.records import Example, Sequence
 from tunesmith.core.rows import Row, digest
+from tunesmith.environment import code_digest
 from tunesmith.model import load
 from tunesmith.train.objectives.base import Objective
 
@@ -26,6 +26,9 @@ NUMBERS = {
     "counts": np.int64,
 }
 """What a kept file holds, and the type of each."""
+
+CODE = ("model/*.py", "train/objectives/*.py", "core/records.py", "core/rows.py")
+"""The sources that decide what a row's tokens are."""
 
 SMALLEST = 2000
 """Rows from which a cache pays; fewer are encoded in a second or two."""
@@ -53,19 +56,9 @@ def key(rows: Many[Row], objective: Objective, tokenizer: "Tokenizer") -> str:
             "objective": objective.model_dump(mode="json"),
             "tokenizer": tokenizer.digest,
             "template": tokenizer.template_digest,
-            "code": code_digest(),
+            "code": code_digest(*CODE),
         }
     )
-
-
-def code_digest() -> str:
-    """sha256 over the sources that decide what a row's tokens are."""
-    package = Path(__file__).parents[1]
-    files = [*(package / "model").glob("*.py"), *(package / "train/objectives").glob("*.py")]
-    total = hashlib.sha256()
-    for file in sorted([*files, package / "core/records.py", package / "core/rows.py"]):
-        total.update(file.read_bytes())
-    return total.hexdigest()
 
 
 def _write(path: Path, examples: Many[Example]) -> None:

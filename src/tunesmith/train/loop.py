@@ -13,10 +13,10 @@ from tunesmith.core.errors import ResourceError, TrainError
 from tunesmith.core.late import late
 from tunesmith.core.parts import Spec
 from tunesmith.core.records import Batch, Loss, Tally
+from tunesmith.model.devices import Device
 from tunesmith.model.policy import Policy
-from tunesmith.train import schedule
+from tunesmith.train import randomness, schedule
 from tunesmith.train.batches import halves
-from tunesmith.train.devices import Device
 from tunesmith.train.methods.base import Method
 from tunesmith.train.methods.lora import Lora
 from tunesmith.train.objectives.base import Group, Objective, Stream
@@ -119,6 +119,8 @@ class Step:
     tokens: int
     supervised: int
     means: dict[str, float]
+    limit: int | None
+    """The largest micro-batch that memory holds, in padded tokens, once it was seen to run out."""
 
 
 def steps(
@@ -130,16 +132,20 @@ def steps(
     total: int,
     optimizer: "torch.optim.Optimizer",
     start: int = 0,
+    limit: int | None = None,
 ) -> Iterator[Step]:
-    """Train, one optimiser step per item. The caller logs, evaluates, saves and stops."""
+    """Train, one optimiser step per item. The caller logs, evaluates, saves and stops.
+
+    `limit` is what the last step before `start` said: sums are then made in the same order.
+    """
     parameters = policy.trainable()
     warmup = schedule.warmup_steps(spec.warmup, total)
-    limit = _Limit()
+    held = Limit(limit)
     for number, group in enumerate(islice(stream, total - start), start):
         shape = schedule.factor(number, total=total, warmup=warmup, curve=spec.schedule)
         for settings in optimizer.param_groups:
             settings["lr"] = settings["scale"] * spec.rate * shape
-        loss, tally, group = accumulate(policy, objective, group, limit)
+        loss, tally, group = accumulate(policy, objective, group, held)
         norm = torch.nn.utils.clip_grad_norm_(parameters, spec.clip)
         if not (math.isfinite(loss) and bool(torch.isfinite(norm))):
             raise TrainError(diagnose(policy, objective, group, number + 1))
@@ -153,11 +159,12 @@ def steps(
             tokens=sum(batch.tokens for batch in group),
             supervised=sum(batch.supervised for batch in group),
             means=tally.means(),
+            limit=held.tokens,
         )
 
 
 @dataclass
-class _Limit:
+class Limit:
     """The largest micro-batch that memory was seen to hold, in padded tokens."""
 
     tokens: int | None = None
@@ -171,15 +178,15 @@ class _Limit:
 
 
 def accumulate(
-    policy: Policy, objective: Objective, group: Group, limit: _Limit
+    policy: Policy, objective: Objective, group: Group, limit: Limit
 ) -> tuple[float, Tally, Group]:
     """Gradients of one step: the sum over its micro-batches, divided once by the whole weight.
 
-    Out of memory halves the micro-batches and does the same step again, so the trajectory is the
-    one a machine with more memory would have taken.
+    Out of memory halves the micro-batches and does the same step again, from the random numbers
+    it began with: the trajectory is the one of a run that had these micro-batches all along.
     """
     group = limit.cut(group)
-    random_state = torch.get_rng_state()
+    before = randomness.capture()
     while True:
         try:
             return (*_backward(policy, objective, group), group)
@@ -189,7 +196,7 @@ def accumulate(
         for parameter in policy.trainable():
             parameter.grad = None
         gc.collect()
-        torch.set_rng_state(random_state)
+        randomness.restore(before)
         limit.tokens = max(batch.ids.numel() for batch in group) - 1
         smaller = limit.cut(group)
         if len(smaller) == len(group):

@@ -80,7 +80,7 @@ class Moved:
         self.before = {n: p.detach().clone() for n, p in named if p.requires_grad}
 
     def check(self, policy: Policy, number: int) -> None:
-        """After `number` steps. One step is too early for LoRA, whose B starts at zero."""
+        """After `number` steps."""
         named = dict(policy.named())
         still = [n for n, old in self.before.items() if torch.equal(old, named[n].detach())]
         if still:

@@ -47,7 +47,7 @@ def rewritten(path: Path, **changes: object) -> None:
     import numpy as np
     from safetensors.numpy import load_file, save_file
 
-    from tunesmith.core.folders import file_digest
+    from tunesmith.core.disk import file_digest
 
     flat = {**load_file(path), **{name: np.array(value) for name, value in changes.items()}}
     save_file(flat, path)
@@ -85,7 +85,7 @@ def test_a_header_that_lies_is_never_opened(
 ) -> None:
     import safetensors.torch
 
-    from tunesmith.core.folders import file_digest
+    from tunesmith.core.disk import file_digest
 
     first = made(tokenizer)
     (path,) = (home / "tokens").glob("*.safetensors")

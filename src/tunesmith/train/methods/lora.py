@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from tunesmith.core.disk import disk_errors
 from tunesmith.core.errors import SettingsError
-from tunesmith.core.folders import disk_errors
 from tunesmith.core.late import late
 from tunesmith.model import layout
 from tunesmith.model.load import read_tensors
