@@ -12,10 +12,12 @@ from tunesmith.cards import model_card, page
 from tunesmith.core.errors import IntegrityError, SettingsError, missing
 from tunesmith.core.folders import RunFolder, Stage, file_digest, write_text
 from tunesmith.core.log import Log
+from tunesmith.core.rows import Row
 from tunesmith.core.tables import read_part
 from tunesmith.data.stage import prepare
 from tunesmith.deploy.exports.merged import Merged
 from tunesmith.deploy.stage import deploy
+from tunesmith.evaluate.questions import metrics_for
 from tunesmith.evaluate.stage import evaluate
 from tunesmith.model.load import Base, resolve
 from tunesmith.model.render import Tokenizer
@@ -134,8 +136,8 @@ def foresee(job: Job, wanted: Collection[str]) -> None:
     run: Run = job.loaded.run
     if "evaluate" in wanted:
         environment.need("eval", "matplotlib")  # Draws the page.
-    if "evaluate" in wanted and held_out(job):
-        for metric in run.evaluate.metrics:
+    if "evaluate" in wanted:
+        for metric in metrics_for(run.evaluate, held_out(job)):
             try:
                 metric.note()
             except ImportError as error:
@@ -146,9 +148,9 @@ def foresee(job: Job, wanted: Collection[str]) -> None:
             export.accept(job.folder.path)
 
 
-def held_out(job: Job) -> bool:
-    """Whether there are rows to measure by."""
-    return bool(read_part(job.folder.stage("data").path, job.loaded.run.evaluate.part))
+def held_out(job: Job) -> list[Row]:
+    """The rows to measure by."""
+    return read_part(job.folder.stage("data").path, job.loaded.run.evaluate.part)
 
 
 def unmeasured(job: Job) -> None:
