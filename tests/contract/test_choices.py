@@ -90,6 +90,23 @@ def test_the_fast_path_is_exact(
             assert (fast - slow).abs().max() <= bound
 
 
+def test_an_adapter_takes_the_fast_path_too(
+    made: Callable[[str], tuple[Any, Tokenizer, Trie]],
+) -> None:
+    from tunesmith.train.methods.lora import Lora
+
+    plain, tokenizer, trie = made("llama")
+    model = Lora(rank=4).apply(plain.requires_grad_(False), 0)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.add_(0.1)
+    assert tree.works(model)
+    (prompt, *_) = ids_of(PROMPTS, tokenizer)
+    with torch.no_grad():
+        expected = tree.one_by_one(model, prompt, trie)
+    assert (tree.logps(model, prompt, trie) - expected).abs().max() <= 1e-5
+
+
 @pytest.mark.parametrize("window", [3, 6])
 def test_a_sliding_window_stays_one(window: int) -> None:
     import transformers

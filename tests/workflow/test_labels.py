@@ -20,14 +20,16 @@ from tunesmith.evaluate.metrics.scope import Scope
 from tunesmith.evaluate.stage import Evaluate, evaluate
 from tunesmith.model.generate import Sampling
 from tunesmith.model.load import Base
+from tunesmith.train.methods.full import Full
 
 LABELS = ("order late", "order lost", "refund")
 METRICS = [Accuracy(), F1(), Calibration()]
 
 
 def row(number: int, label: str | None = None) -> Chat:
-    """A row whose label stands in its first word."""
-    words = [WORDS[number % 3], *(WORDS[(number * k) % len(WORDS)] for k in (5, 7))]
+    """A row whose label stands in its first word. Held-out rows ask what training rows ask: a tiny
+    model is to know the labels here, not to generalise."""
+    words = [WORDS[number % 3], WORDS[3 + number % 4]]
     label = label or LABELS[number % 3]
     turns = (Message("user", " ".join(words)), Message("assistant", label))
     return Chat(turns, origin=Origin("rows.jsonl", number + 1), source="rows.jsonl")
@@ -53,7 +55,7 @@ def whole(path: Path, base: Base, *, strange: bool = False) -> RunFolder:
         valid=[row(n) for n in range(12, 20)] + other[:2],
         test=[row(n) for n in range(20, 29)] + other[2:],
     )
-    return trained(folder, base, settings(epochs=16, evaluate_every=100))
+    return trained(folder, base, settings(method=Full(), epochs=12, lr=5e-3, evaluate_every=36))
 
 
 @pytest.fixture
@@ -79,7 +81,7 @@ def test_labels_are_asked_judged_and_shown(run: tuple[RunFolder, Base]) -> None:
     spec = Evaluate(metrics=METRICS, sampling=Sampling(choices="labels"), batch=4)
     found = asked(run, spec)
     arms = found["arms"]
-    assert arms["tuned"]["accuracy"]["value"] > 60 > arms["base"]["accuracy"]["value"]
+    assert arms["tuned"]["accuracy"]["value"] > 80 > 60 > arms["base"]["accuracy"]["value"]
     assert {"f1_macro", "f1_micro", "calibration_error", "brier", "log_loss"} < set(arms["base"])
     assert arms["tuned"]["log_loss"]["value"] < arms["base"]["log_loss"]["value"]
     for arm in ("base", "tuned"):
@@ -94,14 +96,12 @@ def test_labels_are_asked_judged_and_shown(run: tuple[RunFolder, Base]) -> None:
     assert "What the tuned model took each label for" in model_card.write(folder).read_text()
 
 
-def test_likelihood_and_constrained_answers_mostly_agree(run: tuple[RunFolder, Base]) -> None:
-    """Both rank the same labels; greedy steps may only part where two labels begin alike."""
-    spec = Evaluate(metrics=[Accuracy()], sampling=Sampling(choices="labels"))
-    written = asked(run, spec)["arms"]["tuned"]["accuracy"]["value"]
-    likely = asked(run, Evaluate(metrics=[Accuracy()], by="likelihood"))
-    assert likely["arms"]["tuned"]["accuracy"]["value"] == pytest.approx(written, abs=12)
+def test_likelihood_ranks_the_labels_that_were_taught_first(run: tuple[RunFolder, Base]) -> None:
+    likely = asked(run, Evaluate(metrics=METRICS, by="likelihood"))
+    assert likely["arms"]["tuned"]["accuracy"]["value"] > 80
     assert not (run[0].path / "evaluate/answers-tuned.jsonl").exists()
     assert likely["by"] == "likelihood" and likely["samples"][0]["tuned"] in LABELS
+    assert likely["answering"]["tuned"].keys() == {"seconds"}
 
 
 def test_kept_probabilities_are_not_asked_for_again(

@@ -89,7 +89,8 @@ class Asked:
         """Seconds of answering, earlier calls too; of written answers also their tokens, and the
         share that ended by themselves."""
         lines = self.answers.values()
-        found = {"seconds": round(sum(each.seconds for each in (*lines, *self.scores.values())), 3)}
+        times = [line.seconds for line in lines] + [line.seconds for line in self.scores.values()]
+        found: dict[str, float] = {"seconds": round(sum(times), 3)}
         if lines:
             found["tokens"] = sum(line.tokens for line in lines)
             found["stopped"] = sum(line.stopped for line in lines) / len(lines)
