@@ -13,11 +13,13 @@ from tunesmith.core.disk import write_text
 from tunesmith.core.errors import IntegrityError, SettingsError, missing
 from tunesmith.core.folders import RunFolder, Stage
 from tunesmith.core.log import Log
+from tunesmith.core.rows import Row
 from tunesmith.core.tables import read_part
 from tunesmith.data.stage import prepare
 from tunesmith.deploy.exports.merged import Merged
 from tunesmith.deploy.stage import deploy
-from tunesmith.evaluate.stage import evaluate, nothing_to_ask
+from tunesmith.evaluate.questions import metrics_for, nothing_to_ask
+from tunesmith.evaluate.stage import evaluate
 from tunesmith.model.devices import choose
 from tunesmith.model.load import Base, resolve
 from tunesmith.model.render import Tokenizer
@@ -140,7 +142,7 @@ def foresee(job: Job, until: str, wanted: Collection[str]) -> None:
         raise nothing_to_ask(run.evaluate.part)
     if "evaluate" in wanted and held_out(job):
         choose(run.evaluate.device, "evaluate.device")
-        for metric in run.evaluate.metrics:
+        for metric in metrics_for(run.evaluate, held_out(job)):
             try:
                 metric.note()
             except ImportError as error:
@@ -151,9 +153,9 @@ def foresee(job: Job, until: str, wanted: Collection[str]) -> None:
             export.accept(job.folder.path)
 
 
-def held_out(job: Job) -> bool:
-    """Whether there are rows to measure by."""
-    return bool(read_part(job.folder.stage("data").path, job.loaded.run.evaluate.part))
+def held_out(job: Job) -> list[Row]:
+    """The rows to measure by."""
+    return read_part(job.folder.stage("data").path, job.loaded.run.evaluate.part)
 
 
 def unmeasured(job: Job) -> None:

@@ -14,7 +14,7 @@ from tunesmith.core.errors import DataError, IntegrityError, Preempted, Settings
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.jsonlines import whole_lines
 from tunesmith.core.log import Log
-from tunesmith.evaluate import answer, stage
+from tunesmith.evaluate import answer, arms
 from tunesmith.evaluate.metrics.exact import Exact
 from tunesmith.evaluate.metrics.rouge import Rouge
 from tunesmith.evaluate.stage import Evaluate, evaluate
@@ -65,7 +65,7 @@ def test_the_report(run: Run) -> None:
     change = found["difference"]["perplexity"]
     before, after = (found["arms"][arm]["perplexity"]["value"] for arm in ("base", "tuned"))
     assert after < before and change["value"] == pytest.approx(after - before)
-    assert "before" in found["verdict"] and "rouge-score" in found["notes"]["rougeL"]
+    assert "before" in found["verdict"]["headline"] and "rouge-score" in found["notes"]["rougeL"]
     assert len(found["samples"]) == 3
     assert {"prompt", "base", "tuned", "wanted"} <= found["samples"][0].keys()
     rows = {line["row"] for line in kept(run[0], "base")}
@@ -110,9 +110,9 @@ def test_a_stopped_evaluation_goes_on(
         file.write('{"row": "torn')
     monkeypatch.setattr(answer, "answer_rows", plain)
     loads = list[str]()
-    load = stage.Loaded.__call__
+    load = arms.Loaded.__call__
     monkeypatch.setattr(
-        stage.Loaded, "__call__", lambda self: (loads.append(self.arm), load(self))[1]
+        arms.Loaded, "__call__", lambda self: (loads.append(self.arm), load(self))[1]
     )
     assert without_time(asked(run)) == whole
     lines = [line["row"] for a in ("base", "tuned") for line in kept(run[0], a)]
