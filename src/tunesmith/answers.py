@@ -77,7 +77,7 @@ def load(run: str | Path, overrides: Iterable[str] = (), arm: Arm = "tuned") -> 
     folder = run_folder(run)
     settings: Run = load_run(folder.path, overrides)
     folder.stage("train").manifest()
-    base = resolve(settings.model)
+    base = resolve(settings.model, folder.manifest().get("base"))
     policy = load_trained(folder.stage("train").path, base, tuned=arm == "tuned")
     asked = settings.evaluate
     return Tuned(policy, asked.sampling, folder, asked.batch, settings.seed)

@@ -19,7 +19,6 @@ from tunesmith.core.errors import (
     IntegrityError,
     SettingsError,
     TrainError,
-    TunesmithError,
 )
 from tunesmith.core.folders import Stage, write_json
 from tunesmith.core.late import late
@@ -31,7 +30,7 @@ from tunesmith.core.tables import read_part
 from tunesmith.model import layout, load, render
 from tunesmith.model.policy import Policy, evaluating
 from tunesmith.model.render import Tokenizer
-from tunesmith.train import batches, checkpoint, devices, optimiser, selfcheck
+from tunesmith.train import batches, checkpoint, devices, optimiser, selfcheck, weights
 from tunesmith.train.loop import Step, Train, Watch, held_out, improves, steps
 from tunesmith.train.record import Lines
 from tunesmith.train.sinks.base import Writer
@@ -95,6 +94,8 @@ class Session:
         model.requires_grad_(False)
         self._check_context(model)
         model = self.spec.method.apply(model, self.seed).train()
+        if self.base.weights is not None:
+            self.spec.method.restore(model, weights.saved(self.base.weights))
         fast = self.spec.seams == "fast"
         self.policy = Policy(model, self.tokenizer, method=self.spec.method, fast=fast)
         betas, decay = self.spec.betas, self.spec.decay
@@ -323,9 +324,7 @@ class Session:
     def _sinks(self) -> Iterator[None]:
         for sink in self.spec.sinks:
             try:
-                self.writers.append(sink.open(self.stage.path, self.stage.run.name))
-            except TunesmithError:
-                raise
+                self.writers.append(sink.open(self.stage.path / "sinks", self.stage.run.name))
             except Exception as error:  # as above: a sink never stops a run
                 self.log.say(f"warning: the sink {sink.kind} did not open: {error}")
         opened = list(self.writers)
@@ -380,7 +379,8 @@ class Session:
         return {
             "method": json.loads(spec.method.model_dump_json()),
             "objective": json.loads(spec.objective.model_dump_json()),
-            "base": {"source": self.base.source, "digest": self.base.digest, **self.base.facts},
+            "base": self.base.record(self.stage.run.path),
+            "from": self.base.lineage,
             "tokenizer": {
                 "digest": self.tokenizer.digest,
                 "template": self.tokenizer.template_digest,

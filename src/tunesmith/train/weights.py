@@ -1,12 +1,27 @@
 """Saved tensors go back over a model's weights, all of them or none."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunesmith.core.errors import IntegrityError
+from tunesmith.model.load import read_tensors
 
 if TYPE_CHECKING:
     import torch
+
+
+HEAD = "head.safetensors"
+"""What lies beside a method's weights and is not of its making."""
+
+
+def saved(folder: Path) -> "dict[str, torch.Tensor]":
+    """The tensors that a method saved in a trained folder, by name."""
+    found: dict[str, torch.Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        if file.name != HEAD:
+            found.update(read_tensors(file))
+    return found
 
 
 def copy_into(weights: Mapping[str, "torch.Tensor"], state: Mapping[str, "torch.Tensor"]) -> None:
