@@ -79,7 +79,8 @@ def load(run: str | Path, overrides: Iterable[str] = (), arm: Arm = "tuned") -> 
     folder = run_folder(run)
     settings: Run = load_run(folder.path, overrides)
     folder.stage("train").manifest()
-    base, asked = resolve(settings.model), settings.evaluate
+    base = resolve(settings.model, folder.manifest().get("base"))
+    asked = settings.evaluate
     device = str(choose(asked.device, "evaluate.device"))
     trained = folder.stage("train").path
     policy = load_trained(trained, base, device=device, tuned=arm == "tuned")

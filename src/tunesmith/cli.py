@@ -14,6 +14,7 @@ import typer
 from tunesmith.door import Visit, enter
 
 if TYPE_CHECKING:
+    from tunesmith.answers import Arm
     from tunesmith.pipeline import Job
 
 app = typer.Typer(
@@ -185,34 +186,62 @@ def predict(
     as_json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Answer the rows of a file, one JSON line each, as they are ready."""
+    """Answer the rows of a file: each row as a JSON line, in order, with `predicted` added."""
     from tunesmith import predict as predictions
+    from tunesmith.core.log import Log
 
-    left = predictions.unanswered(rows, out)
+    arm: Arm = "base" if base else "tuned"
     if dry_run:
-        show({"rows": len(left)}, f"{rows}: {len(left)} rows to answer", as_json)
+        left = predictions.planned(run, rows, out, overrides or (), arm).left
+        show({"rows": left}, f"{rows}: {left} rows to answer", as_json)
         return
-    made = predictions.write(run, left, out, overrides or (), "base" if base else "tuned")
+    made = predictions.write(run, rows, out, overrides or (), arm, Log(quiet=as_json)).left
     if out is not None:
-        show({"out": str(out), "written": made}, f"{out}: {made} answers written", as_json)
+        show({"out": str(out), "written": made}, f"{out}: {made} rows added", as_json)
 
 
 @app.command()
 def chat(
-    run: Finished, overrides: Overrides = None, base: FromBase = False, as_json: Json = False
+    run: Finished,
+    overrides: Overrides = None,
+    base: FromBase = False,
+    both: Annotated[
+        bool, typer.Option("--both", help="Ask the untuned model beside the tuned one.")
+    ] = False,
+    system: Annotated[
+        str | None, typer.Option("--system", metavar="TEXT", help="The system prompt.")
+    ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Talk to a tuned model; an empty line or Ctrl-D ends it."""
+    """Talk to a tuned model; /quit, Ctrl-D or Ctrl-C ends it."""
     from tunesmith import chat as conversation
 
     speak = conversation.as_json if as_json else conversation.as_text
-    conversation.hold(run, overrides or (), "base" if base else "tuned", speak)
+    arms = conversation.arms(base=base, both=both)
+    conversation.hold(run, overrides or (), arms, speak, system=system)
 
 
 @app.command()
-def runs(as_json: Json = False) -> None:
-    """List the runs of this folder: stages done, measurements, disk space."""
+def runs(
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune", help="Say which checkpoints and earlier results of trained runs can go."
+        ),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --prune: remove them.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List the runs of this folder: state, measurements, disk space."""
     from tunesmith import shelf
+    from tunesmith.core.errors import SettingsError
 
+    if yes and not prune:
+        raise SettingsError("--yes says yes to --prune; give both")
+    if prune:
+        gone = shelf.prune(Path("runs"), remove=yes)
+        show(gone, shelf.removal(gone, removed=yes), as_json)
+        return
     found = shelf.runs(Path("runs"))
     show(found, shelf.table(found), as_json)
 

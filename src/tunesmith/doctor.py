@@ -254,8 +254,8 @@ def whole(folder: RunFolder, name: str) -> str:
 
 def same_base(folder: RunFolder) -> str:
     """Whether the model the run started from is still the same."""
-    base = resolve(load_run(folder.path).model)
-    recorded = folder.manifest()["base"]["digest"]
+    known = folder.manifest()["base"]
+    base, recorded = resolve(load_run(folder.path).model, known), known["digest"]
     if base.digest != recorded:
         raise IntegrityError(
             f"{base.source}: is no longer the model that this run started from "

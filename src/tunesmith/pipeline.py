@@ -2,7 +2,7 @@
 
 import difflib
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,7 @@ def job(loaded: Loaded, log: Log | None = None, home: Path | None = None) -> Job
 def carry_out(job: Job, until: str) -> None:
     """The stages up to `until`, under the run's lock. What is finished and unchanged is kept."""
     job = replace(job, loaded=fitted(job.loaded))
+    refuse_itself(job)
     job.folder.create()
     with job.folder.lock():
         refuse_unknown(job)
@@ -87,8 +88,9 @@ def go(job: Job, until: str) -> None:
         return
 
     foresee(job, until, wanted)
-    base = resolve(run.model)
-    folder.record(**base_facts(base))
+    base = base_of(job, until)
+    if not folder.stage("train").begun:
+        folder.record(**base_facts(base, folder))
     before, again = trained_digest(folder), job.restarts("train", until)
     train(
         folder,
@@ -100,6 +102,7 @@ def go(job: Job, until: str) -> None:
         accept=accept,
         restart=again,
     )
+    folder.record(**base_facts(base, folder))
     if trained_digest(folder) != before:
         folder.record(code=environment.code_digest(), environment=environment.facts())
     keep_settings(job, ("data", "train"))
@@ -147,10 +150,35 @@ def foresee(job: Job, until: str, wanted: Collection[str]) -> None:
                 metric.note()
             except ImportError as error:
                 raise missing(error.name or metric.kind, "eval") from error
+    for sink in run.train.sinks:
+        sink.accept()
     if "deploy" in wanted and run.train.method.needs_copy:
         for export in run.deploy.exports:
             # Weights that change in place leave no adapter; the run's own folder has none either.
             export.accept(job.folder.path)
+
+
+def base_of(job: Job, until: str) -> Base:
+    """The model the run starts from: as the finished training took it, unless training is asked
+    for. Tells where it is another one than before."""
+    recorded = job.folder.manifest().get("base") or {}
+    asked = until in ("train", WHOLE) or not job.folder.stage("train").finished
+    base = resolve(job.loaded.run.model, None if asked else recorded)
+    if job.folder.stage("train").begun and recorded.get("digest", base.digest) != base.digest:
+        job.log.say(changed(base, recorded))
+    return base
+
+
+def changed(base: Base, recorded: Mapping[str, Any]) -> str:
+    """That the model is no longer the one that the run was begun with, and how to keep to that."""
+    then, now = recorded.get("revision"), base.revision
+    if recorded["source"] != base.source or not then or not now:
+        then, now = recorded["digest"][:12], base.digest[:12]
+        return f"model: {recorded['source']} was {then} here before, {base.source} is {now} now"
+    return (
+        f"model: {base.source} has moved since this run was trained, from commit {then} to {now}; "
+        f"to keep to the old one: model.revision={then}"
+    )
 
 
 def held_out(job: Job) -> list[Row]:
@@ -187,6 +215,16 @@ def refuse_unknown(job: Job) -> None:
             raise SettingsError(f"--accept-change {shlex.quote(name)}: no such setting; {advice}")
 
 
+def refuse_itself(job: Job) -> None:
+    """A run that started from itself would put away what it stands on."""
+    source = Path(job.loaded.run.model.source).expanduser()
+    if source.exists() and source.resolve() == job.folder.path.resolve():
+        raise SettingsError(
+            f"model.source: {job.loaded.run.model.source} is this very run; give the new one "
+            "another name: name=..."
+        )
+
+
 def keep_settings(job: Job, done: Collection[str]) -> None:
     """The resolved run beside its results, every value with where it was said.
 
@@ -217,11 +255,12 @@ def data_facts(folder: RunFolder) -> dict[str, str]:
     return {"source": stage.inputs["digest of data.source"], "prepared": stage.digest}
 
 
-def base_facts(base: Base) -> dict[str, object]:
+def base_facts(base: Base, folder: RunFolder) -> dict[str, object]:
     """The digests of the model that was started from, and of how its text is made."""
     tokenizer = Tokenizer.load(base.folder)
     return {
-        "base": {"source": base.source, "digest": base.digest, **base.facts},
+        "base": base.record(folder.path),
+        "from": base.lineage,
         "tokenizer": tokenizer.digest,
         "template": tokenizer.template_digest,
     }

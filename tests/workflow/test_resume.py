@@ -186,29 +186,6 @@ def test_rows_trained_on_are_recorded_by_digest(tiny: Tiny, tmp_path: Path) -> N
     assert kept == [row.digest for row in read_part(folder.stage("data").path, "train")]
 
 
-def test_a_failing_sink_does_not_stop_the_run(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from tunesmith.train.sinks.tensorboard import Tensorboard, TensorboardWriter
-
-    def fail(*_: Any) -> None:
-        raise OSError("the sink's disk is full")
-
-    monkeypatch.setattr(TensorboardWriter, "write", fail)
-    folder = trained(
-        prepared(tmp_path / "run"), base_of(tiny("llama")), settings(sinks=[Tensorboard()])
-    )
-    assert folder.stage("train").finished
-
-
-def test_tensorboard_gets_the_numbers(tiny: Tiny, tmp_path: Path) -> None:
-    folder = trained(
-        prepared(tmp_path / "run"), base_of(tiny("llama")), settings(sinks=["tensorboard"])
-    )
-    files = list((folder.stage("train").path / "tensorboard").glob("events.*"))
-    assert files and files[0].stat().st_size > 500
-
-
 def test_a_row_longer_than_the_context_is_refused_and_nothing_is_cut(
     tiny: Tiny, tmp_path: Path
 ) -> None:

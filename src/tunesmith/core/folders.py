@@ -26,6 +26,9 @@ from tunesmith.core.rows import digest
 SCHEMA = 1
 """The version written into every manifest."""
 
+UNLISTED = ("checkpoints", "sinks", "MANIFEST.json")
+"""What a finished stage's manifest leaves out: it may change, or go, and the result is the same."""
+
 
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
     """`value` with the digest of itself: a manifest that notices its own damage."""
@@ -265,7 +268,7 @@ class Stage:
         folders = [self.path]
         for path in sorted(self.path.rglob("*")):
             top = path.relative_to(self.path).parts[0]
-            if top in ("checkpoints", "MANIFEST.json") or path.suffix == ".tmp":
+            if top in UNLISTED or path.suffix == ".tmp":
                 continue
             refuse_link(path)
             (folders if path.is_dir() else files).append(path)

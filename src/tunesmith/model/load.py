@@ -48,7 +48,11 @@ class ModelSpec(Spec):
     """Which model to start from. A bare name means `source`."""
 
     source: Annotated[str, Field(min_length=1)] = embedded.NAME
-    """A bundled model's name, a folder, a GGUF file, or `owner/name` on the hub."""
+    """A bundled model's name, a folder, a GGUF file, `owner/name` on the hub, or a run's folder
+    (`runs/x`)."""
+    start: Literal["merged", "continue"] = "merged"
+    """Of an earlier run: `merged` puts new weights on its merged model, `continue` goes on with its
+    own on its own base."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Numbers the weights are held in; auto is float32, in which small updates are not lost."""
     revision: str | None = None
@@ -62,22 +66,46 @@ class ModelSpec(Spec):
 
 @dataclass(frozen=True)
 class Base:
-    """A checked model folder. `digest` is sha256 over its sorted tensor digests."""
+    """A checked model folder. `digest` is sha256 over its sorted tensor digests.
+
+    `lineage` is the earlier run it was taken from: its name, the digest of its training, how it
+    was taken up, its base, and what that run came from in turn. `weights` is the trained folder
+    whose weights training goes on with, where that was asked for.
+    """
 
     folder: Path
     digest: str
     source: str
     revision: str
     facts: dict[str, Any] = field(default_factory=dict)
+    lineage: dict[str, Any] = field(default_factory=dict)
+    weights: Path | None = None
+
+    def record(self, home: Path) -> dict[str, Any]:
+        """What a run in `home` notes of its base. A path is kept from there too, as whole
+        projects move."""
+        there = Path(self.source).expanduser()
+        beside = {"path": os.path.relpath(there, home)} if there.exists() else {}
+        return {"source": self.source, "digest": self.digest, **self.facts, **beside}
 
 
-def resolve(spec: ModelSpec) -> Base:
+def resolve(spec: ModelSpec, known: Mapping[str, Any] | None = None) -> Base:
     """The checked local folder that `spec` means; converted or fetched once, into the cache.
 
-    Raises SettingsError for a name that means nothing, IntegrityError for a folder that is
-    damaged or could run code, ResourceError where the hub cannot be reached.
+    `known` is the base that a finished training recorded: a branch is then taken at the commit it
+    meant at that time. Raises SettingsError for a name that means nothing, IntegrityError for a
+    folder that is damaged or could run code, ResourceError where the hub cannot be reached.
     """
+    from tunesmith.model import earlier
+
     path = Path(spec.source).expanduser()
+    if earlier.is_run(path):
+        return earlier.resolve(spec, path)
+    if spec.start == "continue":
+        raise SettingsError(
+            f"model.start: continue goes on with an earlier run, and {spec.source} is none. Leave "
+            "it out, or name a run's folder as model.source."
+        )
     if path.is_dir():
         return local(spec, path)
     if path.suffix == ".gguf" and path.is_file():
@@ -86,16 +114,18 @@ def resolve(spec: ModelSpec) -> Base:
         bundled = embedded.file()
         if bundled is not None:
             return converted(spec, bundled, pinned=embedded.SHA256, stops=embedded.STOPS)
-        return fetched(spec, embedded.HUB)
+        return fetched(spec, embedded.HUB, known or {})
     if spec.source == embedded.ENCODER:
         folder = embedded.encoder()
-        return fetched(spec, embedded.ENCODER_HUB) if folder is None else local(spec, folder)
+        if folder is not None:
+            return local(spec, folder)
+        return fetched(spec, embedded.ENCODER_HUB, known or {})
     if HUB_NAME.fullmatch(spec.source):
-        return fetched(spec, spec.source)
+        return fetched(spec, spec.source, known or {})
     raise SettingsError(
         f"model.source: {spec.source!r} is neither {embedded.NAME!r} nor {embedded.ENCODER!r}, "
-        "nor a folder, nor a .gguf file, nor a hub name like owner/name. Correct it, or check "
-        "where you are."
+        "nor a folder, nor a .gguf file, nor a run, nor a hub name like owner/name. Correct it, "
+        "or check where you are."
     )
 
 
@@ -178,13 +208,15 @@ def converted(
     return Base(target, facts.pop("digest"), spec.source, key, facts)
 
 
-def fetched(spec: ModelSpec, name: str) -> Base:
+def fetched(spec: ModelSpec, name: str, known: Mapping[str, Any]) -> Base:
     """A hub model at one commit, as plain files in our cache. A whole commit that is kept there
     is not asked for again; the commit is among the facts, so that a run records it."""
-    commit = spec.revision or ""
+    asked = {} if spec.revision is None else {"asked": spec.revision}
+    same = known.get("source") == spec.source and known.get("asked") == spec.revision
+    commit = (known.get("revision") if same else None) or spec.revision or ""
     facts = cache.sealed(kept(name, commit)) if COMMIT.fullmatch(commit) else None
     if facts is None:
-        snapshot = download(name, spec.revision)
+        snapshot = download(name, commit or None)
         commit = snapshot.name
         facts = cache.sealed(kept(name, commit))
     target = kept(name, commit)
@@ -196,7 +228,7 @@ def fetched(spec: ModelSpec, name: str) -> Base:
             facts = facts_of(folder)
             facts["digest"] = cache.tensors_digest(folder, shards(folder))
             cache.seal(folder, facts)
-    facts = facts | {"revision": commit}
+    facts = facts | asked | {"revision": commit}
     return Base(target, facts.pop("digest"), spec.source, commit, facts)
 
 

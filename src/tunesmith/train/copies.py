@@ -21,7 +21,7 @@ class Copies:
         """Inside, the sinks are open. A sentence of ours stops the run, nothing else does."""
         for sink in sinks:
             try:
-                self.writers.append(sink.open(stage.path, stage.run.name))
+                self.writers.append(sink.open(stage.path / "sinks", stage.run.name))
             except TunesmithError:
                 raise
             except Exception as error:

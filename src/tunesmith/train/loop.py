@@ -78,7 +78,8 @@ class Train(Spec):
     probes: Annotated[int, Field(ge=0)] = 3
     """Held-out prompts answered at every look, to see the answers change."""
     sinks: list[Sink] = []
-    """Where the numbers are copied to besides the run folder: `tensorboard`."""
+    """Where the numbers are copied to besides the run folder: `tensorboard`, `mlflow`, `wandb`,
+    `trackio`."""
     device: Device = "auto"
     """`auto`, `cpu`, `cuda` or `mps`."""
     seams: Literal["fast", "reference"] = "fast"

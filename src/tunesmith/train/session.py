@@ -103,6 +103,8 @@ class Session:
         model.requires_grad_(False)
         self._check_context(model)
         model = self.spec.method.apply(model, self.seed).train()
+        if self.base.weights is not None:
+            self.spec.method.restore(model, weights.saved(self.base.weights))
         head, fast = self.spec.objective.head(model, self.seed), self.spec.seams == "fast"
         self.policy = Policy(model, self.tokenizer, method=self.spec.method, head=head, fast=fast)
         betas, decay = self.spec.betas, self.spec.decay
@@ -402,7 +404,8 @@ class Session:
         return {
             "method": json.loads(spec.method.model_dump_json()),
             "objective": json.loads(spec.objective.model_dump_json()),
-            "base": {"source": self.base.source, "digest": self.base.digest, **self.base.facts},
+            "base": self.base.record(self.stage.run.path),
+            "from": self.base.lineage,
             "tokenizer": {
                 "digest": self.tokenizer.digest,
                 "template": self.tokenizer.template_digest,

@@ -11,7 +11,7 @@ from tunesmith.core.rows import Row
 from tunesmith.core.tables import read_part
 from tunesmith.model import load, render
 from tunesmith.model.render import Tokenizer
-from tunesmith.train import cache
+from tunesmith.train import cache, continued
 from tunesmith.train.loop import Train
 from tunesmith.train.session import Session
 
@@ -36,6 +36,7 @@ def train(
     """
     refuse_unfit(spec, base)
     stage, tokenizer = folder.stage("train"), Tokenizer.load(base.folder)
+    continued.refuse_unlike(spec.method, base, tokenizer)
     wanted = inputs(folder, spec, base, tokenizer, dtype, seed)
     if not stage.begin(wanted, accept=accept, restart=restart):
         log.say("train: nothing to do, finished before with the same inputs")
@@ -78,6 +79,9 @@ def inputs(
         "seed": seed,
         "digest of the data": folder.stage("data").digest,
         "digest of the base": base.digest,
+        "digest of the training it goes on from": base.lineage["training"]
+        if base.weights is not None
+        else None,
         "digest of the tokenizer": tokenizer.digest,
         "digest of the template": tokenizer.template_digest,
     }

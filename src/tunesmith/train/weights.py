@@ -1,9 +1,12 @@
 """What training changes, taken from a model and its head, and put back: all of it or nothing."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunesmith.core.errors import IntegrityError
+from tunesmith.model import heads
+from tunesmith.model.load import read_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +26,15 @@ def restore(policy: "Policy", method: "Method", state: Mapping[str, "torch.Tenso
     head = {} if policy.head is None else policy.head.state()
     method.restore(policy.model, {n: t for n, t in state.items() if n not in head})
     copy_into(head, {n: t for n, t in state.items() if n in head})
+
+
+def saved(folder: Path) -> "dict[str, torch.Tensor]":
+    """The tensors that a method saved in a trained folder, by name."""
+    found: dict[str, torch.Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        if file.name != heads.NAME:
+            found.update(read_tensors(file))
+    return found
 
 
 def copy_into(weights: Mapping[str, "torch.Tensor"], state: Mapping[str, "torch.Tensor"]) -> None:

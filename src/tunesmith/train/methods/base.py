@@ -17,6 +17,9 @@ class Method(Part):
 
     moves: ClassVar[bool] = True
     """Whether any weight of the model itself moves; without, only a head on top of it learns."""
+    passing: ClassVar[tuple[str, ...]] = ()
+    """Settings that matter in training only: another run may go on from the weights without them.
+    All others say what the saved weights mean."""
 
     @property
     @abstractmethod
@@ -36,10 +39,6 @@ class Method(Part):
     def needs_copy(self) -> bool:
         """Whether `disabled` needs a frozen copy of the base because weights change in place."""
         return False
-
-    @abstractmethod
-    def merge(self, model: Any) -> Any:
-        """A plain model that answers like `model`. Consumes `model`. Refuses where impossible."""
 
     @abstractmethod
     def state(self, model: Any) -> dict[str, "torch.Tensor"]:
