@@ -53,12 +53,12 @@ def context(model: Any) -> int | None:
 
     RoBERTa counts positions from behind its padding id, so that many of its table are never used.
     """
-    length = getattr(causal(model).config, "max_position_embeddings", None)
+    length: int | None = getattr(causal(model).config, "max_position_embeddings", None)
     if length is None:
         return None
     lookups = (m for m in body(model).modules() if isinstance(m, torch.nn.Embedding))
-    tables = [m for m in lookups if m.num_embeddings == length and m.padding_idx is not None]
-    return length - max((m.padding_idx + 1 for m in tables), default=0)
+    padding = [m.padding_idx for m in lookups if m.num_embeddings == length]
+    return length - max((place + 1 for place in padding if place is not None), default=0)
 
 
 def segmented(model: Any) -> bool:
