@@ -7,11 +7,15 @@ from typing import Any
 
 import pytest
 
+import tunesmith
+from tests.tiny import tiny_model
 from tests.trained import WORDS, base_of, settings, trained
+from tunesmith import door
 from tunesmith.cards import model_card, page
+from tunesmith.cli import app
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
-from tunesmith.core.rows import Chat, Message, Origin
+from tunesmith.core.rows import Chat, Labelled, Message, Origin, Row
 from tunesmith.core.tables import write_rows
 from tunesmith.evaluate.metrics.accuracy import Accuracy
 from tunesmith.evaluate.metrics.calibration import Calibration
@@ -35,7 +39,7 @@ def row(number: int, label: str | None = None) -> Chat:
     return Chat(turns, origin=Origin("rows.jsonl", number + 1), source="rows.jsonl")
 
 
-def prepared(path: Path, **parts: Sequence[Chat]) -> RunFolder:
+def prepared(path: Path, **parts: Sequence[Row]) -> RunFolder:
     folder = RunFolder(path)
     folder.create()
     stage = folder.stage("data")
@@ -143,3 +147,63 @@ def test_what_no_training_row_has_is_told_by_a_threshold(
     assert "10 valid rows" in found["notes"]["threshold, base"]
     assert found["labels"]["names"] == [*sorted(LABELS), "none"]
     assert found["labels"]["arms"]["tuned"]["each"]["none"]["rows"] == 2
+
+
+def headed(number: int, label: str | None = None) -> Labelled:
+    """The same row with its label beside the text."""
+    chat = row(number, label)
+    text = (chat.messages[0].content or "",)
+    return Labelled(given=text, labels=(chat.answer(),), origin=chat.origin, source=chat.source)
+
+
+def test_a_head_is_measured_against_the_majority(
+    tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    classify = pytest.importorskip("tunesmith.train.objectives.classify")
+    base = base_of(tiny("llama"))
+    folder = prepared(
+        tmp_path / "run",
+        train=[headed(n) for n in range(11)],
+        valid=[headed(n) for n in range(12, 15)],
+        test=[headed(n) for n in range(20, 29)] + [headed(32, "none")],
+    )
+    spec = settings(objective=classify.Classify(), epochs=12, evaluate_every=36)
+    trained(folder, base, spec)
+    stage = folder.stage("data")
+    rows = [headed(n) for n in range(12, 15)] + [headed(30, "none")]
+    write_rows(stage.path / "valid.jsonl", [each.record() for each in rows])
+    (stage.path / "MANIFEST.json").unlink()
+    stage.finish()
+    found = asked((folder, base), Evaluate(unknown="none"))
+    arms = found["arms"]
+    assert found["by"] == "head" and found["main"] == "accuracy"
+    assert arms["tuned"]["accuracy"]["value"] > 60
+    assert arms["base"]["in_scope_accuracy"]["value"] in (0, pytest.approx(100 * 3 / 9))
+    assert "the largest class is 'order" in found["notes"]["base"]
+    shares = [line["chances"] for line in lines(folder, "scores-base.jsonl")]
+    assert all(each == pytest.approx([4 / 11, 4 / 11, 3 / 11]) for each in shares)
+    assert "stand in for it" in page.write(folder).read_text()
+    assert "stand in for it" in model_card.write(folder).read_text()
+
+
+def test_a_run_file_asks_among_labels_and_so_does_predict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_model("llama", tmp_path / "tiny")
+    texts = [f"{a} {b} {c}" for a in WORDS[:3] for b in WORDS[3:6] for c in WORDS[6:9]]
+    written = [{"prompt": t, "completion": LABELS[n % 3]} for n, t in enumerate(texts)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in written))
+    (tmp_path / "bot.yaml").write_text(
+        "model: tiny\ndata: {source: rows.jsonl, split: {valid: 3, test: 7}}\n"
+        "train: {steps: 2, probes: 0}\n"
+        "evaluate: {metrics: [accuracy, f1], sampling: {choices: labels}}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert door.enter(app, ["evaluate", "bot.yaml", "evaluate.metrics=[accuracy,f1]"]) == 0
+    answers = {line["answer"] for line in lines(RunFolder(Path("runs/bot")), "answers-base.jsonl")}
+    assert answers <= set(LABELS)
+    assert tunesmith.load("bot").answer("red dog") in LABELS
+    assert tunesmith.load("bot", ["evaluate.sampling.choices=[cat,dog]"]).answer("red") in (
+        "cat",
+        "dog",
+    )

@@ -61,7 +61,7 @@ def keep_scores(
 
 def has_head(policy: "Policy", labels: Labels) -> bool:
     """Whether the model came with a head that chooses among these labels."""
-    return policy.head is not None and set(policy.labels) == set(labels.names)
+    return policy.head is not None and set(labels.names) <= set(policy.labels)
 
 
 def by_head(policy: "Policy", rows: Sequence[LabelRow], labels: Labels, batch: int) -> Found:

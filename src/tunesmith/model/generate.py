@@ -246,8 +246,9 @@ def choose(logits: "torch.Tensor", rows: list[_Row], sampling: Sampling) -> list
     # The token that crosses top_p stays in: at least one always does.
     kept = total.masked_fill(total - chances >= sampling.top_p, 0.0).amax(dim=-1, keepdim=True)
     # In single precision a draw could round up to 1, past every token that has a chance.
-    drawn = torch.tensor([[row.random.random()] for row in rows], dtype=torch.float64)
-    place = torch.searchsorted(total, drawn.to(total.device) * kept, right=True)
+    values = [[row.random.random()] for row in rows]
+    drawn = torch.tensor(values, dtype=torch.float64, device=logits.device)
+    place = torch.searchsorted(total, drawn * kept, right=True)
     return order.gather(1, place.clamp(max=order.shape[1] - 1)).squeeze(1).tolist()
 
 
