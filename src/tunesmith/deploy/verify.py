@@ -152,13 +152,17 @@ def measure(folder: Path, probe: Path) -> dict[str, Any]:
 def _model(folder: Path, base: Path, dtype: Any) -> Any:
     """The export in `folder`, on `base` when it is an adapter, computing in `dtype`."""
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     adapter = (folder / "adapter_config.json").is_file()
     model: Any = AutoModelForCausalLM.from_pretrained(
         base if adapter else folder, dtype=dtype, local_files_only=True, use_safetensors=True
     )
     if adapter:
+        words = len(AutoTokenizer.from_pretrained(folder, local_files_only=True))
+        if words > model.get_input_embeddings().weight.shape[0]:
+            # Rows for new words: the adapter brings their numbers.
+            model.resize_token_embeddings(words, mean_resizing=False)
         model = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
     return model.eval()
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,15 +13,16 @@ from tunesmith.core.findings import Finding
 from tunesmith.core.folders import RunFolder, Stage, write_json
 from tunesmith.core.log import Log
 from tunesmith.core.parts import Spec
-from tunesmith.core.rows import Chat
+from tunesmith.core.rows import Chat, Text
 from tunesmith.core.tables import read_part
-from tunesmith.evaluate import answer, compare
+from tunesmith.evaluate import answer, compare, documents, general
 from tunesmith.evaluate.likelihood import Likelihood, likelihoods
 from tunesmith.evaluate.metrics.base import Judged, Metric
 from tunesmith.evaluate.metrics.exact import Exact
 from tunesmith.evaluate.metrics.perplexity import Perplexity
 from tunesmith.evaluate.metrics.rouge import Rouge
 from tunesmith.model.generate import Sampling
+from tunesmith.model.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from tunesmith.model.load import Base
@@ -48,6 +49,9 @@ class Evaluate(Spec):
     """Rows generated at the same time. Changes speed and memory, never an answer."""
     bootstrap: int = Field(1000, ge=100)
     """Samples of the rows that an interval is drawn from."""
+    general: str | None = None
+    """General text whose perplexity stands beside: `bundled`, a file of `text` records, or `none`.
+    By default `bundled` for documents, else `none`."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Evaluate":
@@ -77,12 +81,15 @@ def evaluate(
     folder.stage("train").manifest()
     stage = folder.stage("evaluate")
     found = read_part(folder.stage("data").path, spec.part)[: spec.limit]
-    rows = [row for row in found if isinstance(row, Chat)]
+    rows = [row for row in found if isinstance(row, Chat | Text)]
     if not rows:
         raise DataError(
             f"evaluate.part={spec.part}: the run has no {spec.part} rows, and rows it learned from "
             f"measure nothing. Set data.split.{spec.part}, or give a file as data.{spec.part}"
         )
+    fitted = {"metrics": documents.fitting(spec.metrics, rows)}
+    fitted |= {"general": general.chosen(spec.general, rows)}
+    spec = spec.model_copy(update=fitted)
     if not stage.begin(inputs(folder, spec, base, seed), accept=accept, restart=restart):
         log.say("evaluate: nothing to do, finished before with the same inputs")
         return
@@ -102,6 +109,7 @@ def inputs(folder: RunFolder, spec: Evaluate, base: "Base", seed: int) -> dict[s
     settings = spec.model_dump(mode="json", exclude={"batch"})
     return {
         **{f"evaluate.{name}": value for name, value in settings.items()},
+        **general.inputs(spec.general or general.NONE),
         "seed": seed,
         "digest of the data": folder.stage("data").digest,
         "digest of the training": folder.stage("train").digest,
@@ -115,15 +123,16 @@ class Asked:
 
     answers: dict[str, answer.Answered]
     likelihoods: dict[str, Likelihood]
+    general: dict[str, Likelihood] = field(default_factory=dict)
 
-    def judged(self, row: Chat) -> Judged:
+    def judged(self, row: Chat | Text) -> Judged:
         """One row as metrics see it."""
         said, likely = self.answers.get(row.digest), self.likelihoods.get(row.digest)
         return Judged(
             row=row.digest,
             prompt=last_prompt(row),
             answer=said.answer if said else "",
-            references=(row.answer(), *row.references),
+            references=references(row),
             stopped=said.stopped if said else True,
             nll=likely.nll if likely else 0.0,
             tokens=likely.tokens if likely else 0,
@@ -144,7 +153,7 @@ def asked(
     stage: Stage,
     spec: Evaluate,
     base: "Base",
-    rows: Sequence[Chat],
+    rows: Sequence[Chat | Text],
     seed: int,
     log: Log,
 ) -> Asked:
@@ -159,7 +168,7 @@ def asked(
             said = answer.keep_answers(
                 stage.path / f"answers-{arm}.jsonl",
                 arm_model,
-                rows,
+                [row for row in rows if isinstance(row, Chat)],
                 spec.sampling,
                 batch=spec.batch,
                 seed=seed,
@@ -168,7 +177,13 @@ def asked(
     if "likelihood" in needs:
         with log.progress(f"{arm} likelihoods", size) as advance:
             likely = keep_likelihoods(stage, arm, arm_model, rows, spec.batch, advance)
-    return Asked(said, likely)
+    texts = general.texts(spec.general or general.NONE)
+    if not texts:
+        return Asked(said, likely)
+    with log.progress(f"{arm} general text", len(texts)) as advance:
+        name = f"general-{arm}"
+        beside = keep_likelihoods(stage, name, arm_model, texts, spec.batch, advance)
+    return Asked(said, likely, beside)
 
 
 class Loaded:
@@ -179,6 +194,11 @@ class Loaded:
 
     def __call__(self) -> "Policy":
         return self._policy
+
+    @property
+    def counted(self) -> Tokenizer | None:
+        """Whose tokens likelihoods are counted in, where the arms read text in different ones."""
+        return Tokenizer.load(self.base.folder) if self.base.tokens else None
 
     @cached_property
     def _policy(self) -> "Policy":
@@ -191,8 +211,8 @@ class Loaded:
 def keep_likelihoods(
     stage: Stage,
     arm: str,
-    model: Callable[[], "Policy"],
-    rows: Sequence[Chat],
+    model: "Loaded",
+    rows: Sequence[Chat | Text],
     batch: int,
     advance: Callable[..., None],
 ) -> dict[str, Likelihood]:
@@ -206,7 +226,8 @@ def keep_likelihoods(
     }
     missing = {row.digest: row for row in rows if row.digest not in found}
     advance(len({row.digest for row in rows}) - len(missing))
-    for each in likelihoods(model(), list(missing.values()), batch=batch) if missing else ():
+    wanted = list(missing.values())
+    for each in likelihoods(model(), wanted, batch=batch, counted=model.counted) if missing else ():
         finite = each.nll if abs(each.nll) < float("inf") else None
         answer.append(path, {"row": each.row, "nll": finite, "tokens": each.tokens})
         found[each.row] = each
@@ -215,11 +236,13 @@ def keep_likelihoods(
 
 
 def written(
-    stage: Stage, spec: Evaluate, rows: Sequence[Chat], arms: dict[str, Asked], seed: int
+    stage: Stage, spec: Evaluate, rows: Sequence[Chat | Text], arms: dict[str, Asked], seed: int
 ) -> tuple[dict[str, Any], list[Finding]]:
     """`report.json` as written, and what a person should know."""
     judged = {arm: [found.judged(row) for row in rows] for arm, found in arms.items()}
     compared = compare.compare(spec.metrics, judged, draws=spec.bootstrap, seed=seed)
+    beside = {arm: found.general for arm, found in arms.items()}
+    compared = general.added(compared, beside, draws=spec.bootstrap, seed=seed)
     main = spec.metrics[0].names()[0]
     findings = [*not_numbers(rows, arms), *rambling(arms["tuned"])]
     report = {
@@ -229,7 +252,7 @@ def written(
         "main": main,
         "rows": len(rows),
         "part": spec.part,
-        "notes": notes(spec, rows),
+        "notes": notes(spec, rows) | general.note(spec.general or general.NONE, beside),
         "answering": {arm: found.facts() for arm, found in arms.items() if found.answers},
         "samples": samples(rows, arms),
         "findings": [finding.record() for finding in findings],
@@ -238,25 +261,25 @@ def written(
     return report, findings
 
 
-def notes(spec: Evaluate, rows: Sequence[Chat]) -> dict[str, str]:
+def notes(spec: Evaluate, rows: Sequence[Chat | Text]) -> dict[str, str]:
     """How the numbers were made."""
     found = {metric.names()[0]: metric.note() for metric in spec.metrics if metric.note()}
-    sizes = sorted({1 + len(row.references) for row in rows})
+    found["intervals"] = f"95 %, paired bootstrap, {spec.bootstrap} samples of {len(rows)} rows"
+    if any(isinstance(row, Text) for row in rows):
+        return found | {"windows": documents.NOTE}
+    sizes = sorted({len(references(row)) for row in rows})
     span = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-    return found | {
-        "intervals": f"95 %, paired bootstrap, {spec.bootstrap} samples of {len(rows)} rows",
-        "references": f"{span} a row",
-    }
+    return found | {"references": f"{span} a row"}
 
 
-def samples(rows: Sequence[Chat], arms: dict[str, Asked]) -> list[dict[str, str]]:
+def samples(rows: Sequence[Chat | Text], arms: dict[str, Asked]) -> list[dict[str, str]]:
     """A few rows from beginning, middle and end, with what either arm made of them."""
     places = sorted({0, len(rows) // 2, len(rows) - 1})[:SAMPLES]
     return [
         {
             "prompt": last_prompt(rows[place]),
             **{arm: found.judged(rows[place]).answer for arm, found in arms.items()},
-            "wanted": rows[place].answer(),
+            "wanted": references(rows[place])[0],
             "row": rows[place].digest,
         }
         for place in places
@@ -264,12 +287,17 @@ def samples(rows: Sequence[Chat], arms: dict[str, Asked]) -> list[dict[str, str]
     ]
 
 
-def last_prompt(row: Chat) -> str:
-    """What was said last before the answer."""
-    return row.prompt().messages[-1].content or ""
+def last_prompt(row: Chat | Text) -> str:
+    """What was said last before the answer; nothing asks for a document."""
+    return (row.prompt().messages[-1].content or "") if isinstance(row, Chat) else ""
 
 
-def not_numbers(rows: Sequence[Chat], arms: dict[str, Asked]) -> list[Finding]:
+def references(row: Chat | Text) -> tuple[str, ...]:
+    """The right answers, the row's own first; a document has none."""
+    return (row.answer(), *row.references) if isinstance(row, Chat) else ()
+
+
+def not_numbers(rows: Sequence[Chat | Text], arms: dict[str, Asked]) -> list[Finding]:
     """Rows whose likelihood is NaN or infinite: their measures are no numbers either."""
     origins = {row.digest: str(row.origin) for row in rows}
     return [

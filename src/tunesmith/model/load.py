@@ -7,11 +7,11 @@ import shutil
 import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tunesmith.core.errors import IntegrityError, ResourceError, SettingsError, missing
 from tunesmith.core.late import late
@@ -53,6 +53,18 @@ class ModelSpec(Spec):
     """Numbers the weights are held in; auto is float32, in which small updates are not lost."""
     revision: str | None = None
     """Commit, branch or tag of a hub model; the commit it means is recorded."""
+    tokens: list[str] = []
+    """Words that become one piece each; their rows start from the pieces they were made of."""
+
+    @field_validator("tokens")
+    @classmethod
+    def _words(cls, tokens: list[str]) -> list[str]:
+        if any(not word.strip() for word in tokens):
+            raise ValueError("a word is empty; leave it out")
+        twice = [word for place, word in enumerate(tokens) if word in tokens[:place]]
+        if twice:
+            raise ValueError(f"{twice[0]!r} is there twice; name each word once")
+        return tokens
 
     @model_validator(mode="before")
     @classmethod
@@ -62,13 +74,17 @@ class ModelSpec(Spec):
 
 @dataclass(frozen=True)
 class Base:
-    """A checked model folder. `digest` is sha256 over its sorted tensor digests."""
+    """A checked model folder. `digest` is sha256 over its sorted tensor digests.
+
+    `tokens` are words that a run adds: the folder knows nothing of them.
+    """
 
     folder: Path
     digest: str
     source: str
     revision: str
     facts: dict[str, Any] = field(default_factory=dict)
+    tokens: tuple[str, ...] = ()
 
 
 def resolve(spec: ModelSpec) -> Base:
@@ -77,6 +93,11 @@ def resolve(spec: ModelSpec) -> Base:
     Raises SettingsError for a name that means nothing, IntegrityError for a folder that is
     damaged or could run code, ResourceError where the hub cannot be reached.
     """
+    return replace(found(spec), tokens=tuple(spec.tokens))
+
+
+def found(spec: ModelSpec) -> Base:
+    """The folder, by what the name is."""
     path = Path(spec.source).expanduser()
     if path.is_dir():
         return local(spec, path)
@@ -232,7 +253,8 @@ def plain_files(snapshot: Path, folder: Path) -> None:
 
 
 def load_model(base: Base, *, dtype: str = "auto", device: str = "cpu") -> Any:
-    """The model in evaluation mode on `device`, weights finite. Nothing is fetched or run."""
+    """The model in evaluation mode on `device`, weights finite, with rows for the words that the
+    run adds. Nothing is fetched or run."""
     check_alone(base.folder)
     check_architecture(base.folder)
     wanted = getattr(torch, "float32" if dtype == "auto" else dtype)
@@ -260,6 +282,12 @@ def load_model(base: Base, *, dtype: str = "auto", device: str = "cpu") -> Any:
             ) from error
     check_report(base.folder, report)
     check_finite(base.folder, model.state_dict())
+    if base.tokens:
+        from tunesmith.model import vocabulary, words
+
+        with quiet():
+            before = words.Tokenizer.load(base.folder)
+            vocabulary.grow(model, before, words.extended(before, base.tokens))
     return model.to(device).eval()
 
 

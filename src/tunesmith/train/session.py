@@ -28,7 +28,7 @@ from tunesmith.core.records import Batch, Example
 from tunesmith.core.rows import Chat
 from tunesmith.core.signals import deferred, requested
 from tunesmith.core.tables import read_part
-from tunesmith.model import layout, load, render
+from tunesmith.model import layout, load, newrows, render
 from tunesmith.model.policy import Policy, evaluating
 from tunesmith.model.render import Tokenizer
 from tunesmith.train import batches, checkpoint, devices, optimiser, selfcheck
@@ -168,16 +168,18 @@ class Session:
     def _first_look(self) -> None:
         """Refuse what can be known to be wrong before any work, and note where training starts."""
         facts = selfcheck.tokens(self.examples["train"], self.tokenizer)
-        selfcheck.stopping(self.tokenizer, facts, self.log)
+        if self.spec.objective.chats:
+            facts |= selfcheck.stopping(self.examples["train"], self.tokenizer, self.log)
         if self.spec.seams == "fast":
             facts |= selfcheck.loss(self.policy, self.spec.objective, self.examples["train"][0])
         facts["guessing"] = selfcheck.guessing(self.policy)
+        selfcheck.words(self.policy, self.examples["train"], self.log)
         self.facts["start"] = facts
         counts = [sum(p.numel() for p in group) for group in self._counted()]
         self.facts["trainable_parameters"], self.facts["parameters"] = counts
         self.log.event("start", **facts, steps=self.total)
         self.log.say(
-            f"train: {len(self.examples['train'])} rows, {facts['tokens']} tokens "
+            f"train: {len(rows_of(self.examples['train']))} rows, {facts['tokens']} tokens "
             f"({facts['trained_share']:.0%} trained), {self.total} steps, "
             f"{counts[0]:,} of {counts[1]:,} parameters move"
         )
@@ -271,7 +273,7 @@ class Session:
     def _probe(self, done: int) -> None:
         from tunesmith.model.generate import Decoder, Request, Sampling, answers
 
-        if not self.spec.probes:
+        if not (self.spec.probes and self.spec.objective.chats):
             return
         kept = {example.row for example in self.examples["valid"]}
         prepared = read_part(self.stage.run.stage("data").path, "valid")
@@ -280,7 +282,7 @@ class Session:
         prompts = {r.digest: render.encode_prompt(r.prompt(), self.tokenizer) for r in rows}
         sampling = Sampling(max_tokens=PROBE_TOKENS)
         wanted = [Request(key, ids, PROBE_TOKENS) for key, ids in prompts.items()]
-        with evaluating(self.policy.model):
+        with evaluating(self.policy.model), newrows.folded(self.policy.model):
             decoder = Decoder(self.policy.model, self.tokenizer, rows=len(rows), sampling=sampling)
             for answer in answers(decoder, wanted):
                 shown = {"row": answer.key, "answer": answer.text, "stopped": answer.stopped}
@@ -345,7 +347,7 @@ class Session:
         layout.causal(self.policy.model).config._name_or_path = self.base.source
         self.spec.method.save(self.policy.model, self.stage.path)
         self.tokenizer.save(self.stage.path)
-        rows = [e.row for e in self.examples["train"]]
+        rows = rows_of(self.examples["train"])
         write_json(self.stage.path / "rows.json", {"trained_on": rows})
         write_json(self.stage.path / "train.json", self._result())
         self.stage.finish(best_step=self.watch.best_step, tokens=self.facts["tokens"])
@@ -381,11 +383,12 @@ class Session:
             "method": json.loads(spec.method.model_dump_json()),
             "objective": json.loads(spec.objective.model_dump_json()),
             "base": {"source": self.base.source, "digest": self.base.digest, **self.base.facts},
+            "words": list(self.base.tokens),
             "tokenizer": {
                 "digest": self.tokenizer.digest,
                 "template": self.tokenizer.template_digest,
             },
-            "rows": {part: len(found) for part, found in self.examples.items()},
+            "rows": {part: len(rows_of(found)) for part, found in self.examples.items()},
             "steps": len(self.losses),
             "best_step": self.watch.best_step,
             "best_value": self.watch.best_value,
@@ -397,6 +400,11 @@ class Session:
             "threads": torch.get_num_threads(),
             **self.facts,
         }
+
+
+def rows_of(examples: Iterable[Example]) -> list[str]:
+    """The rows behind the examples: a document in several windows is one row."""
+    return [row for row, _ in dict.fromkeys((e.row, e.origin) for e in examples)]
 
 
 def seed_everything(seed: int) -> None:

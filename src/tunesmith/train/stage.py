@@ -11,6 +11,7 @@ from tunesmith.core.rows import Row
 from tunesmith.core.tables import read_part
 from tunesmith.model import load, render
 from tunesmith.model.render import Tokenizer
+from tunesmith.model.words import tokenizer_of
 from tunesmith.train import cache
 from tunesmith.train.loop import Train
 from tunesmith.train.session import Session
@@ -32,7 +33,7 @@ def train(
     Leaves the method's saved result, the tokenizer, `train.json`, curves and checkpoints in
     `train/`. Raises Preempted or Interrupted after saving, when asked to stop.
     """
-    stage, tokenizer = folder.stage("train"), Tokenizer.load(base.folder)
+    stage, tokenizer = folder.stage("train"), tokenizer_of(base)
     wanted = inputs(folder, spec, base, tokenizer, dtype, seed)
     if not stage.begin(wanted, accept=accept, restart=restart):
         log.say("train: nothing to do, finished before with the same inputs")
@@ -51,6 +52,7 @@ def inputs(
     return {
         **{f"train.{name}": value for name, value in settings.items()},
         "model.dtype": dtype,
+        "model.tokens": list(base.tokens),
         "seed": seed,
         "digest of the data": folder.stage("data").digest,
         "digest of the base": base.digest,
@@ -66,8 +68,11 @@ def _examples(
     rows: list[Row] = list(read_part(folder.stage("data").path, part))
     spec.objective.accept(rows)
     examples = cache.encoded(rows, spec.objective, tokenizer)
-    kept, account = render.fit(examples, spec.length, spec.too_long)
-    if len(kept) < len(examples):
-        log.say(f"{part}: {len(examples) - len(kept)} rows longer than {spec.length} left out")
+    pieces = [piece for e in examples for piece in spec.objective.cut(e, spec.length)]
+    if len(pieces) > len(examples):
+        log.say(f"{part}: {len(examples)} rows in {len(pieces)} windows of up to {spec.length}")
+    kept, account = render.fit(pieces, spec.length, spec.too_long)
+    if len(kept) < len(pieces):
+        log.say(f"{part}: {len(pieces) - len(kept)} rows longer than {spec.length} left out")
     log.event("tokens", part=part, **account.record())
     return list(kept)
