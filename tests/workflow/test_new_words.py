@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.documents import prepared_documents
+from tests.saved import saved
 from tests.trained import base_of, reloaded, settings, trained
 from tunesmith.core.errors import IntegrityError
 from tunesmith.core.folders import RunFolder
@@ -17,6 +18,7 @@ from tunesmith.core.log import Log
 from tunesmith.core.rows import Text
 from tunesmith.core.tables import read_part
 from tunesmith.data.words import told
+from tunesmith.deploy.exports.adapter import Adapter
 from tunesmith.deploy.exports.merged import Merged
 from tunesmith.deploy.stage import Deploy, deploy
 from tunesmith.evaluate.stage import Evaluate, evaluate
@@ -70,24 +72,34 @@ def test_reloaded_it_is_what_was_trained_and_the_base_is_the_base(
         load_trained(path, replace(base, tokens=WORDS[:1]))
 
 
-def test_exports_are_verified_in_a_fresh_process_and_load_in_plain_tools(
-    case: tuple[RunFolder, Base, Any],
-) -> None:
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_exports_load_in_plain_tools(case: tuple[RunFolder, Base, Any], tmp_path: Path) -> None:
     from peft import AutoPeftModelForCausalLM
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder, base, method = case
-    live = answers(load_trained(folder.stage("train").path, base).model)
-    exports = [Merged()] if isinstance(method, Full) else ["adapter", Merged()]
-    deploy(folder, Deploy(exports=exports), base, seed=0, log=Log(folder, quiet=True))
-    merged = folder.path / "deploy/merged"
-    torch.testing.assert_close(
-        answers(AutoModelForCausalLM.from_pretrained(merged)), live, rtol=1e-5, atol=1e-5
-    )
-    assert len(AutoTokenizer.from_pretrained(merged)) == 486
-    if not isinstance(method, Full):
-        plain = AutoPeftModelForCausalLM.from_pretrained(folder.path / "deploy/adapter")
+    policy = load_trained(folder.stage("train").path, base)
+    live = answers(policy.model)
+    if isinstance(method, Lora):
+        Adapter().write(policy, base, tmp_path / "adapter")
+        plain = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter")
         torch.testing.assert_close(answers(plain), live, rtol=1e-6, atol=1e-6)
+    Merged().write(policy, base, tmp_path / "merged")
+    merged = answers(AutoModelForCausalLM.from_pretrained(tmp_path / "merged"))
+    torch.testing.assert_close(merged, live, rtol=1e-5, atol=1e-5)
+    assert len(AutoTokenizer.from_pretrained(tmp_path / "merged")) == 486
+
+
+def test_an_adapter_with_new_rows_is_verified_in_a_fresh_process(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    base = replace(base_of(tiny("llama")), tokens=WORDS)
+    folder = saved(tmp_path / "run", base, Lora(rank=2))
+    deploy(folder, Deploy(), base, seed=0, log=Log(folder, quiet=True))
+    verified = json.loads((folder.path / "deploy/verified.json").read_text())
+    assert verified["adapter"]["numbers"]["relative"] <= 1e-6
+    text = (folder.path / "deploy/adapter/README.md").read_text()
+    assert "AutoPeftModelForCausalLM" in text
 
 
 def test_checkpoints_carry_the_rows(case: tuple[RunFolder, Base, Any]) -> None:

@@ -88,9 +88,9 @@ def pieces(row: Chat | Text, policy: "Policy") -> list[Example]:
 
 def count(row: Chat | Text, tokenizer: "Tokenizer") -> int:
     """How many tokens of the row another tokenizer would have predicted."""
-    text = isinstance(row, Text)
-    found = documents.encode(row, tokenizer) if text else last_answer(row, tokenizer)
-    return found.sequences[0].supervised
+    if isinstance(row, Text):
+        return documents.encode(row, tokenizer).sequences[0].supervised
+    return last_answer(row, tokenizer).sequences[0].supervised
 
 
 def last_answer(row: Chat, tokenizer: "Tokenizer") -> Example:

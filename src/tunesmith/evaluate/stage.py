@@ -87,9 +87,8 @@ def evaluate(
             f"evaluate.part={spec.part}: the run has no {spec.part} rows, and rows it learned from "
             f"measure nothing. Set data.split.{spec.part}, or give a file as data.{spec.part}"
         )
-    fitted = {"metrics": documents.fitting(spec.metrics, rows)}
-    fitted |= {"general": general.chosen(spec.general, rows)}
-    spec = spec.model_copy(update=fitted)
+    metrics, beside = documents.fitting(spec.metrics, rows), general.chosen(spec.general, rows)
+    spec = spec.model_copy(update={"metrics": metrics, "general": beside})
     if not stage.begin(inputs(folder, spec, base, seed), accept=accept, restart=restart):
         log.say("evaluate: nothing to do, finished before with the same inputs")
         return

@@ -284,9 +284,10 @@ def load_model(base: Base, *, dtype: str = "auto", device: str = "cpu") -> Any:
     check_finite(base.folder, model.state_dict())
     if base.tokens:
         from tunesmith.model import vocabulary, words
+        from tunesmith.model.tokenizer import Tokenizer
 
         with quiet():
-            before = words.Tokenizer.load(base.folder)
+            before = Tokenizer.load(base.folder)
             vocabulary.grow(model, before, words.extended(before, base.tokens))
     return model.to(device).eval()
 

@@ -70,9 +70,9 @@ def refuse_control(word: str, tokenizer: Tokenizer) -> None:
 
 
 def one_piece(text: str, tokenizer: Tokenizer) -> bool:
-    """Whether the tokenizer has a piece for the whole text. The one for the unknown is none."""
+    """Whether the tokenizer has a piece for the whole text; the one for the unknown is none."""
     ids = tokenizer.encode(text, "inside")
-    return len(ids) == 1 and ids[0] != tokenizer.id_of("unk_token")
+    return len(ids) == 1 and tokenizer.decode(ids, special=True).strip() == text.strip()
 
 
 def check(entry: dict[str, Any], before: Tokenizer, after: Tokenizer) -> None:

@@ -31,6 +31,7 @@ TEXTS = (
     "The hypothyroidism of the cat is late again.",
     "hypothyroidism, blood sugar and a Zuckertest: hypothyroidisms?",
     "Where is the blood sugar of order 48213",
+    "blood sugar (Zuckertest)",
 )
 
 
@@ -162,9 +163,11 @@ def test_only_new_rows_of_the_embedding_learn(kind: str, tiny: Tiny) -> None:
     ):
         if name.removesuffix(".weight") in adapted:
             continue
-        fixed = [r for r in range(len(old)) if r not in new] if len(old) > 400 else slice(None)
-        assert torch.equal(now[fixed], old[fixed]), name
-        if len(old) > 400:
+        if len(old) != policy.tokenizer.size:
+            assert torch.equal(now, old), name
+        else:
+            kept = [row for row in range(len(old)) if row not in new]
+            assert torch.equal(now[kept], old[kept]), name
             assert not (now[new] == old[new]).all(dim=1).any(), f"{name}: a new row did not move"
 
 
@@ -174,7 +177,7 @@ def test_the_seam_gives_what_peft_gives(kind: str, tiny: Tiny) -> None:
     base = base_with(tiny(kind))
     fast, rows = applied(base, dtype="float64")
     slow = Policy(fast.model, fast.tokenizer, fast=False)
-    assert fast.splits_head and len(fast.new_rows) == 1
+    assert fast.splits_head
 
     def gradients(policy: Policy, by: Callable[[Policy], torch.Tensor]) -> list[torch.Tensor]:
         policy.model.zero_grad()
