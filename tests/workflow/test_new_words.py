@@ -12,6 +12,7 @@ import torch
 from tests.documents import prepared_documents
 from tests.saved import saved
 from tests.trained import base_of, reloaded, settings, trained
+from tunesmith import pipeline
 from tunesmith.core.errors import IntegrityError
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
@@ -27,6 +28,7 @@ from tunesmith.model.load import Base
 from tunesmith.model.tokenizer import Tokenizer
 from tunesmith.model.trained import load_trained
 from tunesmith.model.words import tokenizer_of
+from tunesmith.run import from_mapping
 from tunesmith.train.methods.full import Full
 from tunesmith.train.methods.lora import Lora
 from tunesmith.train.objectives.lm import Lm
@@ -132,6 +134,37 @@ def test_pieces_before_and_after_are_told(tiny: Tiny) -> None:
     size = len(before.encode(" hypothyroidism", "inside"))
     assert first == f"  hypothyroidism: {size} pieces, now 1" and size > 3
     assert last == f"the 1 commonest long words of the rows: {size}.00 pieces a word, now 1.00"
+
+
+def test_a_run_of_answers_takes_words_too(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a run file: pieces are told with the data, and probes and answers use the words."""
+    rows = [
+        {"prompt": f"Is {n} hyperthyroidism?", "completion": f"No, hypothyroidism {n}."}
+        for n in range(20)
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.chdir(tmp_path)
+    said: list[str] = []
+    monkeypatch.setattr(Log, "say", lambda self, text: said.append(text))
+    run = from_mapping(
+        {
+            "model": {"source": str(tiny("llama")), "tokens": ["hypothyroidism"]},
+            "data": {"source": "rows.jsonl"},
+            "train": {"epochs": 2, "probes": 1, "lr": 1e-2, "device": "cpu"},
+            "evaluate": {"sampling": {"max_tokens": 4}},
+        },
+        {},
+    )
+    pipeline.carry_out(pipeline.job(run), "data")
+    assert any(line.startswith("  hypothyroidism: ") and "now 1" in line for line in said)
+    assert any("commonest long words" in line for line in said)
+    pipeline.carry_out(pipeline.job(run), "evaluate")
+    report = json.loads((tmp_path / "runs/run/evaluate/report.json").read_text())
+    assert report["difference"]["perplexity"]["value"] < 0
+    kept = (tmp_path / "runs/run/run.yaml").read_text()
+    assert "tokens: [hypothyroidism]" in kept
 
 
 def test_a_word_in_no_row_is_told(tiny: Tiny, tmp_path: Path) -> None:

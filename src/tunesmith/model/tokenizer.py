@@ -78,7 +78,7 @@ class Tokenizer:
         template = template_text(folder, settings)
         if template is None:
             named = ending(record, stops) | named
-        words = settings.get(WORDS, ())
+        words = words_of(settings, named, folder)
         name = f"{folder.name}: chat template"
         return cls(
             record=record,
@@ -282,6 +282,20 @@ def roles(settings: Mapping[str, Any], fallback: Mapping[str, Any]) -> dict[str,
         if isinstance(value, str):
             named[role] = value
     return named
+
+
+def words_of(
+    settings: Mapping[str, Any], named: Mapping[str, str], folder: Path
+) -> tuple[str, ...]:
+    """The added tokens that are content. One that ends or fills a text may not be among them."""
+    words = settings.get(WORDS, [])
+    plain = isinstance(words, list) and all(isinstance(word, str) for word in words)
+    if not plain or set(words) & set(named.values()):
+        raise IntegrityError(
+            f"{folder}/tokenizer_config.json: {WORDS} is not a list of words that are no special "
+            "tokens. Get the file again."
+        )
+    return tuple(words)
 
 
 def ending(record: Mapping[str, Any], stops: Any) -> dict[str, str]:

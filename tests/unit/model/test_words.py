@@ -12,7 +12,7 @@ import torch
 
 from tests.tiny import save_tokenizer, tokenizer_json
 from tests.trained import base_of
-from tunesmith.core.errors import SettingsError
+from tunesmith.core.errors import IntegrityError, SettingsError
 from tunesmith.core.records import collate
 from tunesmith.core.rows import Text
 from tunesmith.model import layout, newrows, vocabulary
@@ -221,6 +221,15 @@ def test_switched_off_the_model_is_what_it_was_and_folded_what_it_is(kind: str, 
 def test_a_head_with_a_bias_is_refused_beside_an_adapter(tiny: Tiny) -> None:
     with pytest.raises(SettingsError, match="bias.*method: full"):
         applied(base_with(tiny("phi")))
+
+
+@pytest.mark.parametrize("words", [3, ["<|im_end|>"], [["a"]], "blood"])
+def test_a_folder_that_calls_something_else_a_word_is_refused(words: Any, tmp_path: Path) -> None:
+    folder = save_tokenizer(tmp_path, tokenizer_json(), None)
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "added_words": words}))
+    with pytest.raises(IntegrityError, match="added_words is not a list of words"):
+        Tokenizer.load(folder)
 
 
 def test_the_words_are_said_in_the_saved_settings(tmp_path: Path) -> None:
