@@ -106,7 +106,8 @@ def tiny_model(
 
     name, settings = KINDS[kind]
     ids = {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 0}
-    config = getattr(transformers, name)(vocab_size=VOCABULARY, **ids, **{**settings, **overrides})
+    given = {"vocab_size": VOCABULARY, **ids, **settings, **overrides}
+    config = getattr(transformers, name)(**given)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = transformers.AutoModelForCausalLM.from_config(config)

@@ -15,6 +15,7 @@ from tunesmith.core.tables import read_part
 from tunesmith.data.stage import prepare
 from tunesmith.model.load import Base, factory, resolve
 from tunesmith.model.render import Tokenizer, fit
+from tunesmith.model.words import tokenizer_of
 from tunesmith.run import Run
 from tunesmith.train.batches import steps_in
 from tunesmith.train.loop import Train
@@ -47,7 +48,7 @@ def whole(run: Run, log: Log) -> dict[str, Any]:
         prepare(folder, run.data, seed=run.seed, log=log)
         base = resolve(run.model)
         refuse_unfit(run.train, base)
-        counted = tokens(folder, run.train, Tokenizer.load(base.folder))
+        counted = tokens(folder, run.train, tokenizer_of(base))
     return counted | cost(run, base, counted)
 
 
@@ -62,7 +63,8 @@ def tokens(folder: RunFolder, spec: Train, tokenizer: Tokenizer) -> dict[str, An
             found["rows"][part] = len(read)
             continue
         examples = [spec.objective.encode(row, tokenizer) for row in read]
-        kept, _ = fit(examples, spec.length, spec.too_long)
+        pieces = [piece for e in examples for piece in spec.objective.cut(e, spec.length)]
+        kept, _ = fit(pieces, spec.length, spec.too_long)
         found["rows"][part] = len(kept)
         if part == "train":
             found["tokens"] = sum(example.length for example in kept)

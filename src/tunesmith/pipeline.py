@@ -16,6 +16,7 @@ from tunesmith.core.log import Log
 from tunesmith.core.rows import Row
 from tunesmith.core.tables import read_part
 from tunesmith.data.stage import prepare
+from tunesmith.data.words import told
 from tunesmith.deploy.exports.merged import Merged
 from tunesmith.deploy.stage import deploy
 from tunesmith.evaluate.questions import metrics_for, nothing_to_ask
@@ -23,6 +24,7 @@ from tunesmith.evaluate.stage import evaluate
 from tunesmith.model.devices import choose
 from tunesmith.model.load import Base, resolve
 from tunesmith.model.render import Tokenizer
+from tunesmith.model.words import tokenizer_of
 from tunesmith.resolved import text
 from tunesmith.run import Loaded, Run
 from tunesmith.train.stage import train
@@ -85,6 +87,7 @@ def go(job: Job, until: str) -> None:
     folder.record(data=data_facts(folder), seed=run.seed, name=run.name)
     keep_settings(job, ("data",))
     if "train" not in wanted:
+        tell_words(job)
         return
 
     foresee(job, until, wanted)
@@ -123,6 +126,16 @@ def go(job: Job, until: str) -> None:
         keep_settings(job, STAGES)
         model_card.write(folder)
         page.write(folder)  # Once more: now it can name the verified exports.
+
+
+def tell_words(job: Job) -> None:
+    """What the words of `model.tokens` do to the text: pieces before and after."""
+    if not job.loaded.run.model.tokens:
+        return
+    base = resolve(job.loaded.run.model)
+    rows = read_part(job.folder.stage("data").path, "train")
+    for line in told(base.tokens, rows, Tokenizer.load(base.folder), tokenizer_of(base)):
+        job.log.say(line)
 
 
 def fitted(loaded: Loaded) -> Loaded:
@@ -257,7 +270,7 @@ def data_facts(folder: RunFolder) -> dict[str, str]:
 
 def base_facts(base: Base, folder: RunFolder) -> dict[str, object]:
     """The digests of the model that was started from, and of how its text is made."""
-    tokenizer = Tokenizer.load(base.folder)
+    tokenizer = tokenizer_of(base)
     return {
         "base": base.record(folder.path),
         "from": base.lineage,

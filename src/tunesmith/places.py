@@ -8,9 +8,9 @@ from tunesmith.data.hub import PREFIX
 from tunesmith.yaml_marks import Place
 
 # Settings that name files. In a run file they are relative to it, on a command line to the
-# current folder. A model's name that is no path there stays a name.
+# current folder. A name, of a model say, that is no path there stays a name.
 FILES: tuple[tuple[str, str], ...] = (("data", "source"), ("data", "valid"), ("data", "test"))
-PERHAPS_FILES: tuple[Place, ...] = (("model",), ("model", "source"))
+PERHAPS_FILES: tuple[Place, ...] = (("model",), ("model", "source"), ("evaluate", "general"))
 
 
 def grounded(place: Place, value: Any, base: Path) -> Any:

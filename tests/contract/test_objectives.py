@@ -90,6 +90,15 @@ def test_weight_is_positive_and_loss_finite(objective: Objective, tiny: Tiny) ->
     assert set(objective.measures) <= {*loss.logs.pairs, "token_accuracy"}
 
 
+@pytest.mark.parametrize("objective", MEMBERS, ids=lambda o: o.kind)
+def test_pieces_of_a_row_train_what_the_row_trains(objective: Objective) -> None:
+    row = example(50, 300, 0, share=1.0)
+    found = [s for piece in objective.cut(row, 16) for s in piece.sequences]
+    assert [t for s in found for t in s.targets if t != IGNORE] == [
+        t for s in row.sequences for t in s.targets if t != IGNORE
+    ]
+
+
 def test_a_model_that_knows_the_next_token_has_no_loss_and_sees_no_future(tiny: Tiny) -> None:
     """T-SHIFT: targets are the next ids, and no loss term before t depends on token t."""
     rows = collate(examples((8, 6), 300, share=1.0), "cpu")

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pytest
 import torch
 
+from tests.documents import prepared_documents
 from tests.trained import base_of, prepared, reloaded, settings, trained
 from tunesmith.core.disk import file_digest
 from tunesmith.core.errors import DataError, Preempted, SettingsError, TrainError
@@ -17,6 +18,7 @@ from tunesmith.core.log import Log
 from tunesmith.core.records import Batch
 from tunesmith.train import checkpoint, session, stage
 from tunesmith.train.objectives.base import Group
+from tunesmith.train.objectives.lm import Lm
 from tunesmith.train.objectives.sft import Sft
 
 Tiny = Callable[[str], Path]
@@ -106,6 +108,21 @@ def test_stopped_at_every_step_it_ends_the_same(
         with monkeypatch.context() as patch:
             stop_after(patch, step)
             with pytest.raises(Preempted, match=f"after step {step}"):
+                trained(folder, base, spec)
+        torch.manual_seed(step)
+        assert result(trained(folder, base, spec)) == whole
+
+
+def test_windows_of_documents_resume_too(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, spec = base_of(tiny("llama")), settings(objective=Lm(), length=16, epochs=2)
+    whole = result(trained(prepared_documents(tmp_path / "whole", rows=8), base, spec))
+    for step in (1, 5):
+        folder = prepared_documents(tmp_path / f"stopped{step}", rows=8)
+        with monkeypatch.context() as patch:
+            stop_after(patch, step)
+            with pytest.raises(Preempted):
                 trained(folder, base, spec)
         torch.manual_seed(step)
         assert result(trained(folder, base, spec)) == whole

@@ -65,7 +65,8 @@ def training_facts(run: Evidence) -> list[Fact]:
         "seconds",
     ):
         found.append(run.fact(LABELS.get(key, key.replace("_", " ")), TRAIN, key))
-    return found
+    words = run.fact("new words", TRAIN, "words")
+    return [*found, *([words] if words.value else [])]
 
 
 LABELS = {

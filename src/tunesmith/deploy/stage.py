@@ -148,10 +148,22 @@ def readme(export: Export, base: "Base", method: Mapping[str, Any], *, scores: b
         f"---\n{head}---\n\n# A model tuned with tunesmith\n\n"
         f"Form: {export.kind}. Method: {method['kind']} ({settings}).\n\n{HEAD if scores else ''}"
         f"Base: `{base.source}`, digest `{base.digest}`. Use no other weights.\n\n"
+        f"{with_words(base)}"
         f"The folder was reloaded in a fresh process and its {said} compared with the trained "
         "model's before it was put here. `tunesmith.json` holds the digests of base, tokenizer, "
         "template and every tensor. How the model was trained and measured is in the run's "
         "`cards/model_card.md`.\n"
+    )
+
+
+def with_words(base: "Base") -> str:
+    """How to load a model whose vocabulary grew; empty where it did not."""
+    if not base.tokens:
+        return ""
+    return (
+        f"It has {len(base.tokens)} new words in its vocabulary. As an adapter it goes on a base "
+        "with rows for them: peft's `AutoPeftModelForCausalLM` makes these by itself, for "
+        "`PeftModel` call `resize_token_embeddings(len(tokenizer))` on the base first.\n\n"
     )
 
 

@@ -212,6 +212,7 @@ def _scored(
 def _model(folder: Path, base: Path, dtype: Any) -> Any:
     """The export in `folder`, on `base` when it is an adapter, computing in `dtype`."""
     from peft import PeftModel
+    from transformers import AutoTokenizer
 
     from tunesmith.model.load import factory
 
@@ -221,6 +222,10 @@ def _model(folder: Path, base: Path, dtype: Any) -> Any:
         place, dtype=dtype, local_files_only=True, use_safetensors=True
     )
     if adapter:
+        words = len(AutoTokenizer.from_pretrained(folder, local_files_only=True))
+        if words > model.get_input_embeddings().weight.shape[0]:
+            # Rows for new words: the adapter brings their numbers.
+            model.resize_token_embeddings(words, mean_resizing=False)
         model = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
     return model.eval()
 

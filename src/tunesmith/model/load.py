@@ -7,11 +7,11 @@ import shutil
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tunesmith.core.errors import IntegrityError, ResourceError, SettingsError, missing
 from tunesmith.core.late import late
@@ -57,6 +57,18 @@ class ModelSpec(Spec):
     """Numbers the weights are held in; auto is float32, in which small updates are not lost."""
     revision: str | None = None
     """Commit, branch or tag of a hub model; the commit it means is recorded."""
+    tokens: list[str] = []
+    """Words that become one piece each; their rows start from the pieces they were made of."""
+
+    @field_validator("tokens")
+    @classmethod
+    def _words(cls, tokens: list[str]) -> list[str]:
+        if any(not word.strip() for word in tokens):
+            raise ValueError("a word is empty; leave it out")
+        twice = [word for place, word in enumerate(tokens) if word in tokens[:place]]
+        if twice:
+            raise ValueError(f"{twice[0]!r} is there twice; name each word once")
+        return tokens
 
     @model_validator(mode="before")
     @classmethod
@@ -70,7 +82,8 @@ class Base:
 
     `lineage` is the earlier run it was taken from: its name, the digest of its training, how it
     was taken up, its base, and what that run came from in turn. `weights` is the trained folder
-    whose weights training goes on with, where that was asked for.
+    whose weights training goes on with, where that was asked for. `tokens` are words that a run
+    adds: the folder knows nothing of them.
     """
 
     folder: Path
@@ -80,6 +93,7 @@ class Base:
     facts: dict[str, Any] = field(default_factory=dict)
     lineage: dict[str, Any] = field(default_factory=dict)
     weights: Path | None = None
+    tokens: tuple[str, ...] = ()
 
     def record(self, home: Path) -> dict[str, Any]:
         """What a run in `home` notes of its base. A path is kept from there too, as whole
@@ -96,6 +110,11 @@ def resolve(spec: ModelSpec, known: Mapping[str, Any] | None = None) -> Base:
     meant at that time. Raises SettingsError for a name that means nothing, IntegrityError for a
     folder that is damaged or could run code, ResourceError where the hub cannot be reached.
     """
+    return replace(found(spec, known or {}), tokens=tuple(spec.tokens))
+
+
+def found(spec: ModelSpec, known: Mapping[str, Any]) -> Base:
+    """The folder, by what the name is."""
     from tunesmith.model import earlier
 
     path = Path(spec.source).expanduser()
@@ -114,14 +133,14 @@ def resolve(spec: ModelSpec, known: Mapping[str, Any] | None = None) -> Base:
         bundled = embedded.file()
         if bundled is not None:
             return converted(spec, bundled, pinned=embedded.SHA256, stops=embedded.STOPS)
-        return fetched(spec, embedded.HUB, known or {})
+        return fetched(spec, embedded.HUB, known)
     if spec.source == embedded.ENCODER:
         folder = embedded.encoder()
         if folder is not None:
             return local(spec, folder)
-        return fetched(spec, embedded.ENCODER_HUB, known or {})
+        return fetched(spec, embedded.ENCODER_HUB, known)
     if HUB_NAME.fullmatch(spec.source):
-        return fetched(spec, spec.source, known or {})
+        return fetched(spec, spec.source, known)
     raise SettingsError(
         f"model.source: {spec.source!r} is neither {embedded.NAME!r} nor {embedded.ENCODER!r}, "
         "nor a folder, nor a .gguf file, nor a run, nor a hub name like owner/name. Correct it, "
@@ -268,7 +287,8 @@ def plain_files(snapshot: Path, folder: Path) -> None:
 
 
 def load_model(base: Base, *, dtype: str = "auto", device: str = "cpu") -> Any:
-    """The model in evaluation mode on `device`, weights finite. Nothing is fetched or run.
+    """The model in evaluation mode on `device`, weights finite, with rows for the words that the
+    run adds. Nothing is fetched or run.
 
     A language model comes whole. Of an encoder comes the body that makes hidden states, without
     what it was pre-trained with.
@@ -297,6 +317,13 @@ def load_model(base: Base, *, dtype: str = "auto", device: str = "cpu") -> Any:
         settle_body(base.folder, model, report)
     check_report(base.folder, report)
     check_finite(base.folder, model.state_dict())
+    if base.tokens:
+        from tunesmith.model import vocabulary, words
+        from tunesmith.model.tokenizer import Tokenizer
+
+        with quiet():
+            before = Tokenizer.load(base.folder)
+            vocabulary.grow(model, before, words.extended(before, base.tokens))
     return model.to(device).eval()
 
 

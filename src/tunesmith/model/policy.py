@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tunesmith.core.late import late
 from tunesmith.core.records import IGNORE, Batch
-from tunesmith.model import attention, layout
+from tunesmith.model import attention, layout, newrows
 
 if TYPE_CHECKING:
     import torch
@@ -58,6 +58,7 @@ class Policy:
         self.splits_head = fast and writes and head_is_plain(plain)
         self.packs = self.splits_head and attention.works(plain)
         self.low_rank = lowrank.layers(model) if self.splits_head or (fast and not writes) else []
+        self.new_rows = newrows.embeddings(model) if self.splits_head else []
         self._seen: dict[int, tuple[torch.Tensor, torch.Tensor]] | None = None  # see `looking`
         self._segmented = layout.segmented(model)
         self._remembered: dict[str, torch.Tensor] = {}
@@ -125,14 +126,14 @@ class Policy:
         weights = batch.weights.repeat_interleave(batch.mask.shape[1])[chosen]
         if not self.splits_head:
             return -(self._reference_logps(batch, chosen, targets) * weights).sum()
-        return losshead.nll(self.hidden(batch, chosen), layout.head(self.model), targets, weights)
+        return losshead.nll(self.hidden(batch, chosen), newrows.head(self.model), targets, weights)
 
     def logps(self, batch: Batch) -> "torch.Tensor":
         """log p of every supervised token, [sequence, time]; 0 where no loss is taken."""
         chosen, targets = supervised(batch)
         if self.splits_head:
             states = self.hidden(batch, chosen)
-            values = losshead.logps(states, layout.head(self.model), targets)
+            values = losshead.logps(states, newrows.head(self.model), targets)
         else:
             values = self._reference_logps(batch, chosen, targets)
         flat = values.new_zeros(batch.mask.numel()).index_put((chosen,), values)
@@ -144,7 +145,7 @@ class Policy:
         if not self.splits_head:
             best = self._logits(batch)[chosen].argmax(dim=1)
             return (best == targets).sum()
-        states, head = self.hidden(batch, chosen), layout.head(self.model)
+        states, head = self.hidden(batch, chosen), newrows.head(self.model)
         pairs = zip(states.split(losshead.CHUNK), targets.split(losshead.CHUNK), strict=True)
         found = [(head(rows).argmax(dim=1) == wanted).sum() for rows, wanted in pairs]
         return torch.stack(found).sum() if found else torch.zeros((), device=self.device)
@@ -194,7 +195,7 @@ class Policy:
 
     def _pass(self, batch: Batch, chosen: "torch.Tensor") -> "torch.Tensor":
         plain = layout.causal(self.model)
-        with lowrank.switched(self.low_rank):
+        with lowrank.switched(self.low_rank), newrows.switched(self.new_rows):
             if not self.packs:
                 told = {} if batch.segments is None else {"token_type_ids": batch.segments}
                 output = plain.base_model(

@@ -40,7 +40,7 @@ class Train(Spec):
     method: Method = Lora()
     """What may move: `lora`, `full`, `frozen`."""
     objective: Objective = Sft()
-    """What is asked of the model: `sft`, `classify`."""
+    """What is asked of the model: `sft` for answers, `lm` for documents, `classify` for labels."""
     epochs: Positive = 3
     """How often every row is seen."""
     steps: Positive | None = None
@@ -48,9 +48,10 @@ class Train(Spec):
     lr: Annotated[float, Field(gt=0)] | None = None
     """Peak learning rate; by default the method's own (lora 2e-4, full 2e-5, frozen 1e-2)."""
     batch: Positive = 8
-    """Rows in one optimiser step."""
+    """Rows in one optimiser step; of documents (`lm`), windows."""
     length: Positive = 1024
-    """Longest row, in tokens. Nothing is ever cut; see `too_long`."""
+    """Longest row, in tokens; longer documents (`lm`) go on in another window. Nothing is ever
+    cut; see `too_long`."""
     too_long: Literal["refuse", "drop"] = "refuse"
     """What happens to a longer row: the run is refused, or the row is left out and counted."""
     micro_batch: Positive = 512

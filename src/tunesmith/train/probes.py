@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tunesmith.core.rows import Chat
-from tunesmith.model import render
+from tunesmith.model import newrows, render
 from tunesmith.model.policy import Policy, evaluating
 from tunesmith.model.render import Tokenizer
 
@@ -19,7 +19,7 @@ def asked(policy: Policy, tokenizer: Tokenizer, rows: Sequence[Chat]) -> Iterato
     prompts = {row.digest: render.encode_prompt(row.prompt(), tokenizer) for row in rows}
     sampling = Sampling(max_tokens=PROBE_TOKENS)
     wanted = [Request(key, ids, PROBE_TOKENS) for key, ids in prompts.items()]
-    with evaluating(policy.model):
+    with evaluating(policy.model), newrows.folded(policy.model):
         decoder = Decoder(policy.model, tokenizer, rows=len(rows), sampling=sampling)
         for answer in answers(decoder, wanted):
             yield {"row": answer.key, "answer": answer.text, "stopped": answer.stopped}

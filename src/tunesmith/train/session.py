@@ -201,12 +201,13 @@ class Session:
         if self.spec.seams == "fast":
             facts |= selfcheck.loss(self.policy, self.spec.objective, self.examples["train"][0])
         facts["guessing"] = self.spec.objective.guessing(self.policy)
+        selfcheck.words(self.policy, self.examples["train"], self.log)
         self.facts["start"] = facts
         counts = [sum(p.numel() for p in group) for group in self._counted()]
         self.facts["trainable_parameters"], self.facts["parameters"] = counts
         self.log.event("start", **facts, steps=self.total)
         self.log.say(
-            f"train: {len(self.examples['train'])} rows, {facts['tokens']} tokens "
+            f"train: {len(rows_of(self.examples['train']))} rows, {facts['tokens']} tokens "
             f"({self._goal(facts)}), {self.total} steps, "
             f"{counts[0]:,} of {counts[1]:,} parameters move"
         )
@@ -218,7 +219,8 @@ class Session:
             rows = self.examples["train"]
             return {"tokens": sum(e.length for e in rows), "labels": len(self.policy.labels)}
         facts = selfcheck.tokens(self.examples["train"], self.tokenizer)
-        selfcheck.stopping(self.tokenizer, facts, self.log)
+        if self.spec.objective.chats:
+            facts |= selfcheck.stopping(self.examples["train"], self.tokenizer, self.log)
         return facts
 
     def _goal(self, facts: Mapping[str, Any]) -> str:
@@ -318,7 +320,7 @@ class Session:
             yield batch
 
     def _probe(self, done: int) -> None:
-        if not self.spec.probes or self.spec.objective.scores:
+        if not (self.spec.probes and self.spec.objective.chats):
             return
         kept = {example.row for example in self.examples["valid"]}
         prepared = read_part(self.stage.run.stage("data").path, "valid")
@@ -369,7 +371,7 @@ class Session:
         if self.policy.head is not None:
             heads.save(self.policy.head, self.stage.path)
         self.tokenizer.save(self.stage.path)
-        rows = [e.row for e in self.examples["train"]]
+        rows = rows_of(self.examples["train"])
         write_json(self.stage.path / "rows.json", {"trained_on": rows})
         write_json(self.stage.path / "train.json", self._result())
         self.stage.finish(best_step=self.watch.best_step, tokens=self.facts["tokens"])
@@ -406,11 +408,12 @@ class Session:
             "objective": json.loads(spec.objective.model_dump_json()),
             "base": self.base.record(self.stage.run.path),
             "from": self.base.lineage,
+            "words": list(self.base.tokens),
             "tokenizer": {
                 "digest": self.tokenizer.digest,
                 "template": self.tokenizer.template_digest,
             },
-            "rows": {part: len(found) for part, found in self.examples.items()},
+            "rows": {part: len(rows_of(found)) for part, found in self.examples.items()},
             "steps": len(self.losses),
             "best_step": self.watch.best_step,
             "best_value": self.watch.best_value,
@@ -423,3 +426,8 @@ class Session:
             "threads": torch.get_num_threads(),
             **self.facts,
         }
+
+
+def rows_of(examples: Iterable[Example]) -> list[str]:
+    """The rows behind the examples: a document in several windows is one row."""
+    return [row for row, _ in dict.fromkeys((e.row, e.origin) for e in examples)]

@@ -11,6 +11,7 @@ from tunesmith.core.rows import Row
 from tunesmith.core.tables import read_part
 from tunesmith.model import load, render
 from tunesmith.model.render import Tokenizer
+from tunesmith.model.words import tokenizer_of
 from tunesmith.train import cache, continued
 from tunesmith.train.loop import Train
 from tunesmith.train.session import Session
@@ -35,7 +36,7 @@ def train(
     `train/`. Raises Preempted or Interrupted after saving, when asked to stop.
     """
     refuse_unfit(spec, base)
-    stage, tokenizer = folder.stage("train"), Tokenizer.load(base.folder)
+    stage, tokenizer = folder.stage("train"), tokenizer_of(base)
     continued.refuse_unlike(spec.method, base, tokenizer)
     wanted = inputs(folder, spec, base, tokenizer, dtype, seed)
     if not stage.begin(wanted, accept=accept, restart=restart):
@@ -76,6 +77,7 @@ def inputs(
     return {
         **{f"train.{name}": value for name, value in settings.items()},
         "model.dtype": dtype,
+        "model.tokens": list(base.tokens),
         "seed": seed,
         "digest of the data": folder.stage("data").digest,
         "digest of the base": base.digest,
@@ -92,8 +94,11 @@ def _examples(
 ) -> list[Example]:
     """A prepared part as tokens, over-long rows refused or dropped and counted."""
     examples = cache.encoded(rows, spec.objective, tokenizer)
-    kept, account = render.fit(examples, spec.length, spec.too_long)
-    if len(kept) < len(examples):
-        log.say(f"{part}: {len(examples) - len(kept)} rows longer than {spec.length} left out")
+    pieces = [piece for e in examples for piece in spec.objective.cut(e, spec.length)]
+    if len(pieces) > len(examples):
+        log.say(f"{part}: {len(examples)} rows in {len(pieces)} windows of up to {spec.length}")
+    kept, account = render.fit(pieces, spec.length, spec.too_long)
+    if len(kept) < len(pieces):
+        log.say(f"{part}: {len(pieces) - len(kept)} rows longer than {spec.length} left out")
     log.event("tokens", part=part, **account.record())
     return list(kept)

@@ -75,6 +75,8 @@ def unservable(settings: dict[str, Any]) -> str:
         return f"it serves LORA, this is {settings.get('peft_type')}"
     if settings.get("use_dora"):
         return "it does not serve DoRA"
+    if settings.get("trainable_token_indices"):
+        return "it does not serve the rows of new words"
     if settings.get("modules_to_save"):
         return "it does not serve modules_to_save"
     if largest_rank(settings) > VLLM_RANKS[-1]:

@@ -11,7 +11,7 @@ from pydantic import Field
 from tunesmith.core.disk import disk_errors
 from tunesmith.core.errors import SettingsError
 from tunesmith.core.late import late
-from tunesmith.model import layout
+from tunesmith.model import layout, vocabulary
 from tunesmith.train.methods.base import Method
 from tunesmith.train.weights import copy_into, saved
 
@@ -63,6 +63,7 @@ class Lora(Method):
             use_dora=self.dora,
             fan_in_fan_out=any(type(m).__name__ == "Conv1D" for m in wanted.values()),
             task_type="CAUSAL_LM" if layout.writes(model) else "FEATURE_EXTRACTION",
+            trainable_token_indices=vocabulary.trained_alone(model),
         )
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             # peft 0.21 asks transformers 5.23 a question by its old name.

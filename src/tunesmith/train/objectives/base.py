@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.parts import Part
-from tunesmith.core.records import IGNORE, Batch, Example, Label, Loss
+from tunesmith.core.records import IGNORE, Batch, Example, Label, Loss, Tally
 from tunesmith.core.rows import Chat, Row
 from tunesmith.model import layout
 
@@ -60,6 +60,8 @@ class Objective(Part):
     """The kind of row it trains on."""
     needs_reference: ClassVar[bool] = False
     """Whether it asks the policy for the model as it was before."""
+    chats: ClassVar[bool] = True
+    """Whether it teaches answers to prompts, so that probes and stop tokens mean something."""
     scores: ClassVar[bool] = False
     """Whether it asks for scores of whole texts, by a head, and not for tokens."""
     measures: ClassVar[tuple[str, ...]] = ("loss", "token_accuracy")
@@ -91,6 +93,11 @@ class Objective(Part):
     def encode(self, row: Any, tokenizer: "Tokenizer") -> Example:
         """Tokens and targets of one row; a row with no trained token is refused, shown."""
 
+    def cut(self, example: Example, length: int) -> list[Example]:
+        """A row that may go on in another sequence, in pieces of at most `length` tokens which
+        together train what the whole does; most rows may not, and stay whole."""
+        return [example]
+
     def weight(self, batch: Batch) -> "torch.Tensor":
         """How many terms the batch adds to the step's loss: weighted supervised tokens."""
         counts = (batch.targets != IGNORE).sum(dim=1)  # [sequence]
@@ -107,3 +114,9 @@ class Objective(Part):
     def stream(self, policy: "Policy", groups: Iterator[Group]) -> Stream:
         """The groups to train on. Reinforcement learning samples here."""
         return PassThrough(groups)
+
+
+def next_tokens(policy: "Policy", batch: Batch, weight: float) -> Loss:
+    """The loss of predicting what comes next, `weight` supervised tokens of it."""
+    total = policy.nll(batch)
+    return Loss(total, Tally({"loss": (float(total.detach()), weight)}))

@@ -42,6 +42,7 @@ class Classify(Objective):
     """Which states are read: the mean of all, or the last; auto: mean in an encoder, else last."""
 
     row: ClassVar[type[Row]] = Labelled
+    chats: ClassVar[bool] = False
     scores: ClassVar[bool] = True
     measures: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
 
