@@ -413,6 +413,7 @@ def test_a_prompt_beside_whole_conversations_is_theirs(tmp_path: Path) -> None:
         ({"rejected": ""}, "rejected is empty"),
         ({"preferred_output": "Me."}, "chosen and preferred_output are both here"),
         ({"instruction": "Who?"}, "prompt and instruction are both here"),
+        ({"input": "Me or you"}, "input is read beside instruction only"),
     ],
 )
 def test_what_prefers_nothing_is_refused(tmp_path: Path, change: dict[str, Any], says: str) -> None:

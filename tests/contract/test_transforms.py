@@ -127,7 +127,7 @@ def test_a_class_with_fewer_rows_is_kept_whole_and_named() -> None:
     rows = [labelled(i, f"text {i}", "big") for i in range(9)] + [labelled(9, "x", "small")]
     kept, account = applied(made("sample", {"per_class": 4}), rows)
     assert [r.origin.line for r in kept][-1] == 9 and len(kept) == 5
-    assert account.notes == ["1 of 2 classes have fewer than 4 rows, all kept: 'small'"]
+    assert account.notes == ["classes with fewer than 4 rows, all kept: 1 of 2 ('small')"]
 
 
 def test_a_row_of_several_labels_counts_for_each() -> None:

@@ -173,6 +173,7 @@ MALFORMED = [
     Broken("labels.csv", b"text,labels\na,b\n", 2, "labels is text"),
     Broken("document.jsonl", b'{"text":"a"}\n{"text":""}', 2, "text is empty"),
     Broken("speaker.jsonl", b'{"conversations":[{"from":"bot","value":"a"}]}', 1, "write 'gpt'"),
+    Broken("silent.jsonl", b'{"conversations":[{"from":"gpt","value":""}]}', 1, "[0].value is em"),
     Broken("speech.jsonl", b'{"conversations":[{"from":"gpt","value":1}]}', 1, "[0].value is a n"),
     Broken("misspelt.jsonl", GOOD + b'{"prompt":"a","complection":"b"}', 2, "'complection'"),
     Broken("mixed.jsonl", GOOD + chat(USER, SAYS), 2, "'prompt' is missing"),

@@ -108,7 +108,7 @@ def test_a_small_class_is_said(tmp_path: Path, run: RunFolder) -> None:
     log, path = Heard(), tmp_path / "rows.csv"
     path.write_text("text,label\n" + "".join(f"text {i},{'ab'[i > 8]}\n" for i in range(11)))
     done(run, log, source=str(path), transforms=[{"kind": "sample", "per_class": 4}], split="none")
-    said = "1 of 2 classes have fewer than 4 rows, all kept: 'b'"
+    said = "classes with fewer than 4 rows, all kept: 1 of 2 ('b')"
     assert f"sample: 11 rows in, 6 kept, dropped 5 (5 not in the sample); {said}" in log.lines
     assert account(run)["steps"][0]["notes"] == [said]
 

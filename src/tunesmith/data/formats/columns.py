@@ -62,7 +62,7 @@ class Columns(Format):
     def name_one_kind_of_row(self) -> "Columns":
         """Columns that make no row, or more than one kind of it, cannot be meant."""
         if self.shape is None:
-            known = "; ".join(" and ".join(shape.needs) for shape in SHAPES)
+            known = "; ".join(", ".join(shape.needs) for shape in SHAPES)
             raise ValueError(f"name the columns of one kind of row: {known}")
         return self
 

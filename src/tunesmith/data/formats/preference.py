@@ -52,11 +52,12 @@ class Preference(Format):
 def question(record: Mapping[str, Any]) -> Turns:
     """The turns before the answers; none, or the system's alone, where the answers hold them."""
     keys = tuple(key for key in ("prompt", "instruction") if record.get(key) is not None)
-    if not keys:
-        return system(record)
-    if one_of(record, keys) == "instruction":
+    if keys and one_of(record, keys) == "instruction":
         return instructed(record)
-    return system(record) + side(record, "prompt", "user")
+    for key in ("input", "history"):
+        if record.get(key):
+            raise DataError(f"{key} is read beside instruction only; remove it, or rename prompt")
+    return system(record) + (side(record, "prompt", "user") if keys else ())
 
 
 def messages_of(value: Any) -> Turns:

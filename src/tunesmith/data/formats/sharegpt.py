@@ -74,7 +74,10 @@ def spoken(item: Any, where: str) -> Message:
     if item["from"] == "function_call":
         said = {"role": role, "content": None, "tool_calls": calls(item["value"], where)}
     rest = {key: value for key, value in item.items() if key not in ("from", "value")}
-    return turn(rest | said, where)
+    made = turn(rest | said, where)
+    if role == "assistant" and not item["value"] and made.train is not False:
+        raise DataError(f"{where}.value is empty; write the answer, or remove the row")
+    return made
 
 
 def role_of(name: Any, where: str) -> str:

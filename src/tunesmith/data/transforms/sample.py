@@ -18,8 +18,9 @@ class Sample(Transform):
 
     The class of a row is its label, or the last answer of a conversation; a row of several labels
     counts for each. Each row draws its place from the seed and its own content, so a row added to
-    the file changes the choice by one row at most of each of its classes. Holds only the chosen
-    rows in memory.
+    the file changes the choice by one row at most of each of its classes. Parts are split off
+    afterwards: for exactly `per_class` rows to train on, name files for valid and test. Holds only
+    the chosen rows in memory.
     """
 
     kind: Literal["sample"] = "sample"
@@ -81,8 +82,8 @@ def note_small(heaps: Mapping[str, Sized], size: int, account: Account) -> None:
     small = [name for name, heap in heaps.items() if len(heap) < size]
     if small:
         account.notes.append(
-            f"{len(small)} of {len(heaps)} classes have fewer than {size} rows, all kept: "
-            f"{listed(small, most=5)}"
+            f"classes with fewer than {size} rows, all kept: {len(small)} of {len(heaps)} "
+            f"({listed(small, most=5)})"
         )
 
 
