@@ -12,7 +12,7 @@ from tunesmith.core.quote import quoted, visible
 from tunesmith.core.strictjson import DEPTH
 from tunesmith.core.textfile import NOT_UTF8, TOO_LONG, TextFile
 
-ROWS = 64
+ROWS = 16
 """Rows that are decoded at once: a compressed page may unfold each to the largest record."""
 PLAIN = (
     "is_null",

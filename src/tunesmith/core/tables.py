@@ -38,6 +38,7 @@ STARTS = {".parquet": b"PAR1"}
 ABOUT = (
     *("readme.md", "readme.txt", "license.md", "license.txt", "changelog.md"),
     *("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"),
+    "manifest.json",
 )
 """Files that lie beside rows and say something about them: a folder's reader passes them over."""
 

@@ -98,8 +98,10 @@ def data_set(source: str) -> DataSet | None:
 
 def download(wanted: DataSet) -> Path:
     """The official client's snapshot of the files; its folder is named by the commit."""
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import logging, snapshot_download
 
+    loud = logging.get_verbosity()
+    logging.set_verbosity_error()  # What matters is raised, by the client or by us.
     try:
         return Path(
             snapshot_download(
@@ -115,6 +117,8 @@ def download(wanted: DataSet) -> Path:
             f"{wanted.where}: cannot be fetched from the hub ({type(error).__name__}: {reason}). "
             "Check the name and the network, or copy the files here and name their folder."
         ) from error
+    finally:
+        logging.set_verbosity(loud)
 
 
 def place(path: Path, snapshot: Path, target: Path) -> None:

@@ -161,6 +161,8 @@ class Hub(BaseHTTPRequestHandler):
         for start in ("/api/datasets/own/er/tree/", "/api/datasets/own/er/revision/"):
             if path.startswith(start):
                 commit, files = self.of(path.removeprefix(start))
+                if not files:
+                    break
                 tree = [
                     {"type": "file", "path": name, "size": len(content), "oid": "0" * 40}
                     for name, content in files.items()
@@ -277,7 +279,7 @@ def test_a_data_set_that_is_not_there_is_one_line(
 ) -> None:
     done = told(tmp_path, hub, name, "name=er")
     assert done.returncode == code and says in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert len(done.stderr.splitlines()) == 1, done.stderr
     assert not (tmp_path / "runs" / "er" / "data").exists()
 
 
