@@ -20,7 +20,7 @@ from tunesmith.core.errors import (
     SettingsError,
     TrainError,
 )
-from tunesmith.core.folders import Stage, write_json
+from tunesmith.core.folders import SINKS, Stage, write_json
 from tunesmith.core.late import late
 from tunesmith.core.log import Log
 from tunesmith.core.records import Batch, Example
@@ -324,7 +324,7 @@ class Session:
     def _sinks(self) -> Iterator[None]:
         for sink in self.spec.sinks:
             try:
-                self.writers.append(sink.open(self.stage.path / "sinks", self.stage.run.name))
+                self.writers.append(sink.open(self.stage.path / SINKS, self.stage.run.name))
             except Exception as error:  # as above: a sink never stops a run
                 self.log.say(f"warning: the sink {sink.kind} did not open: {error}")
         opened = list(self.writers)
