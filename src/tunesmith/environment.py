@@ -12,9 +12,11 @@ from typing import Any
 
 LIBRARIES = ("tunesmith", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
 
-SWITCHED_OFF = {
+SWITCHES = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    # Without it MLflow wants a data base, and with that twenty times the packages.
+    "MLFLOW_ALLOW_FILE_STORE": "true",
     "RAY_USAGE_STATS_ENABLED": "0",
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "true",
@@ -27,7 +29,7 @@ def enter() -> None:
     """At the ways in only (the command's door, `tunesmith.train` and `.load`): files for their
     owner alone, and no library tells anyone what we do."""
     os.umask(0o077)
-    for name, value in SWITCHED_OFF.items():
+    for name, value in SWITCHES.items():
         os.environ.setdefault(name, value)
 
 

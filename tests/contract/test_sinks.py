@@ -8,10 +8,12 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 
-from tests.trained import base_of, prepared, settings, trained
+from tests.trained import base_of, prepared, settings
 from tunesmith import environment
 from tunesmith.core.errors import ResourceError
+from tunesmith.core.log import Log
 from tunesmith.train.sinks.base import Sink, Writer
+from tunesmith.train.stage import train
 
 Tiny = Callable[[str], Path]
 SINKS: dict[str, Any] = dict(Sink.members())
@@ -27,6 +29,14 @@ def _as_the_door_leaves_it(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     os.environ.update(before)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where Trackio keeps its data base: it looks once, when it is imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRACKIO_DIR", str(tmp_path_factory.mktemp("trackio")))
+        yield Path(os.environ["TRACKIO_DIR"])
+
+
 def there(kind: str) -> Sink:
     """The sink with its own settings; skipped where its library is not installed."""
     sink: Sink = SINKS[kind]()
@@ -36,21 +46,25 @@ def there(kind: str) -> Sink:
 
 
 @pytest.mark.parametrize("kind", SINKS)
-def test_the_numbers_of_a_run_lie_inside_its_folder(
-    kind: str, tiny: Tiny, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+def test_the_numbers_of_a_run_stay_on_the_machine_and_out_of_its_result(
+    kind: str, tiny: Tiny, tmp_path: Path, stores: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    sink = there(kind)
-    spec = settings(sinks=[sink.model_dump()])
-    folder = trained(prepared(tmp_path / "run"), base_of(tiny("llama")), spec)
-    place = folder.stage("train").path / "sinks" / kind
+    spec = settings(sinks=[there(kind).model_dump()])
+    folder = prepared(tmp_path / "run")
+    train(folder, spec, base_of(tiny("llama")), seed=0, log=Log(folder))
+    said = capfd.readouterr()
+    assert "warning: a sink" not in said.err and "warning: the sink" not in said.err
+    assert said.out == "", "stdout belongs to the command's result"
+    stage = folder.stage("train")
+    place = stores if kind == "trackio" else stage.path / "sinks" / kind
     written = [path for path in place.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in written) > 0, "nothing was written"
-    assert not any(path.is_symlink() for path in place.rglob("*"))
-    assert capfd.readouterr().out == "", "stdout belongs to the command's result"
-    folder.stage("train").manifest()
     for path in written:
         path.write_bytes(b"looked at, and changed by that")
-    folder.stage("train").manifest()
+    stage.manifest()
+    (stage.path / "MANIFEST.json").unlink()
+    train(folder, spec, base_of(tiny("llama")), seed=0, log=Log(folder))
+    assert stage.finished, "what a sink left stops no run that goes on"
 
 
 def test_what_mlflow_is_given_can_be_read_back(tmp_path: Path) -> None:
@@ -109,9 +123,6 @@ class Broken(Sink, Writer):
 def test_a_sink_that_fails_stops_nothing(
     at: str, tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tunesmith.core.log import Log
-    from tunesmith.train.stage import train
-
     folder, spec = prepared(tmp_path / "run"), settings()
     spec = spec.model_copy(update={"sinks": [Broken(at=at), *settings().sinks]})
     train(folder, spec, base_of(tiny("llama")), seed=0, log=Log(folder))

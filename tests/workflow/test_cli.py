@@ -439,7 +439,7 @@ def test_rows_that_fail_are_named_and_keep_their_place(
     there: Path, say: Command, tmp_path: Path
 ) -> None:
     asked, out = tmp_path / "asked.jsonl", tmp_path / "answers.jsonl"
-    bad = [{"prompt": "say it twice " * 3000}, {"promt": "misspelt"}, {"prompt": ""}]
+    bad = [{"prompt": "say it twice " * 3000}, {"promt": "misspelt"}, {"prompt": 7}]
     lines = [{"prompt": "say 3 twice"}, *bad, {"prompt": "say 4 twice"}]
     asked.write_text("".join(json.dumps(line) + "\n" for line in lines))
     words = ["predict", "bot", str(asked), "--out", str(out), *QUICK[3:]]

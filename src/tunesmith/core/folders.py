@@ -26,7 +26,10 @@ from tunesmith.core.rows import digest
 SCHEMA = 1
 """The version written into every manifest."""
 
-UNLISTED = ("checkpoints", "sinks", "MANIFEST.json")
+SINKS = "sinks"
+"""Where other tools keep their copies of a stage's numbers, as they like: links, locks and all."""
+
+UNLISTED = ("checkpoints", SINKS, "MANIFEST.json")
 """What a finished stage's manifest leaves out: it may change, or go, and the result is the same."""
 
 
@@ -257,6 +260,8 @@ class Stage:
     def _sweep(self) -> None:
         """Remove temporary files of a process that was killed, and refuse links put in between."""
         for path in self.path.rglob("*"):
+            if path.relative_to(self.path).parts[0] == SINKS:
+                continue
             refuse_link(path)
             if path.suffix == ".tmp" and path.is_file():
                 with disk_errors(path, "remove"):

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from tunesmith.core.errors import TunesmithError
-from tunesmith.core.folders import Stage
+from tunesmith.core.folders import SINKS, Stage
 from tunesmith.core.log import Log
 from tunesmith.train.sinks.base import Sink, Writer
 
@@ -21,7 +21,7 @@ class Copies:
         """Inside, the sinks are open. A sentence of ours stops the run, nothing else does."""
         for sink in sinks:
             try:
-                self.writers.append(sink.open(stage.path / "sinks", stage.run.name))
+                self.writers.append(sink.open(stage.path / SINKS, stage.run.name))
             except TunesmithError:
                 raise
             except Exception as error:

@@ -1,6 +1,5 @@
-"""Trackio: a database inside the run folder, or the Space that the run names."""
+"""Trackio: its data base on this machine, or the Space that the run names."""
 
-import os
 import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
@@ -20,27 +19,26 @@ class TrackioWriter(Writer):
         self.run.log(dict(values), step=step)
 
     def close(self) -> None:
-        with redirect_stdout(sys.stderr):  # it talks, and stdout is ours
+        with redirect_stdout(sys.stderr):
             self.run.finish()
 
 
 class Trackio(Sink):
-    """Writes `train/sinks/trackio/`; look at it with `TRACKIO_DIR=... trackio show`.
+    """Writes to Trackio's own data base on this machine; look at it with `trackio show`.
 
-    With `space`, the numbers go to that Space of the hub instead.
+    It is one for all runs, at `TRACKIO_DIR` or in the hub's cache. With `space`, the numbers go to
+    that Space of the hub instead.
     """
 
     kind: Literal["trackio"] = "trackio"
     library: ClassVar[str] = "trackio"
     space: str | None = None
-    """`owner/name` of a Space on the hub; by default a database in the run folder."""
+    """`owner/name` of a Space on the hub; by default nothing leaves this machine."""
     project: str = "tunesmith"
     """The project that the record joins."""
 
     def open(self, folder: Path, name: str) -> Writer:
-        # Read when trackio is imported, and by nothing else: hence here.
-        os.environ.setdefault("TRACKIO_DIR", str(folder / "trackio"))
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(sys.stderr):  # it talks, and stdout is ours
             import trackio
 
             run = trackio.init(

@@ -44,7 +44,10 @@ class Wandb(Sink):
             disable_git=True,
             x_disable_stats=True,
             x_disable_meta=True,
-            symlink=False,  # inside a run no link is allowed
+            x_save_requirements=False,
+            symlink=False,
         )
-        where = {"project": self.project, "name": name, "dir": str(folder)}
-        return WandbWriter(wandb.init(**where, mode=self.mode, settings=quiet))
+        opened = wandb.init(
+            project=self.project, name=name, dir=str(folder), mode=self.mode, settings=quiet
+        )
+        return WandbWriter(opened)
