@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 from dataclasses import dataclass, replace
+from logging import ERROR
 from pathlib import Path
 from urllib.parse import quote
 
@@ -101,7 +102,7 @@ def download(wanted: DataSet) -> Path:
     from huggingface_hub import logging, snapshot_download
 
     loud = logging.get_verbosity()
-    logging.set_verbosity_error()  # What matters is raised, by the client or by us.
+    logging.set_verbosity(ERROR)  # What matters is raised, by the client or by us.
     try:
         return Path(
             snapshot_download(
