@@ -3,9 +3,9 @@
     python bench/medquad.py [--data ../shared/data] [--steps 48] [--documents 42] [--words 0]
 
 The bundled model reads on in the answers of MedQuAD (NIH, CC BY 4.0), 1,024 tokens a step, and is
-judged by the shortest held-out documents. Answers that training has too are left out of them. With `--words N` the N words
-of the training documents that cost the most pieces become one piece each. Writes
-bench/results/medquad.json.
+judged by the shortest held-out documents. Answers that training has too are left out of them. With
+`--words N` the N words of the training documents that cost the most pieces become one piece each.
+Writes bench/results/medquad.json.
 """
 
 import argparse

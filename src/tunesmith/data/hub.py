@@ -7,6 +7,7 @@ import shutil
 from dataclasses import dataclass, replace
 from logging import ERROR
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from tunesmith.core.errors import DataError, IntegrityError, ResourceError, SettingsError
@@ -99,7 +100,10 @@ def data_set(source: str) -> DataSet | None:
 
 def download(wanted: DataSet) -> Path:
     """The official client's snapshot of the files; its folder is named by the commit."""
-    from huggingface_hub import logging, snapshot_download
+    from huggingface_hub import logging as theirs
+    from huggingface_hub import snapshot_download
+
+    logging: Any = theirs
 
     loud = logging.get_verbosity()
     logging.set_verbosity(ERROR)  # What matters is raised, by the client or by us.

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +82,14 @@ def detected(record: Mapping[str, Any]) -> Format:
     )
 
 
-def detectable() -> list[Format]:
+@cache
+def detectable() -> tuple[Format, ...]:
     """Every format that needs no settings, by name."""
     found = []
     for _, member in sorted(Format.members().items()):
         with suppress(ValidationError):  # one that must be told its columns
             found.append(member.model_validate({}))
-    return [part for part in found if isinstance(part, Format)]
+    return tuple(part for part in found if isinstance(part, Format))
 
 
 def check(form: Format, record: Mapping[str, Any], *, stated: bool) -> None:

@@ -19,10 +19,11 @@ from tunesmith.train import randomness, schedule
 from tunesmith.train.batches import halves
 from tunesmith.train.methods.base import Method
 from tunesmith.train.methods.lora import Lora
-from tunesmith.train.objectives.base import Group, Objective, Stream
+from tunesmith.train.objectives.base import Objective
 from tunesmith.train.objectives.sft import Sft
 from tunesmith.train.schedule import Curve
 from tunesmith.train.sinks.base import Sink
+from tunesmith.train.streams import Group, Stream
 
 if TYPE_CHECKING:
     import torch

@@ -19,8 +19,8 @@ from tunesmith.train import optimiser, randomness, schedule
 from tunesmith.train.batches import Groups, cut
 from tunesmith.train.loop import Train, Watch, held_out, steps
 from tunesmith.train.methods.lora import Lora
-from tunesmith.train.objectives.base import PassThrough
 from tunesmith.train.objectives.sft import Sft
+from tunesmith.train.streams import PassThrough
 
 Tiny = Callable[[str], Path]
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no accelerator")

@@ -3,13 +3,14 @@
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.parts import Part
-from tunesmith.core.records import IGNORE, Batch, Example, Label, Loss, Tally
+from tunesmith.core.records import IGNORE, Batch, Example, Label, Loss
 from tunesmith.core.rows import Chat, Row
 from tunesmith.model import layout
+from tunesmith.train.streams import Group, PassThrough, Stream
 
 if TYPE_CHECKING:
     import torch
@@ -17,40 +18,6 @@ if TYPE_CHECKING:
     from tunesmith.model.heads import Head
     from tunesmith.model.policy import Policy
     from tunesmith.model.render import Tokenizer
-
-Group = list[Batch]
-"""The micro-batches of one optimiser step."""
-
-
-class Stream(Protocol):
-    """Groups to train on, with a state that a checkpoint carries."""
-
-    def __iter__(self) -> Iterator[Group]: ...
-    def __next__(self) -> Group: ...
-    def state(self) -> dict[str, Any]:
-        """JSON values and tensors from which `restore` goes on."""
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue where the stream that gave `state` stood."""
-
-
-class PassThrough:
-    """The stream of an objective that trains on its rows as they come. It has no state."""
-
-    def __init__(self, groups: Iterator[Group]) -> None:
-        self.groups = groups
-
-    def __iter__(self) -> Iterator[Group]:
-        return self
-
-    def __next__(self) -> Group:
-        return next(self.groups)
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        pass
 
 
 class Objective(Part):
@@ -114,9 +81,3 @@ class Objective(Part):
     def stream(self, policy: "Policy", groups: Iterator[Group]) -> Stream:
         """The groups to train on. Reinforcement learning samples here."""
         return PassThrough(groups)
-
-
-def next_tokens(policy: "Policy", batch: Batch, weight: float) -> Loss:
-    """The loss of predicting what comes next, `weight` supervised tokens of it."""
-    total = policy.nll(batch)
-    return Loss(total, Tally({"loss": (float(total.detach()), weight)}))

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from tunesmith.core.records import Batch, Example, Loss
 from tunesmith.core.rows import Row, Text
 from tunesmith.model import documents
-from tunesmith.train.objectives.base import Objective, next_tokens
+from tunesmith.train.next_tokens import next_tokens
+from tunesmith.train.objectives.base import Objective
 
 if TYPE_CHECKING:
     from tunesmith.model.policy import Policy

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Literal
 from tunesmith.core.records import Batch, Example, Loss
 from tunesmith.core.rows import Chat
 from tunesmith.model import render
-from tunesmith.train.objectives.base import Objective, next_tokens
+from tunesmith.train.next_tokens import next_tokens
+from tunesmith.train.objectives.base import Objective
 
 if TYPE_CHECKING:
     from tunesmith.model.policy import Policy
