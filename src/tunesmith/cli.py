@@ -5,6 +5,7 @@ A setting is never a flag: every command takes `path=value` overrides on the run
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ import typer
 from tunesmith.door import Visit, enter
 
 if TYPE_CHECKING:
+    from tunesmith.answers import Arm
     from tunesmith.pipeline import Job
 
 app = typer.Typer(
@@ -138,56 +140,37 @@ def data(
         looks.rows(job, show_rows)
 
 
-@app.command()
-def train(
-    run: RunFile,
-    overrides: Overrides = None,
-    as_json: Json = False,
-    dry_run: DryRun = False,
-    accept_change: Accept = None,
-    restart: Restart = False,
-) -> None:
-    """Prepare the rows if need be, and tune the model."""
-    staged("train", run, overrides, as_json, dry_run, accept_change, restart)
+STAGED = {
+    "train": "Prepare the rows if need be, and tune the model.",
+    "evaluate": "Compare the tuned model with its base on held-out rows, and write the report.",
+    "deploy": "Export the tuned model, each form verified by a reload, and write its card.",
+    "run": "All of it: data, train, evaluate, deploy, cards. What is done already is kept.",
+}
+"""The commands that differ only in how far they go."""
 
 
-@app.command()
-def evaluate(
-    run: RunFile,
-    overrides: Overrides = None,
-    as_json: Json = False,
-    dry_run: DryRun = False,
-    accept_change: Accept = None,
-    restart: Restart = False,
-) -> None:
-    """Compare the tuned model with its base on held-out rows, and write the report."""
-    staged("evaluate", run, overrides, as_json, dry_run, accept_change, restart)
+def staged(until: str) -> Callable[..., None]:
+    """The command that carries a run out up to a stage."""
+
+    def command(
+        run: RunFile,
+        overrides: Overrides = None,
+        as_json: Json = False,
+        dry_run: DryRun = False,
+        accept_change: Accept = None,
+        restart: Restart = False,
+    ) -> None:
+        job = prepared(run, overrides, as_json, accept_change, restart)
+        if dry_run:
+            foretell(job, until, as_json)
+        else:
+            carry_out(job, until, as_json)
+
+    return command
 
 
-@app.command()
-def deploy(
-    run: RunFile,
-    overrides: Overrides = None,
-    as_json: Json = False,
-    dry_run: DryRun = False,
-    accept_change: Accept = None,
-    restart: Restart = False,
-) -> None:
-    """Export the tuned model, each form verified by a reload, and write its card."""
-    staged("deploy", run, overrides, as_json, dry_run, accept_change, restart)
-
-
-@app.command()
-def run(
-    run: RunFile,
-    overrides: Overrides = None,
-    as_json: Json = False,
-    dry_run: DryRun = False,
-    accept_change: Accept = None,
-    restart: Restart = False,
-) -> None:
-    """All of it: data, train, evaluate, deploy, cards. What is done already is kept."""
-    staged("run", run, overrides, as_json, dry_run, accept_change, restart)
+for until, what in STAGED.items():
+    app.command(until, help=what)(staged(until))
 
 
 @app.command()
@@ -203,34 +186,62 @@ def predict(
     as_json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Answer the rows of a file, one JSON line each, as they are ready."""
+    """Answer the rows of a file: each row as a JSON line, in order, with `predicted` added."""
     from tunesmith import predict as predictions
+    from tunesmith.core.log import Log
 
-    left = predictions.unanswered(rows, out)
+    arm: Arm = "base" if base else "tuned"
     if dry_run:
-        show({"rows": len(left)}, f"{rows}: {len(left)} rows to answer", as_json)
+        left = predictions.planned(run, rows, out, overrides or (), arm).left
+        show({"rows": left}, f"{rows}: {left} rows to answer", as_json)
         return
-    made = predictions.write(run, left, out, overrides or (), "base" if base else "tuned")
+    made = predictions.write(run, rows, out, overrides or (), arm, Log(quiet=as_json)).left
     if out is not None:
-        show({"out": str(out), "written": made}, f"{out}: {made} answers written", as_json)
+        show({"out": str(out), "written": made}, f"{out}: {made} rows added", as_json)
 
 
 @app.command()
 def chat(
-    run: Finished, overrides: Overrides = None, base: FromBase = False, as_json: Json = False
+    run: Finished,
+    overrides: Overrides = None,
+    base: FromBase = False,
+    both: Annotated[
+        bool, typer.Option("--both", help="Ask the untuned model beside the tuned one.")
+    ] = False,
+    system: Annotated[
+        str | None, typer.Option("--system", metavar="TEXT", help="The system prompt.")
+    ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Talk to a tuned model; an empty line or Ctrl-D ends it."""
+    """Talk to a tuned model; /quit, Ctrl-D or Ctrl-C ends it."""
     from tunesmith import chat as conversation
 
     speak = conversation.as_json if as_json else conversation.as_text
-    conversation.hold(run, overrides or (), "base" if base else "tuned", speak)
+    arms = conversation.arms(base=base, both=both)
+    conversation.hold(run, overrides or (), arms, speak, system=system)
 
 
 @app.command()
-def runs(as_json: Json = False) -> None:
-    """List the runs of this folder: stages done, measurements, disk space."""
+def runs(
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune", help="Say which checkpoints and earlier results of trained runs can go."
+        ),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --prune: remove them.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List the runs of this folder: state, measurements, disk space."""
     from tunesmith import shelf
+    from tunesmith.core.errors import SettingsError
 
+    if yes and not prune:
+        raise SettingsError("--yes says yes to --prune; give both")
+    if prune:
+        gone = shelf.prune(Path("runs"), remove=yes)
+        show(gone, shelf.removal(gone, removed=yes), as_json)
+        return
     found = shelf.runs(Path("runs"))
     show(found, shelf.table(found), as_json)
 
@@ -253,23 +264,6 @@ def schema(as_json: Json = False) -> None:
 
     found = reference.json_schema()
     show(found, json.dumps(found, indent=2), as_json)
-
-
-def staged(
-    until: str,
-    run: Path,
-    overrides: list[str] | None,
-    as_json: bool,
-    dry_run: bool,
-    accept: list[str] | None,
-    restart: bool,
-) -> None:
-    """What the commands of stages have in common."""
-    job = prepared(run, overrides, as_json, accept, restart)
-    if dry_run:
-        foretell(job, until, as_json)
-    else:
-        carry_out(job, until, as_json)
 
 
 def prepared(

@@ -12,9 +12,11 @@ from typing import Any
 
 LIBRARIES = ("tunesmith", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
 
-SWITCHED_OFF = {
+SWITCHES = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    # Without it MLflow wants a data base, and with that twenty times the packages.
+    "MLFLOW_ALLOW_FILE_STORE": "true",
     "RAY_USAGE_STATS_ENABLED": "0",
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "true",
@@ -27,18 +29,18 @@ def enter() -> None:
     """At the ways in only (the command's door, `tunesmith.train` and `.load`): files for their
     owner alone, and no library tells anyone what we do."""
     os.umask(0o077)
-    for name, value in SWITCHED_OFF.items():
+    for name, value in SWITCHES.items():
         os.environ.setdefault(name, value)
 
 
-def code_digest() -> str:
-    """sha256 over every module of ours, by name."""
-    from tunesmith.core.folders import file_digest
+def code_digest(*patterns: str) -> str:
+    """sha256 over modules of ours, by name: those of `patterns`, or all."""
+    from tunesmith.core.disk import file_digest
     from tunesmith.core.rows import digest
 
     home = Path(__file__).parent
-    files = sorted(home.rglob("*.py"))
-    return digest({path.relative_to(home).as_posix(): file_digest(path) for path in files})
+    files = {path for pattern in patterns or ("**/*.py",) for path in home.glob(pattern)}
+    return digest({path.relative_to(home).as_posix(): file_digest(path) for path in sorted(files)})
 
 
 def versions() -> dict[str, str]:

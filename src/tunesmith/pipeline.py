@@ -2,25 +2,29 @@
 
 import difflib
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tunesmith import environment
 from tunesmith.cards import model_card, page
+from tunesmith.core.disk import write_text
 from tunesmith.core.errors import IntegrityError, SettingsError, missing
-from tunesmith.core.folders import RunFolder, Stage, file_digest, write_text
+from tunesmith.core.folders import RunFolder, Stage
 from tunesmith.core.log import Log
 from tunesmith.core.rows import Row
 from tunesmith.core.tables import read_part
 from tunesmith.data.stage import prepare
+from tunesmith.data.words import told
 from tunesmith.deploy.exports.merged import Merged
 from tunesmith.deploy.stage import deploy
-from tunesmith.evaluate.questions import metrics_for
+from tunesmith.evaluate.questions import metrics_for, nothing_to_ask
 from tunesmith.evaluate.stage import evaluate
+from tunesmith.model.devices import choose
 from tunesmith.model.load import Base, resolve
 from tunesmith.model.render import Tokenizer
+from tunesmith.model.words import tokenizer_of
 from tunesmith.resolved import text
 from tunesmith.run import Loaded, Run
 from tunesmith.train.stage import train
@@ -65,6 +69,7 @@ def job(loaded: Loaded, log: Log | None = None, home: Path | None = None) -> Job
 def carry_out(job: Job, until: str) -> None:
     """The stages up to `until`, under the run's lock. What is finished and unchanged is kept."""
     job = replace(job, loaded=fitted(job.loaded))
+    refuse_itself(job)
     job.folder.create()
     with job.folder.lock():
         refuse_unknown(job)
@@ -79,14 +84,16 @@ def go(job: Job, until: str) -> None:
 
     again = job.restarts("data", until)
     prepare(folder, run.data, seed=run.seed, log=log, accept=accept, restart=again)
-    folder.record(data=data_facts(folder, run.data.source), seed=run.seed, name=run.name)
+    folder.record(data=data_facts(folder), seed=run.seed, name=run.name)
     keep_settings(job, ("data",))
     if "train" not in wanted:
+        tell_words(job)
         return
 
-    foresee(job, wanted)
-    base = resolve(run.model)
-    folder.record(**base_facts(base))
+    foresee(job, until, wanted)
+    base = base_of(job, until)
+    if not folder.stage("train").begun:
+        folder.record(**base_facts(base, folder))
     before, again = trained_digest(folder), job.restarts("train", until)
     train(
         folder,
@@ -98,6 +105,7 @@ def go(job: Job, until: str) -> None:
         accept=accept,
         restart=again,
     )
+    folder.record(**base_facts(base, folder))
     if trained_digest(folder) != before:
         folder.record(code=environment.code_digest(), environment=environment.facts())
     keep_settings(job, ("data", "train"))
@@ -120,6 +128,16 @@ def go(job: Job, until: str) -> None:
         page.write(folder)  # Once more: now it can name the verified exports.
 
 
+def tell_words(job: Job) -> None:
+    """What the words of `model.tokens` do to the text: pieces before and after."""
+    if not job.loaded.run.model.tokens:
+        return
+    base = resolve(job.loaded.run.model)
+    rows = read_part(job.folder.stage("data").path, "train")
+    for line in told(base.tokens, rows, Tokenizer.load(base.folder), tokenizer_of(base)):
+        job.log.say(line)
+
+
 def fitted(loaded: Loaded) -> Loaded:
     """The run with the export that its method can have, where the run file names none."""
     run = loaded.run
@@ -130,22 +148,50 @@ def fitted(loaded: Loaded) -> Loaded:
     return replace(loaded, run=run.model_copy(update={"deploy": exports}))
 
 
-def foresee(job: Job, wanted: Collection[str]) -> None:
+def foresee(job: Job, until: str, wanted: Collection[str]) -> None:
     """Refuse before training what is known to stop the run after it."""
     environment.need("train", "torch", "transformers", "peft")
     run: Run = job.loaded.run
     if "evaluate" in wanted:
         environment.need("eval", "matplotlib")  # Draws the page.
-    if "evaluate" in wanted:
+    if until == "evaluate" and not held_out(job):
+        raise nothing_to_ask(run.evaluate.part)
+    if "evaluate" in wanted and held_out(job):
+        choose(run.evaluate.device, "evaluate.device")
         for metric in metrics_for(run.evaluate, held_out(job)):
             try:
                 metric.note()
             except ImportError as error:
                 raise missing(error.name or metric.kind, "eval") from error
+    for sink in run.train.sinks:
+        sink.accept()
     if "deploy" in wanted and run.train.method.needs_copy:
         for export in run.deploy.exports:
             # Weights that change in place leave no adapter; the run's own folder has none either.
             export.accept(job.folder.path)
+
+
+def base_of(job: Job, until: str) -> Base:
+    """The model the run starts from: as the finished training took it, unless training is asked
+    for. Tells where it is another one than before."""
+    recorded = job.folder.manifest().get("base") or {}
+    asked = until in ("train", WHOLE) or not job.folder.stage("train").finished
+    base = resolve(job.loaded.run.model, None if asked else recorded)
+    if job.folder.stage("train").begun and recorded.get("digest", base.digest) != base.digest:
+        job.log.say(changed(base, recorded))
+    return base
+
+
+def changed(base: Base, recorded: Mapping[str, Any]) -> str:
+    """That the model is no longer the one that the run was begun with, and how to keep to that."""
+    then, now = recorded.get("revision"), base.revision
+    if recorded["source"] != base.source or not then or not now:
+        then, now = recorded["digest"][:12], base.digest[:12]
+        return f"model: {recorded['source']} was {then} here before, {base.source} is {now} now"
+    return (
+        f"model: {base.source} has moved since this run was trained, from commit {then} to {now}; "
+        f"to keep to the old one: model.revision={then}"
+    )
 
 
 def held_out(job: Job) -> list[Row]:
@@ -182,6 +228,16 @@ def refuse_unknown(job: Job) -> None:
             raise SettingsError(f"--accept-change {shlex.quote(name)}: no such setting; {advice}")
 
 
+def refuse_itself(job: Job) -> None:
+    """A run that started from itself would put away what it stands on."""
+    source = Path(job.loaded.run.model.source).expanduser()
+    if source.exists() and source.resolve() == job.folder.path.resolve():
+        raise SettingsError(
+            f"model.source: {job.loaded.run.model.source} is this very run; give the new one "
+            "another name: name=..."
+        )
+
+
 def keep_settings(job: Job, done: Collection[str]) -> None:
     """The resolved run beside its results, every value with where it was said.
 
@@ -206,16 +262,18 @@ def sections(content: str) -> dict[str, str]:
     return found
 
 
-def data_facts(folder: RunFolder, source: str) -> dict[str, str]:
+def data_facts(folder: RunFolder) -> dict[str, str]:
     """The digests of the rows as they came and as they were prepared."""
-    return {"source": file_digest(Path(source)), "prepared": folder.stage("data").digest}
+    stage = folder.stage("data")
+    return {"source": stage.inputs["digest of data.source"], "prepared": stage.digest}
 
 
-def base_facts(base: Base) -> dict[str, object]:
+def base_facts(base: Base, folder: RunFolder) -> dict[str, object]:
     """The digests of the model that was started from, and of how its text is made."""
-    tokenizer = Tokenizer.load(base.folder)
+    tokenizer = tokenizer_of(base)
     return {
-        "base": {"source": base.source, "digest": base.digest, **base.facts},
+        "base": base.record(folder.path),
+        "from": base.lineage,
         "tokenizer": tokenizer.digest,
         "template": tokenizer.template_digest,
     }

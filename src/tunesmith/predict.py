@@ -1,180 +1,209 @@
-"""Answers to the rows of a file, as JSON lines; a second call goes on where the first broke off."""
+"""Answers to the rows of a file, a JSON line each in the rows' order; a second call goes on.
+
+However many rows there are, only a few are held at a time.
+"""
 
 import json
-import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from tunesmith.answered import PREDICTED, Asked, compare, mend, opening, put
 from tunesmith.answers import Arm, Tuned, load, run_folder
-from tunesmith.core.errors import DataError, SettingsError
-from tunesmith.core.folders import disk_errors
-from tunesmith.core.log import Log, append_line
-from tunesmith.core.rows import Chat, digest
+from tunesmith.core.errors import DataError
+from tunesmith.core.late import late
+from tunesmith.core.log import Log
+from tunesmith.core.rows import Chat, Labelled, Row, digest
 from tunesmith.core.tables import Record, read
-from tunesmith.data.source import check, detected
-from tunesmith.data.stage import Data
+from tunesmith.data.asked import asker
+from tunesmith.run import Run
 from tunesmith.run import load as load_run
 
-ANSWERS = {"instruction": "output", "prompt": "completion"}
-"""The key of a row's answer beside the key of what it asks."""
-START = b'{"line": '
-"""How every line of ours begins."""
-NAMED = 10
-"""Unreadable rows named one by one; the rest are counted."""
+classify = late("tunesmith.model.classify")
+
+WINDOW = 8
+"""Batches of rows that are sorted by length together: less padding, and few lines held back."""
+LIKELY = 0.5
+"""From this probability on, a label of several that may hold does."""
+SHORT = 12
+"""Letters of a digest that tell answerers apart."""
+
+Emit = Callable[[Record, Mapping[str, Any]], None]
+Ask = Callable[[Record], Row]
 
 
-def unanswered(rows: Path, out: Path | None) -> list[Record]:
-    """The rows, without those that `out` already answers. Nothing is written."""
-    lines, _ = earlier(out) if out is not None else ([], 0)
-    done = {(line["line"], line["row"]) for line in lines}
-    return [r for r in read(rows) if (r.origin.line, digest(r.fields)) not in done]
+def look(rows: Path, out: Path | None, by: Mapping[str, Any]) -> Asked:
+    """What is to do. Reads both files to their ends, before any model is loaded; writes nothing."""
+    total = 0
+    for record in read(rows):
+        total += 1
+        if PREDICTED in record.fields:
+            raise DataError(
+                f"{record.origin}: the row has a key {PREDICTED!r}, which is the one that answers "
+                "are written under; rename it"
+            )
+    asked = Asked(rows, total)
+    if out is not None and out.exists():
+        compare(asked, out, by)
+    return asked
 
 
-def question(record: Record, data: Data | None = None) -> Chat:
-    """What a row asks, made by the format that training used; its answer may be missing or empty.
-
-    `data` may state the format; without it, the row's keys tell.
-    """
-    form = data.format if data is not None else None
-    fields = with_answer(record.fields, record.fields if form is None else form.required)
-    try:
-        if form is not None:
-            check(form, fields, stated=True)
-        prompt = (form or detected(fields)).row(fields).prompt()
-    except DataError as error:
-        raise DataError(f"{record.origin}: {error}") from None
-    return replace(prompt, origin=record.origin)
+def conversation(row: Row) -> Chat:
+    """A row as the turns that a generating model is asked with."""
+    if isinstance(row, Chat):
+        return row.prompt()
+    return Chat(messages=row.dialogue()[:-1], origin=row.origin)
 
 
-def with_answer(fields: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
-    """The fields, with something where the answer is missing: formats know whole rows only."""
-    turns = fields.get("messages") if "messages" in known else None
-    if isinstance(turns, list) and turns:
-        last = turns[-1]
-        said = isinstance(last, dict) and last.get("role") == "assistant"
-        if said and (last.get("content") or last.get("tool_calls")):
-            return dict(fields)
-        asked = turns[:-1] if said else turns
-        return {**fields, "messages": [*asked, {"role": "assistant", "content": "-"}]}
-    for asked_by, answered_by in ANSWERS.items():
-        if asked_by in fields and asked_by in known:
-            return {**fields, answered_by: fields.get(answered_by) or "-"}
-    return dict(fields)
+def labelled(row: Row) -> Labelled:
+    """A row as the texts that a head is asked about."""
+    if isinstance(row, Labelled):
+        return row
+    given = tuple(turn.content or "" for turn in conversation(row).messages)
+    return Labelled(given=given, labels=("",), origin=row.origin)
 
 
-def write(
-    run: str, asked: Sequence[Record], out: Path | None, overrides: Iterable[str], arm: Arm
-) -> int:
-    """Answer to stdout, or append to `out`; how many.
-
-    Rows that the model cannot read are passed over, and named in a DataError at the end.
-    """
-    overrides = list(overrides)
-    by = answerer(run, overrides, arm)
-    if out is not None:
-        refuse_others(out, by)
-    if not asked:
-        return 0
-    data = load_run(run_folder(run).path, overrides).data
-    chats = [question(record, data) for record in asked]
-    if out is not None:
-        mend(out)
-    log, refused = Log(), list[str]()
-    with log.progress("answering", len(asked)) as advance:
-        for answer in predicted(load(run, overrides, arm), asked, chats, refused):
-            line = json.dumps(answer | {"by": by}, ensure_ascii=True)
-            if out is None:
-                print(line, flush=True)
-            else:
-                with disk_errors(out, "write"):
-                    append_line(out, line.encode("ascii") + b"\n")
-            advance(1)
-    if refused:
-        more = [f"and {len(refused) - NAMED} rows more"] if len(refused) > NAMED else []
-        raise DataError("\n".join([*refused[:NAMED], *more]))
-    return len(asked)
-
-
-def predicted(
-    model: Tuned, asked: Sequence[Record], chats: Sequence[Chat], refused: list[str]
-) -> Iterator[dict[str, Any]]:
-    """One record for each row, as it is ready. Adds to `refused` why a row has none."""
-    from tunesmith.evaluate.answer import asking
-    from tunesmith.model.generate import answers
-
-    decoder, requests = model.decoder(), []
-    for number, chat in enumerate(chats):
-        try:
-            request = asking(chat, chat.digest, decoder, model.seed)
-        except DataError as error:
-            refused.append(str(error))
-        else:
-            requests.append(replace(request, key=str(number)))
-    for answer in answers(decoder, sorted(requests, key=lambda r: len(r.ids), reverse=True)):
-        record = asked[int(answer.key)]
-        yield {
-            "line": record.origin.line,
-            "row": digest(record.fields),
-            "answer": answer.text,
-            "stopped": answer.stopped,
-            "tokens": answer.tokens,
-        }
-
-
-def answerer(run: str, overrides: Iterable[str], arm: Arm) -> dict[str, Any]:
-    """All that an answer depends on beside its row; it stands in every line."""
+def answerer(run: str, overrides: Iterable[str], arm: Arm) -> tuple[Run, dict[str, str]]:
+    """The settings in force, and all that an answer depends on beside its row, in short."""
     folder = run_folder(run)
     settings, train = load_run(folder.path, overrides), folder.stage("train")
     if not train.finished:
         train.manifest()  # Raises, with what to do.
-    return {
-        "train": train.digest,
+    sampling = settings.evaluate.sampling.model_dump(mode="json")
+    return settings, {
+        "training": train.digest[:SHORT],
         "arm": arm,
-        "sampling": settings.evaluate.sampling.model_dump(mode="json"),
-        "seed": settings.seed,
+        "sampling": digest([sampling, settings.seed])[:SHORT],
     }
 
 
-def refuse_others(out: Path, by: Mapping[str, Any]) -> None:
-    """Refuse to mix the answers of two models, or of two ways to ask one, in a file."""
-    for line in earlier(out)[0]:
-        other = [name for name, value in by.items() if line["by"].get(name) != value]
-        if other:
-            raise SettingsError(
-                f"{out}: holds answers with another {' and '.join(other)}; name another --out, "
-                "or ask as before"
-            )
+def planned(run: str, rows: Path, out: Path | None, overrides: Iterable[str], arm: Arm) -> Asked:
+    """What `write` would have to do. Writes nothing."""
+    _, by = answerer(run, overrides, arm)
+    return look(rows, out, by)
 
 
-def earlier(out: Path) -> tuple[list[dict[str, Any]], int]:
-    """The lines an earlier call wrote, and the bytes they take; a torn one at the end is none."""
-    if not out.exists():
-        return [], 0
-    with disk_errors(out, "read"):
-        content = out.read_bytes()
-    whole, end, torn = content.rpartition(b"\n")
+def write(
+    run: str, rows: Path, out: Path | None, overrides: Iterable[str], arm: Arm, log: Log
+) -> Asked:
+    """Answer to stdout, or append to `out` what it lacks.
+
+    Rows without an answer are written with the reason, and named in a DataError at the end.
+    """
+    overrides = list(overrides)
+    settings, by = answerer(run, overrides, arm)
+    asked = look(rows, out, by)
+    if asked.left:
+        ask = asker(settings.data.format, next(read(rows)))
+        if out is not None:
+            mend(out, asked.size)
+        with log.progress("answering", asked.total, done=asked.done) as advance:
+
+            def emit(record: Record, found: Mapping[str, Any]) -> None:
+                if "failed" in found:
+                    asked.failed.note(found["failed"])
+                put(out, opening(record) + json.dumps({**found, "by": by}).encode("ascii") + b"}\n")
+                advance(1)
+
+            left = islice(read(rows), asked.done, None)
+            predicted(load(run, overrides, arm), left, ask, emit)
+    asked.failed.told()
+    return asked
+
+
+def predicted(model: Tuned, records: Iterator[Record], ask: Ask, emit: Emit) -> None:
+    """Every record and what the model makes of it, to `emit` in order."""
+    # A run with a head chooses among its labels; all others write.
+    answered = generated if getattr(model.policy, "head", None) is None else classified
+    answered(model, records, ask, Line(emit))
+
+
+@dataclass
+class Line:
+    """Rows in their order: each leaves as soon as it and all before it have an answer."""
+
+    emit: Emit
+    first: int = 0
+    waiting: dict[int, Record] = field(default_factory=dict)
+    ready: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+
+    def join(self, record: Record) -> int:
+        """The row's number in the line."""
+        number = self.first + len(self.waiting)
+        self.waiting[number] = record
+        return number
+
+    def answer(self, number: int, found: Mapping[str, Any]) -> None:
+        """What became of a row."""
+        self.ready[number] = found
+        while self.first in self.ready:
+            self.emit(self.waiting.pop(self.first), self.ready.pop(self.first))
+            self.first += 1
+
+
+def generated(model: Tuned, records: Iterator[Record], ask: Ask, line: Line) -> None:
+    """What the model writes."""
+    from tunesmith.evaluate.answer import asking
+    from tunesmith.model.generate import Request, answers
+
+    decoder = model.decoder()
+
+    def requests() -> Iterator[Request]:
+        for window in windows(records, WINDOW * model.rows):
+            found = []
+            for number, row in joined(window, ask, line):
+                try:
+                    chat = conversation(row)
+                    request = asking(chat, chat.digest, decoder, model.seed)
+                    found.append(replace(request, key=str(number)))
+                except DataError as error:
+                    line.answer(number, {"failed": str(error)})
+            yield from sorted(found, key=lambda r: len(r.ids), reverse=True)
+
+    for answer in answers(decoder, requests()):
+        said = {"answer": answer.text, "stopped": answer.stopped, "tokens": answer.tokens}
+        line.answer(int(answer.key), said)
+
+
+def classified(model: Tuned, records: Iterator[Record], ask: Ask, line: Line) -> None:
+    """The likeliest label and how likely each is; where many may hold, those that likely do."""
+    policy: Any = model.policy
+    for window in windows(records, WINDOW * model.rows):
+        rows = {number: labelled(row) for number, row in joined(window, ask, line)}
+        for number, found in zip(rows, chances(policy, [*rows.values()], model.rows), strict=True):
+            if isinstance(found, DataError):
+                line.answer(number, {"failed": str(found)})
+                continue
+            named = dict(zip(policy.labels, found, strict=True))
+            held = [name for name, chance in named.items() if chance >= LIKELY]
+            best = max(named, key=lambda name: named[name])
+            said = {"labels": held} if policy.head.many else {"label": best}
+            line.answer(number, {**said, "probabilities": named})
+
+
+def chances(policy: Any, rows: list[Labelled], batch: int) -> list[list[float] | DataError]:
+    """The probability of every label for each row, or why the model cannot read it."""
     try:
-        lines = [json.loads(line) for line in whole.split(b"\n")] if end else []
-        if not all({"line", "row"} <= line.keys() and line["by"].keys() for line in lines):
-            raise ValueError
-        if torn[: len(START)] != START[: len(torn)]:
-            raise ValueError
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise DataError(f"{out}: holds lines that are no answers; name another --out") from None
-    return lines, len(whole) + len(end)
+        return [found for _, found in classify.probabilities(policy, rows, batch)]
+    except DataError as error:
+        if len(rows) == 1:
+            return [error]
+        return [found for row in rows for found in chances(policy, [row], batch)]
 
 
-def mend(out: Path) -> None:
-    """Cut off the torn line of a call that was killed. No link is followed."""
-    if not out.exists():
-        return
-    _, size = earlier(out)
-    with disk_errors(out, "mend"):
-        file = os.open(out, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+def joined(window: list[Record], ask: Ask, line: Line) -> Iterator[tuple[int, Row]]:
+    """The rows of a window with their numbers; those that cannot be read have failed by then."""
+    for record in window:
+        number = line.join(record)
         try:
-            if os.fstat(file).st_size > size:
-                os.ftruncate(file, size)
-        finally:
-            os.close(file)
+            yield number, ask(record)
+        except DataError as error:
+            line.answer(number, {"failed": str(error)})
+
+
+def windows(records: Iterator[Record], size: int) -> Iterator[list[Record]]:
+    """The records, so many at a time."""
+    while window := list(islice(records, size)):
+        yield window

@@ -1,26 +1,66 @@
-"""The runs of a folder: which stages are done, what was measured, how much disk they take."""
+"""The runs of a folder: how far each is, what was measured, the disk it takes and can give back."""
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.folders import RunFolder
+from tunesmith.core import disk
+from tunesmith.core.disk import disk_errors
+from tunesmith.core.errors import TunesmithError
+from tunesmith.core.folders import RunFolder, refuse_link
+from tunesmith.core.lock import in_use_by
 from tunesmith.pipeline import STAGES
+
+DONE = {"data": "prepared", "train": "trained", "evaluate": "evaluated", "deploy": "finished"}
+"""What a run is called after its last finished stage."""
 
 
 def runs(home: Path) -> list[dict[str, Any]]:
     """One record for each run under `home`, by name."""
-    return [record(RunFolder(path.parent)) for path in sorted(home.glob("*/run.yaml"))]
+    return [record(folder) for folder in under(home)]
+
+
+def under(home: Path) -> list[RunFolder]:
+    """The runs of a folder, by name."""
+    return [RunFolder(path.parent) for path in sorted(home.glob("*/run.yaml"))]
 
 
 def record(folder: RunFolder) -> dict[str, Any]:
     """What can be told of a run without opening its model."""
     return {
         "name": folder.name,
+        "state": state(folder),
         "stages": [name for name in STAGES if folder.stage(name).finished],
+        "from": origin(folder),
         "metrics": metrics(folder.path / "evaluate" / "report.json"),
-        "bytes": sum(p.stat().st_size for p in folder.path.rglob("*") if p.is_file()),
+        "bytes": size(folder.path),
+        "spare": sum(size(path) for path in spare(folder)),
     }
+
+
+def state(folder: RunFolder) -> str:
+    """How far a run is, in a word or two."""
+    if in_use_by(folder.path / "lock") is not None:
+        return "running"
+    found = "new"
+    for name in STAGES:
+        stage = folder.stage(name)
+        if stage.finished:
+            found = DONE[name]
+        elif stage.begun:
+            return f"stopped in {name}"
+    return found
+
+
+def origin(folder: RunFolder) -> dict[str, Any]:
+    """The earlier run that this one started from; empty where there is none, or it is damaged."""
+    with suppress(TunesmithError, AttributeError):
+        found: dict[str, Any] = folder.manifest().get("from") or {}
+        return {name: found[name] for name in ("run", "training", "start") if name in found}
+    return {}
 
 
 def metrics(report: Path) -> dict[str, dict[str, float]]:
@@ -39,21 +79,100 @@ def metrics(report: Path) -> dict[str, dict[str, float]]:
         return {}
 
 
+def spare(folder: RunFolder) -> list[Path]:
+    """What a trained run no longer needs: its checkpoints, and results that were put away."""
+    if not folder.stage("train").finished:
+        return []
+    places = (folder.stage("train").path / "checkpoints", folder.path / "earlier")
+    return [path for path in places if path.exists()]
+
+
+def prune(home: Path, *, remove: bool) -> list[dict[str, Any]]:
+    """What could be removed under `home`, run by run; removed where `remove` says so.
+
+    A run in use is left as it is, and so is one whose result is damaged: then a checkpoint may be
+    what saves it. `kept` says why.
+    """
+    return [found for folder in under(home) for found in pruned(folder, remove)]
+
+
+def pruned(folder: RunFolder, remove: bool) -> Iterator[dict[str, Any]]:
+    """The same for one run."""
+    for path in spare(folder):
+        found = {"name": folder.name, "path": str(path), "bytes": size(path), "removed": False}
+        try:
+            refuse_link(path)
+            with folder.lock():
+                folder.stage("train").manifest()
+                if remove:
+                    discard(path)
+            yield found | {"removed": remove}
+        except TunesmithError as error:
+            yield found | {"kept": str(error)}
+
+
+def discard(place: Path) -> None:
+    """Remove a folder and what is in it. No link is followed."""
+    with disk_errors(place, "remove"):
+        for home, inner, names in os.walk(place, topdown=False):
+            for path in (Path(home, name) for name in (*names, *inner)):
+                gone = disk.DISK.unlink if linked_or_file(path) else disk.DISK.rmdir
+                gone(path)
+        disk.DISK.rmdir(place)
+
+
+def linked_or_file(path: Path) -> bool:
+    """Whether a name is removed as a file is."""
+    return path.is_symlink() or not path.is_dir()
+
+
+def size(place: Path) -> int:
+    """Bytes of every file below a folder; one that vanishes meanwhile takes none."""
+    total = 0
+    for home, _, names in os.walk(place):
+        for name in names:
+            with suppress(OSError):
+                total += os.lstat(os.path.join(home, name)).st_size
+    return total
+
+
 def table(found: list[dict[str, Any]]) -> str:
     """The runs for a reader, a line each."""
     if not found:
         return "no runs here yet; `tunesmith demo` makes one"
-    lines = [("run", "done", "base -> tuned", "disk")]
+    lines = [("run", "state", "from", "base -> tuned", "disk", "spare")]
     for run in found:
         scores = ", ".join(
             f"{name} {arms['base']:.1f} -> {arms['tuned']:.1f}"
             for name, arms in run["metrics"].items()
             if arms.keys() >= {"base", "tuned"}
         )
-        stages = " ".join(run["stages"]) or "nothing"
-        lines.append((run["name"], stages, scores or "-", f"{run['bytes'] / 1e6:.0f} MB"))
-    widths = [max(len(line[i]) for line in lines) for i in range(4)]
+        source = f"{run['from']['run']} ({run['from']['start']})" if run["from"] else "-"
+        cells = (run["name"], run["state"], source, scores or "-")
+        lines.append((*cells, megabytes(run["bytes"]), megabytes(run["spare"])))
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join(
         "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
+
+
+def megabytes(count: int) -> str:
+    """Bytes as a person reads them."""
+    return f"{count / 1e6:.1f} MB"
+
+
+def removal(found: list[dict[str, Any]], *, removed: bool) -> str:
+    """What was or would be removed, for a reader."""
+    if not found:
+        return "nothing to remove: no trained run has checkpoints or earlier results"
+    lines = [f"{each['path']}: {megabytes(each['bytes'])}{reason(each)}" for each in found]
+    total = megabytes(sum(each["bytes"] for each in found if "kept" not in each))
+    if removed:
+        return "\n".join([*lines, f"removed: {total}"])
+    return "\n".join([*lines, f"would remove {total}; nothing was: add --yes to do it"])
+
+
+def reason(each: dict[str, Any]) -> str:
+    """Why something stays."""
+    return f", kept: {each['kept']}" if "kept" in each else ""

@@ -18,7 +18,7 @@ RANKS = (
     ("overrides",),
     ("run",),
     ("resolved",),
-    ("answers", "chat", "demo", "doctor", "forecast", "looks", "pipeline", "predict"),
+    ("answered", "answers", "chat", "demo", "doctor", "forecast", "looks", "pipeline", "predict"),
     ("reference", "shelf", "starter", "testing", "lineage"),
     ("door",),
     ("cli",),

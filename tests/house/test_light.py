@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 HOME = Path(__file__).parents[2]
-HEAVY = ("torch", "transformers", "peft", "datasets")
+HEAVY = ("torch", "transformers", "peft", "datasets", "pyarrow", "huggingface_hub")
 FORBID = f"""
 import sys
 class Wall:

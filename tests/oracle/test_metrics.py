@@ -230,7 +230,7 @@ def test_perplexity_is_transformers_cross_entropy(policy: Policy) -> None:
     rows = [chat(n) for n in range(9)]
     total, tokens = 0.0, 0
     for row in rows:
-        (sequence,) = last_answer(row, policy).sequences
+        (sequence,) = last_answer(row, policy.tokenizer).sequences
         labels = [-100, *sequence.targets[:-1]]  # transformers shifts by itself
         with torch.no_grad():
             output = policy.model(
@@ -245,8 +245,8 @@ def test_only_the_last_answer_counts(policy: Policy) -> None:
     """What was said before is read, and its likelihood left out; its end of turn is in."""
     first, last = chat(3), chat(8)
     row = replace(last, messages=(*first.messages, *last.messages))
-    (alone,) = last_answer(last, policy).sequences
-    (found,) = last_answer(row, policy).sequences
+    (alone,) = last_answer(last, policy.tokenizer).sequences
+    (found,) = last_answer(row, policy.tokenizer).sequences
     said = [target for target in found.targets if target != -100]
     assert said == [target for target in alone.targets if target != -100]
     assert said[-1] in policy.tokenizer.stop_ids and len(found.ids) > len(alone.ids)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import tunesmith
 from tests.tiny import tiny_model
@@ -246,6 +247,16 @@ def test_a_run_without_rows_to_measure_by_is_exported_and_says_so(
     assert "not measured" in (run / "evaluate" / "report.html").read_text().lower()
 
 
+def test_an_evaluation_without_rows_is_refused_before_training(
+    home: Path, empty: Path, say: Command
+) -> None:
+    (empty / "tiny").symlink_to(home / "tiny")
+    rows(empty / "rows.jsonl")
+    said = say("evaluate", "rows.jsonl", "model=tiny", *QUICK, "data.split=none")
+    assert said.code == 3 and "data.split.test" in said.err
+    assert not (empty / "runs" / "rows" / "train").exists()
+
+
 def test_full_exports_a_model_and_an_adapter_is_refused_before_training(
     home: Path, empty: Path, say: Command
 ) -> None:
@@ -258,6 +269,25 @@ def test_full_exports_a_model_and_an_adapter_is_refused_before_training(
     )
     assert said.code == 2 and "exports: [merged]" in said.err
     assert finished(run) == before and "lr: 9" not in (run / "run.yaml").read_text()
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="the absent device is here")
+def test_a_device_that_is_not_here_is_refused_before_training(
+    home: Path, empty: Path, say: Command
+) -> None:
+    (empty / "tiny").symlink_to(home / "tiny")
+    rows(empty / "rows.jsonl")
+    said = say("run", "rows.jsonl", "model=tiny", *QUICK, "evaluate.device=mps")
+    assert said.code == 5 and "evaluate.device: mps is not available" in said.err
+    assert not (empty / "runs" / "rows" / "train").exists()
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="the absent device is here")
+def test_predict_uses_the_device_of_the_evaluation(there: Path, say: Command) -> None:
+    question = ["predict", "bot", "rows.jsonl"]
+    assert say(*question, "evaluate.device=cpu").code == 0
+    said = say(*question, "evaluate.device=mps")
+    assert said.code == 5 and "evaluate.device: mps is not available" in said.err
 
 
 def test_a_missing_library_is_said_before_training(
@@ -342,14 +372,21 @@ def test_a_run_in_use_is_refused(there: Path) -> None:
 # Using a model
 
 
-def test_predict_streams_json_lines(there: Path, say: Command, tmp_path: Path) -> None:
+def test_predict_adds_to_each_row_and_keeps_their_order(
+    there: Path, say: Command, tmp_path: Path
+) -> None:
     asked = tmp_path / "asked.jsonl"
-    asked.write_text('{"prompt": "say 3 twice"}\n{"prompt": "say 4 twice", "completion": "4 4"}\n')
-    said = say("predict", "bot", str(asked), *QUICK[3:])
+    found = [{"prompt": "say 3 twice " * (5 - i), "id": i, "note": "\u00e4"} for i in range(5)]
+    asked.write_text("".join(json.dumps(row) + "\n" for row in found))
+    said = say("predict", "bot", str(asked), *QUICK[3:], "evaluate.batch=2")
     assert said.code == 0, said.err
     records = [json.loads(line) for line in said.out.splitlines()]
-    assert sorted(record["line"] for record in records) == [1, 2]
-    assert {"row", "answer", "stopped", "tokens"} <= set(records[0])
+    assert [list(record) for record in records] == [["prompt", "id", "note", "predicted"]] * 5
+    assert [{k: v for k, v in r.items() if k != "predicted"} for r in records] == found
+    assert {"answer", "stopped", "tokens", "by"} == set(records[0]["predicted"])
+    bot = tunesmith.load("bot")
+    for record in records:
+        assert record["predicted"]["answer"].startswith(bot.answer(record["prompt"])[:5])
 
 
 def test_predict_goes_on_where_it_broke_off(there: Path, say: Command, tmp_path: Path) -> None:
@@ -358,10 +395,122 @@ def test_predict_goes_on_where_it_broke_off(there: Path, say: Command, tmp_path:
     assert say(*words, "--json").value["written"] == 5
     whole = out.read_bytes()
     lines = whole.splitlines(keepends=True)
-    out.write_bytes(b"".join(lines[:3]) + lines[3][:9])
-    assert say(*words, "--json").value["written"] == 2
-    assert sorted(out.read_bytes().splitlines()) == sorted(whole.splitlines())
+    for torn in (9, 60, len(lines[3]) - 1):
+        out.write_bytes(b"".join(lines[:3]) + lines[3][:torn])
+        assert say(*words, "--dry-run", "--json").value["rows"] == 2
+        assert say(*words, "--json").value["written"] == 2
+        assert out.read_bytes() == whole
     assert say(*words, "--json").value["written"] == 0
+    rows(asked, 7)
+    assert say(*words, "--json").value["written"] == 2, "rows that were added since"
+    assert out.read_bytes().startswith(whole)
+
+
+def test_predict_does_not_mix_the_answers_to_two_files(
+    there: Path, say: Command, tmp_path: Path
+) -> None:
+    asked, out = rows(tmp_path / "asked.jsonl", 3), tmp_path / "answers.jsonl"
+    words = ["predict", "bot", str(asked), "--out", str(out), *QUICK[3:]]
+    assert say(*words).code == 0
+    before = out.read_bytes()
+    rows(asked, 2)
+    said = say(*words)
+    assert said.code == 3 and "more lines" in said.err
+    asked.write_text(json.dumps({"prompt": "another"}) + "\n")
+    said = say(*words)
+    assert said.code == 3 and f"{out}:1: is no answer to {asked}:1" in said.err
+    assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "json"])
+def test_predict_reads_what_training_reads(
+    there: Path, say: Command, tmp_path: Path, ending: str
+) -> None:
+    asked, mark = tmp_path / f"asked.{ending}", {"csv": ",", "tsv": "\t"}.get(ending)
+    if mark:
+        asked.write_text(f"prompt{mark}id\nsay 3 twice{mark}007\n")
+    else:
+        asked.write_text('[{"prompt": "say 3 twice", "id": "007"}]')
+    (line,) = say("predict", "bot", str(asked), *QUICK[3:]).out.splitlines()
+    assert json.loads(line)["id"] == "007" and json.loads(line)["predicted"]["answer"] is not None
+
+
+def test_rows_that_fail_are_named_and_keep_their_place(
+    there: Path, say: Command, tmp_path: Path
+) -> None:
+    asked, out = tmp_path / "asked.jsonl", tmp_path / "answers.jsonl"
+    bad = [{"prompt": "say it twice " * 3000}, {"promt": "misspelt"}, {"prompt": 7}]
+    lines = [{"prompt": "say 3 twice"}, *bad, {"prompt": "say 4 twice"}]
+    asked.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = ["predict", "bot", str(asked), "--out", str(out), *QUICK[3:]]
+    said = say(*words)
+    named = [line for line in said.err.splitlines() if line.startswith(str(asked))]
+    assert said.code == 3 and [line.split(":")[1] for line in named] == ["2", "3", "4"]
+    found = [json.loads(line)["predicted"] for line in out.read_text().splitlines()]
+    assert ["failed" in each for each in found] == [False, True, True, True, False]
+    again = say(*words)
+    assert again.code == 3 and again.err.splitlines()[-3:] == said.err.splitlines()[-3:]
+
+
+def test_a_row_that_holds_an_answer_of_ours_is_refused_before_any_work(
+    there: Path, say: Command, tmp_path: Path
+) -> None:
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text('{"prompt": "say 3 twice"}\n{"prompt": "x", "predicted": 1}\n')
+    said = say("predict", "bot", str(asked))
+    assert said.code == 3 and f"{asked}:2: " in said.err and not said.out
+
+
+def test_predict_holds_few_rows_at_a_time(there: Path) -> None:
+    from tunesmith import answers
+    from tunesmith.core.rows import Origin
+    from tunesmith.core.tables import Record
+    from tunesmith.data.asked import asker
+    from tunesmith.predict import WINDOW, predicted
+
+    model = answers.load("bot", ["evaluate.sampling.max_tokens=2", "evaluate.batch=2"])
+    taken, given, most = 0, 0, 0
+
+    def records() -> Iterator[Record]:
+        nonlocal taken
+        for number in range(200):
+            taken += 1
+            prompt = "" if 50 < number < 150 else f"say {number}"
+            yield Record(Origin("rows.jsonl", number + 1), {"prompt": prompt})
+
+    def emit(record: Record, found: Any) -> None:
+        nonlocal given, most
+        given, most = given + 1, max(most, taken - given)
+
+    ask = asker(None, Record(Origin("rows.jsonl", 1), {"prompt": "x"}))
+    predicted(model, records(), ask, emit)
+    assert given == 200 and most <= 3 * WINDOW * 2
+
+
+def test_a_run_with_a_head_predicts_labels(
+    there: Path, say: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from types import SimpleNamespace
+
+    from tunesmith import answers, predict
+    from tunesmith.core.errors import DataError
+
+    def probabilities(policy: Any, asked: Any, batch: int) -> Iterator[tuple[str, list[float]]]:
+        if any("long" in row.given[0] for row in asked):
+            raise DataError("rows:1: too long")
+        yield from ((row.digest, [0.25, 0.75]) for row in asked)
+
+    policy = SimpleNamespace(head=SimpleNamespace(many=False), labels=("no", "yes"))
+    tuned = answers.Tuned(policy, None, None)  # type: ignore[arg-type]
+    monkeypatch.setattr(predict, "load", lambda *_: tuned)
+    monkeypatch.setattr(predict, "classify", SimpleNamespace(probabilities=probabilities))
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text('{"prompt": "a"}\n{"prompt": "long"}\n{"prompt": "b"}\n')
+    said = say("predict", "bot", str(asked))
+    first, failed, last = (json.loads(line)["predicted"] for line in said.out.splitlines())
+    assert first["label"] == last["label"] == "yes"
+    assert first["probabilities"] == {"no": 0.25, "yes": 0.75}
+    assert said.code == 3 and failed["failed"] == "rows:1: too long"
 
 
 def test_predict_does_not_touch_a_file_that_is_not_its_own(
@@ -390,42 +539,34 @@ def test_a_dry_run_of_predict_leaves_the_file_as_it_is(
     there: Path, say: Command, tmp_path: Path
 ) -> None:
     asked, out = rows(tmp_path / "asked.jsonl", 2), tmp_path / "answers.jsonl"
-    out.write_text('{"line": 1, "ro')
+    out.write_text('{"prompt": "say 0 tw')
     assert say("predict", "bot", str(asked), "--out", str(out), "--dry-run").code == 0
-    assert out.read_text() == '{"line": 1, "ro'
+    assert out.read_text() == '{"prompt": "say 0 tw'
     out.write_text("a diary without an end of line")
     assert say("predict", "bot", str(asked), "--out", str(out)).code == 3
     assert out.read_text() == "a diary without an end of line"
 
 
-def test_a_row_that_is_too_long_does_not_stop_the_others(
-    there: Path, say: Command, tmp_path: Path
-) -> None:
-    asked, out = tmp_path / "asked.jsonl", tmp_path / "answers.jsonl"
-    long = {"prompt": "say it twice " * 3000}
-    asked.write_text("".join(json.dumps(r) + "\n" for r in (long, {"prompt": "say 3 twice"})))
-    said = say("predict", "bot", str(asked), "--out", str(out), *QUICK[3:])
-    assert said.code == 3 and f"{asked}:1: the prompt has" in said.err
-    assert [json.loads(line)["line"] for line in out.read_text().splitlines()] == [2]
-
-
 def test_predict_honours_the_format_of_the_run_and_takes_empty_answers(tmp_path: Path) -> None:
+    from tunesmith.core.rows import Chat
     from tunesmith.core.tables import read
+    from tunesmith.data.asked import question
     from tunesmith.data.formats.completion import Completion
-    from tunesmith.data.stage import Data
-    from tunesmith.predict import question
+    from tunesmith.predict import conversation
 
     table = tmp_path / "asked.csv"
     table.write_text("instruction,prompt,completion\nnot this,say 3 twice,\n")
     (record,) = read(table)
-    asked = question(record, Data(source=str(table), format=Completion()))
+    row = question(record, Completion())
+    assert isinstance(row, Chat)
+    asked = conversation(row)
     assert [m.content for m in asked.messages] == ["say 3 twice"]
     assert str(asked.origin) == f"{table}:{record.origin.line}"
     chat = tmp_path / "chat.jsonl"
     turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": ""}]
     chat.write_text(json.dumps({"messages": turns}) + "\n")
     (record,) = read(chat)
-    assert [m.content for m in question(record).messages] == ["hi"]
+    assert [m.content for m in conversation(question(record)).messages] == ["hi"]
 
 
 def test_python_sets_its_surroundings_like_the_door(
@@ -475,9 +616,11 @@ def test_a_dry_run_measures_only_the_rows_that_are_trained(
 
 
 def test_the_prompt_of_predict_is_that_of_training(there: Path, tmp_path: Path) -> None:
+    from tunesmith.core.rows import Chat
     from tunesmith.core.tables import read
+    from tunesmith.data.asked import question
     from tunesmith.data.source import detected
-    from tunesmith.predict import question
+    from tunesmith.predict import conversation
 
     both = tmp_path / "both.jsonl"
     both.write_text(
@@ -485,15 +628,50 @@ def test_the_prompt_of_predict_is_that_of_training(there: Path, tmp_path: Path) 
         '{"instruction": "translate", "input": "Hallo", "output": "Hello"}\n'
     )
     without, with_answer = read(both)
-    trained = detected(with_answer.fields).row(with_answer.fields).prompt()
-    assert question(without).messages == question(with_answer).messages == trained.messages
+    trained = detected(with_answer.fields).row(with_answer.fields)
+    assert isinstance(trained, Chat)
+    asked = [conversation(question(record)) for record in (without, with_answer)]
+    assert [chat.messages for chat in asked] == [trained.prompt().messages] * 2
 
 
 def test_chat(there: Path) -> None:
     words = ["chat", "bot", *QUICK[3:], "--json"]
-    done = fresh(*words, cwd=there, input="say 3 twice\nand again\n\nnever read\n")
+    done = fresh(*words, cwd=there, input="say 3 twice\n\nand again\n/quit\nnever read\n")
     assert done.returncode == 0, done.stderr
     assert [set(json.loads(line)) for line in done.stdout.splitlines()] == [{"answer"}] * 2
+
+
+def test_chat_remembers_what_was_said_until_told_to_forget(there: Path) -> None:
+    words = ["chat", "bot", *QUICK[3:], "--json", "--both"]
+    typed = "say 3 twice\nsay 3 twice\n/new\nsay 3 twice\n/system Be brief.\nsay 3 twice\n"
+    done = fresh(*words, cwd=there, input=typed)
+    assert done.returncode == 0, done.stderr
+    first, second, third, fourth = (json.loads(line) for line in done.stdout.splitlines())
+    assert set(first) == {"base", "tuned"} and first["base"] != first["tuned"]
+    assert first == third != second and fourth != first
+    alone = fresh(*words[:-1], "--base", "--system", "Be brief.", cwd=there, input="say 3 twice\n")
+    assert json.loads(alone.stdout) == {"answer": fourth["base"]}
+
+
+def test_a_conversation_that_grew_too_long_goes_on(there: Path) -> None:
+    typed = "say it twice " * 3000 + "\nsay 3 twice\n"
+    done = fresh("chat", "bot", *QUICK[3:], "--json", cwd=there, input=typed)
+    assert done.returncode == 0 and "/new" in done.stderr and len(done.stdout.splitlines()) == 1
+
+
+def test_ctrl_c_ends_a_conversation_quietly(there: Path) -> None:
+    words = [sys.executable, "-m", "tunesmith", "chat", "bot", *QUICK[3:]]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(words, cwd=there, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write("say 3 twice\n")
+    process.stdin.flush()
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0
+    assert process.stderr is not None and "Traceback" not in process.stderr.read()
+    for stream in (process.stdin, process.stdout, process.stderr):
+        stream.close()
 
 
 def test_python(there: Path, empty: Path, home: Path) -> None:
@@ -511,9 +689,55 @@ def test_python(there: Path, empty: Path, home: Path) -> None:
 
 def test_runs(there: Path, say: Command) -> None:
     (record,) = say("runs", "--json").value
-    assert record["name"] == "bot" and record["bytes"] > 0
+    assert record["name"] == "bot" and record["bytes"] > record["spare"] > 0
+    assert record["state"] == "finished" and record["from"] == {}
     assert set(record["metrics"]["exact"]) == {"base", "tuned"}
-    assert "bot" in say("runs").out
+    assert "bot" in say("runs").out and "finished" in say("runs").out
+
+
+def test_prune_says_what_can_go_and_removes_only_that(
+    home: Path, empty: Path, say: Command
+) -> None:
+    run = begun(home, empty, say)
+    assert say("train", "bot.yaml", *QUICK, "--restart").code == 0
+    before = {p for p in run.rglob("*") if p.is_file()}
+    said = say("runs", "--prune")
+    assert "checkpoints: " in said.out and "earlier: " in said.out and "--yes" in said.out
+    assert {p for p in run.rglob("*") if p.is_file()} == before
+    found = say("runs", "--prune", "--yes", "--json").value
+    assert [each["removed"] for each in found] == [True, True]
+    assert not (run / "train" / "checkpoints").exists() and not (run / "earlier").exists()
+    assert say("doctor", "bot").code == 0 and "nothing to remove" in say("runs", "--prune").out
+    assert say("runs", "--yes").code == 2
+
+
+def test_prune_leaves_what_may_still_be_needed(home: Path, empty: Path, say: Command) -> None:
+    from tunesmith.core.folders import RunFolder
+
+    run = begun(home, empty, say)
+    checkpoints = run / "train" / "checkpoints"
+    with RunFolder(run).lock():
+        assert say("runs", "--json").value[0]["state"] == "running"
+        busy = fresh("runs", "--prune", "--yes", "--json", cwd=empty)
+    assert "in use by process" in json.loads(busy.stdout)[0]["kept"] and checkpoints.exists()
+    (run / "train" / "train.json").write_text("{}")
+    (found,) = say("runs", "--prune", "--yes", "--json").value
+    assert "train.json" in found["kept"] and checkpoints.exists()
+    (run / "train" / "MANIFEST.json").unlink()
+    assert say("runs", "--prune", "--yes", "--json").value == [] and checkpoints.exists()
+    assert say("runs", "--json").value[0]["state"] == "stopped in train"
+
+
+def test_prune_follows_no_link(home: Path, empty: Path, say: Command) -> None:
+    run = begun(home, empty, say)
+    (empty / "mine").mkdir()
+    (empty / "mine" / "photo").write_text("dear")
+    (run / "train" / "checkpoints" / "link").symlink_to(empty / "mine")
+    (run / "earlier").symlink_to(empty / "mine")
+    kept = [each for each in say("runs", "--prune", "--yes", "--json").value if "kept" in each]
+    assert [Path(each["path"]).name for each in kept] == ["earlier"]
+    assert (empty / "mine" / "photo").read_text() == "dear"
+    assert not (run / "train" / "checkpoints").exists()
 
 
 def test_runs_of_an_empty_folder(empty: Path, say: Command) -> None:

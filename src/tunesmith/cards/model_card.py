@@ -8,7 +8,8 @@ from tunesmith.cards.confusion import tables
 from tunesmith.cards.evidence import NOT_MEASURED, Evidence, Fact
 from tunesmith.cards.markdown import escaped, front_matter, table
 from tunesmith.cards.verdict import REPORT, WORDS, how_asked, scores, verdict
-from tunesmith.core.folders import RunFolder, make_folders, write_json, write_text
+from tunesmith.core.disk import make_folders, write_json, write_text
+from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import redacted
 from tunesmith.core.parts import Spec
 

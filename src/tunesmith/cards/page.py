@@ -21,7 +21,8 @@ from tunesmith.cards.sections import (
     training_facts,
 )
 from tunesmith.cards.verdict import REPORT, WORDS, Score, how_asked, scores, verdict
-from tunesmith.core.folders import RunFolder, make_folders, write_text
+from tunesmith.core.disk import make_folders, write_text
+from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import redact
 
 MOODS = {"info": "unsure", "warning": "warn", "error": "bad"}

@@ -23,8 +23,24 @@ ANSWERING = {
 
 
 def base_facts(run: Evidence) -> list[Fact]:
-    """What was tuned."""
-    return run.facts(TRAIN, "base")
+    """What was tuned, and the earlier runs that it came from."""
+    return [*run.facts(TRAIN, "base"), *lineage(run, ("from",))]
+
+
+def lineage(run: Evidence, place: tuple[str, ...]) -> list[Fact]:
+    """The run at `place` that training started from, its base, and what that run came from."""
+    if not run.at(point(TRAIN, *place)):
+        return []
+    found = [*run.facts(TRAIN, *place), *run.facts(TRAIN, *place, "base")]
+    before = "before that, " * (len(place) - 1)
+    mine = [fact.model_copy(update={"label": f"{before}{named(fact)}"}) for fact in found]
+    return [*mine, *lineage(run, (*place, "from"))]
+
+
+def named(fact: Fact) -> str:
+    """What a number of an earlier run is called in a card."""
+    whose = "its base" if "/base/" in fact.source else "earlier run"
+    return f"{whose}: {fact.label}"
 
 
 def training_facts(run: Evidence) -> list[Fact]:
@@ -49,7 +65,8 @@ def training_facts(run: Evidence) -> list[Fact]:
         "seconds",
     ):
         found.append(run.fact(LABELS.get(key, key.replace("_", " ")), TRAIN, key))
-    return found
+    words = run.fact("new words", TRAIN, "words")
+    return [*found, *([words] if words.value else [])]
 
 
 LABELS = {

@@ -38,6 +38,19 @@ def release(file: int) -> None:
         os.close(file)
 
 
+def in_use_by(path: Path) -> int | None:
+    """The process that holds the lock at `path`, if one does. Nothing is locked or written."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        found = holder(file)
+    finally:
+        os.close(file)
+    return found["pid"] if runs_still(found) else None
+
+
 def lock_or_refuse(file: int, path: Path) -> None:
     """flock; on a network disk without locks the process id in the file has to do."""
     try:

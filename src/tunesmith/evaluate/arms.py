@@ -7,14 +7,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from tunesmith.core.folders import Stage
+from tunesmith.core.jsonlines import whole_lines
 from tunesmith.core.log import Log
 from tunesmith.core.quote import quoted
-from tunesmith.core.rows import Chat, Labelled
-from tunesmith.evaluate import answer
+from tunesmith.core.rows import Chat, Labelled, Text
+from tunesmith.evaluate import answer, general
 from tunesmith.evaluate.labels import LabelRow, Labels, labels_of, threshold
 from tunesmith.evaluate.likelihood import Likelihood, likelihoods
 from tunesmith.evaluate.metrics.base import Judged
-from tunesmith.evaluate.questions import Questions
+from tunesmith.evaluate.questions import HeldOut, Questions
 from tunesmith.evaluate.scores import (
     Found,
     Scored,
@@ -24,6 +25,8 @@ from tunesmith.evaluate.scores import (
     has_head,
     keep_scores,
 )
+from tunesmith.model.devices import Device, choose
+from tunesmith.model.render import Tokenizer
 
 if TYPE_CHECKING:
     from tunesmith.model.load import Base
@@ -42,6 +45,7 @@ class Asked:
     answers: Mapping[str, answer.Answered] = field(default_factory=dict)
     likelihoods: Mapping[str, Likelihood] = field(default_factory=dict)
     scores: Mapping[str, Scored] = field(default_factory=dict)
+    general: Mapping[str, Likelihood] = field(default_factory=dict)
     labels: Labels | None = None
     threshold: float | None = None
     stand_in: str = ""
@@ -51,7 +55,7 @@ class Asked:
         """Whether the arm answered rows, in words or in labels."""
         return bool(self.answers or self.scores)
 
-    def judged(self, row: LabelRow) -> Judged:
+    def judged(self, row: HeldOut) -> Judged:
         """One row as metrics see it."""
         said, likely = self.answers.get(row.digest), self.likelihoods.get(row.digest)
         scored, given = self.scores.get(row.digest), self.given(row)
@@ -59,12 +63,12 @@ class Asked:
             row=row.digest,
             prompt=prompt_of(row),
             answer=said.answer if said else self.labels.answer(given) if self.labels else "",
-            references=(row.answer(), *(row.references if isinstance(row, Chat) else ())),
+            references=references(row),
             stopped=said.stopped if said else True,
             nll=likely.nll if likely else 0.0,
             tokens=likely.tokens if likely else 0,
         )
-        if self.labels is None:
+        if self.labels is None or isinstance(row, Text):
             return found
         return replace(
             found,
@@ -76,7 +80,7 @@ class Asked:
             many=self.labels.many,
         )
 
-    def given(self, row: LabelRow) -> tuple[str, ...]:
+    def given(self, row: HeldOut) -> tuple[str, ...]:
         """The labels that the arm gives a row: what it wrote, or finds likeliest."""
         said, scored = self.answers.get(row.digest), self.scores.get(row.digest)
         if said is not None:
@@ -97,8 +101,17 @@ class Asked:
         return found
 
 
-def prompt_of(row: LabelRow) -> str:
-    """What was said last before the answer; the texts to label."""
+def references(row: HeldOut) -> tuple[str, ...]:
+    """The right answers, the row's own first; a document has none."""
+    if isinstance(row, Text):
+        return ()
+    return (row.answer(), *(row.references if isinstance(row, Chat) else ()))
+
+
+def prompt_of(row: HeldOut) -> str:
+    """What was said last before the answer; the texts to label. Nothing asks for a document."""
+    if isinstance(row, Text):
+        return ""
     if isinstance(row, Labelled):
         return "\n".join(row.given)
     return row.prompt().messages[-1].content or ""
@@ -106,7 +119,7 @@ def prompt_of(row: LabelRow) -> str:
 
 def ask(arm: str, stage: Stage, base: "Base", questions: Questions, log: Log) -> Asked:
     """What the arm makes of the rows, as far as the metrics need it; loaded only if needed."""
-    model = Loaded(stage, base, arm)
+    model = Loaded(stage, base, arm, questions.device)
     chats = [row for row in questions.rows if isinstance(row, Chat)]
     size = len({row.digest for row in questions.rows})
     said: dict[str, answer.Answered] = {}
@@ -124,11 +137,24 @@ def ask(arm: str, stage: Stage, base: "Base", questions: Questions, log: Log) ->
             )
     if questions.need("likelihood"):
         with log.progress(f"{arm} likelihoods", size) as advance:
-            likely = keep_likelihoods(stage, arm, model, chats, questions.batch, advance)
-    found = Asked(said, likely, labels=questions.labels)
+            read = [row for row in questions.rows if not isinstance(row, Labelled)]
+            likely = keep_likelihoods(stage, arm, model, read, questions.batch, advance)
+    found = Asked(said, likely, general=beside(arm, stage, model, questions, log))
+    found = replace(found, labels=questions.labels)
     if questions.scores and questions.labels is not None:
         return scored(found, arm, stage, model, questions, questions.labels, log)
     return found
+
+
+def beside(
+    arm: str, stage: Stage, model: "Loaded", questions: Questions, log: Log
+) -> Mapping[str, Likelihood]:
+    """How likely the arm finds the general text, where one is read."""
+    texts = general.texts(questions.general)
+    if not texts:
+        return {}
+    with log.progress(f"{arm} general text", len(texts)) as advance:
+        return keep_likelihoods(stage, f"general-{arm}", model, texts, questions.batch, advance)
 
 
 def scored(
@@ -150,7 +176,7 @@ def scored(
             return by_head(model(), rows, labels, questions.batch)
         return by_likelihood(model(), rows, labels)
 
-    rows = [*questions.rows, *questions.valid]
+    rows = [*questions.labelled, *questions.valid]
     with log.progress(f"{arm} probabilities", len({row.digest for row in rows})) as advance:
         lines = keep_scores(stage.path / f"scores-{arm}.jsonl", rows, score, advance=advance)
     chosen = None
@@ -173,25 +199,31 @@ def majority(labels: Labels) -> str:
 class Loaded:
     """An arm's model, loaded at the first call and kept for the next."""
 
-    def __init__(self, stage: Stage, base: "Base", arm: str) -> None:
-        self.stage, self.base, self.arm = stage, base, arm
+    def __init__(self, stage: Stage, base: "Base", arm: str, device: Device) -> None:
+        self.stage, self.base, self.arm, self.device = stage, base, arm, device
 
     def __call__(self) -> "Policy":
         return self._policy
+
+    @property
+    def counted(self) -> Tokenizer | None:
+        """Whose tokens likelihoods are counted in, where the arms read text in different ones."""
+        return Tokenizer.load(self.base.folder) if self.base.tokens else None
 
     @cached_property
     def _policy(self) -> "Policy":
         from tunesmith.model.trained import load_trained
 
         folder = self.stage.run.stage("train").path
-        return load_trained(folder, self.base, tuned=self.arm == "tuned")
+        device = str(choose(self.device, "evaluate.device"))
+        return load_trained(folder, self.base, device=device, tuned=self.arm == "tuned")
 
 
 def keep_likelihoods(
     stage: Stage,
     arm: str,
-    model: Callable[[], "Policy"],
-    rows: Sequence[Chat],
+    model: "Loaded",
+    rows: Sequence[Chat | Text],
     batch: int,
     advance: Callable[..., None],
 ) -> dict[str, Likelihood]:
@@ -201,11 +233,12 @@ def keep_likelihoods(
         line["row"]: Likelihood(
             line["row"], float("nan") if line["nll"] is None else line["nll"], line["tokens"]
         )
-        for line in answer.kept(path)
+        for line in whole_lines(path)
     }
     missing = {row.digest: row for row in rows if row.digest not in found}
     advance(len({row.digest for row in rows}) - len(missing))
-    for each in likelihoods(model(), list(missing.values()), batch=batch) if missing else ():
+    wanted = list(missing.values())
+    for each in likelihoods(model(), wanted, batch=batch, counted=model.counted) if missing else ():
         finite = each.nll if abs(each.nll) < float("inf") else None
         answer.append(path, {"row": each.row, "nll": finite, "tokens": each.tokens})
         found[each.row] = each

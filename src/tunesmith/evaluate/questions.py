@@ -1,14 +1,15 @@
 """What both arms are asked, alike: the held-out rows, by which metrics, among which labels."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tunesmith.core.errors import DataError, SettingsError
 from tunesmith.core.quote import quoted
-from tunesmith.core.rows import Chat, Labelled, Row
+from tunesmith.core.rows import Chat, Labelled, Row, Text
 from tunesmith.core.tables import read_part
+from tunesmith.evaluate import documents, general
 from tunesmith.evaluate.labels import LabelRow, Labels, labels_of, learned, listed
 from tunesmith.evaluate.metrics.accuracy import Accuracy
 from tunesmith.evaluate.metrics.base import Metric, Needs
@@ -18,14 +19,19 @@ from tunesmith.evaluate.metrics.f1 import F1
 from tunesmith.evaluate.metrics.perplexity import Perplexity
 from tunesmith.evaluate.metrics.rouge import Rouge
 from tunesmith.evaluate.metrics.scope import Scope
+from tunesmith.model.devices import Device
 from tunesmith.model.generate import Sampling
 
 if TYPE_CHECKING:
     from tunesmith.evaluate.stage import Evaluate
 
+HeldOut = Chat | Labelled | Text
+"""The kinds of row that can be measured by."""
+
 METRICS: dict[type[Row], tuple[Metric, ...]] = {
     Chat: (Exact(), Rouge(), Perplexity()),
     Labelled: (Accuracy(), F1(), Calibration()),
+    Text: (Perplexity(),),
 }
 """What a kind of row is measured by where the run file names nothing."""
 
@@ -35,10 +41,11 @@ class Questions:
     """The rows, and how they are asked and judged.
 
     `labels` is None where answers are free and no metric asks for labels; `valid` holds the rows
-    that a threshold for the unknown is chosen on, none where there is no need of one.
+    that a threshold for the unknown is chosen on, none where there is no need of one. `general` is
+    the text read beside the rows.
     """
 
-    rows: Sequence[LabelRow]
+    rows: Sequence[HeldOut]
     metrics: Sequence[Metric]
     sampling: Sampling
     by: Literal["generation", "likelihood"]
@@ -46,6 +53,13 @@ class Questions:
     valid: Sequence[LabelRow]
     batch: int
     seed: int
+    device: Device
+    general: str
+
+    @property
+    def labelled(self) -> list[LabelRow]:
+        """The rows that have labels."""
+        return [row for row in self.rows if not isinstance(row, Text)]
 
     @property
     def headed(self) -> bool:
@@ -72,7 +86,20 @@ def questions(data: Path, spec: "Evaluate", seed: int) -> Questions:
     settings that measure nothing together."""
     rows = held_out(data, spec.part, spec.limit)
     metrics = metrics_for(spec, rows)
-    found = Questions(rows, metrics, spec.sampling, spec.by, None, (), spec.batch, seed)
+    found = Questions(
+        rows=rows,
+        metrics=metrics,
+        sampling=spec.sampling,
+        by=spec.by,
+        labels=None,
+        valid=(),
+        batch=spec.batch,
+        seed=seed,
+        device=spec.device,
+        general=general.chosen(spec.general, rows),
+    )
+    if isinstance(rows[0], Text):
+        return found
     free = spec.sampling.choices == "free" and spec.unknown is None
     if found.headed and found.need("likelihood"):
         named = next(metric.kind for metric in metrics if metric.needs == "likelihood")
@@ -86,21 +113,18 @@ def questions(data: Path, spec: "Evaluate", seed: int) -> Questions:
     valid = threshold_rows(data, labels, spec) if labels.untaught else ()
     listed_there = isinstance(spec.sampling.choices, list) and not found.headed
     source = "evaluate.sampling.choices" if listed_there else "the training rows"
-    labels.check([*rows, *valid], source)
+    labels.check([*found.labelled, *valid], source)
     sampling = spec.sampling
     if sampling.choices != "free":
         sampling = sampling.model_copy(update={"choices": list(labels.texts)})
-    return Questions(rows, metrics, sampling, spec.by, labels, valid, spec.batch, seed)
+    return replace(found, sampling=sampling, labels=labels, valid=valid)
 
 
-def held_out(data: Path, part: str, limit: int | None) -> list[LabelRow]:
+def held_out(data: Path, part: str, limit: int | None) -> list[HeldOut]:
     """The first rows of a part, all of one kind that can be asked."""
     found = read_part(data, part)[:limit]
     if not found:
-        raise DataError(
-            f"evaluate.part={part}: the run has no {part} rows, and rows it learned from "
-            f"measure nothing. Set data.split.{part}, or give a file as data.{part}"
-        )
+        raise nothing_to_ask(part)
     kind = type(found[0])
     if kind not in METRICS:
         known = ", ".join(each.kind for each in METRICS)
@@ -108,7 +132,7 @@ def held_out(data: Path, part: str, limit: int | None) -> list[LabelRow]:
             f"{found[0].origin}: a row of kind {kind.kind} cannot be asked; evaluate takes rows of "
             f"kind {known}"
         )
-    rows = [row for row in found if isinstance(row, kind) and isinstance(row, Chat | Labelled)]
+    rows = [row for row in found if isinstance(row, kind) and isinstance(row, HeldOut)]
     if len(rows) < len(found):
         odd = next(row for row in found if not isinstance(row, kind))
         raise DataError(
@@ -118,10 +142,18 @@ def held_out(data: Path, part: str, limit: int | None) -> list[LabelRow]:
     return rows
 
 
+def nothing_to_ask(part: str) -> DataError:
+    """The refusal of a run without held-out rows; known before training, so said there too."""
+    return DataError(
+        f"evaluate.part={part}: the run has no {part} rows, and rows it learned from measure "
+        f"nothing. Set data.split.{part}, or give a file as data.{part}"
+    )
+
+
 def metrics_for(spec: "Evaluate", rows: Sequence[Row]) -> list[Metric]:
     """The metrics that the run file names, or those of this kind of row."""
     if spec.metrics or not rows:
-        return list(spec.metrics)
+        return documents.fitting(list(spec.metrics), rows)
     scope = [Scope()] if spec.unknown is not None else []
     return [*METRICS.get(type(rows[0]), ()), *scope]
 

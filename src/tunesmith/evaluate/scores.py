@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunesmith.core.errors import DataError, IntegrityError, TrainError
+from tunesmith.core.jsonlines import whole_lines
 from tunesmith.core.rows import Chat, Labelled
-from tunesmith.evaluate.answer import append, kept
+from tunesmith.evaluate.answer import append
 from tunesmith.evaluate.labels import LabelRow, Labels
 from tunesmith.model import layout
 from tunesmith.model.render import encode_prompt
@@ -40,7 +41,7 @@ def keep_scores(
     """Probabilities for all rows, by row digest; those in `path` stay, `score` gives the rest."""
     found = {
         line["row"]: Scored(line["row"], tuple(line["chances"]), line["seconds"])
-        for line in kept(path)
+        for line in whole_lines(path)
     }
     missing = {row.digest: row for row in rows if row.digest not in found}
     advance(len({row.digest for row in rows}) - len(missing))

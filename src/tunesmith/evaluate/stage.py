@@ -6,18 +6,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
+from tunesmith.core.disk import write_json
 from tunesmith.core.errors import TrainError
 from tunesmith.core.findings import Finding
-from tunesmith.core.folders import RunFolder, Stage, write_json
+from tunesmith.core.folders import RunFolder, Stage
 from tunesmith.core.log import Log
 from tunesmith.core.parts import Spec
-from tunesmith.core.rows import Chat
-from tunesmith.evaluate import compare
+from tunesmith.core.rows import Chat, Text
+from tunesmith.evaluate import compare, documents, general
 from tunesmith.evaluate.arms import ARMS, Asked, ask, prompt_of
 from tunesmith.evaluate.confusion import confusion
-from tunesmith.evaluate.labels import LabelRow
 from tunesmith.evaluate.metrics.base import Metric
-from tunesmith.evaluate.questions import Questions, questions
+from tunesmith.evaluate.questions import HeldOut, Questions, questions
+from tunesmith.model.devices import Device
 from tunesmith.model.generate import Sampling
 
 if TYPE_CHECKING:
@@ -47,10 +48,15 @@ class Evaluate(Spec):
     below a threshold on the largest probability: the one that is right most often on valid rows."""
     sampling: Sampling = Sampling()
     """How answers are generated."""
-    batch: int = Field(16, ge=1)
+    batch: int = Field(32, ge=1)
     """Rows generated at the same time. Changes speed and memory, never an answer."""
+    device: Device = "auto"
+    """Where answers are made, those of `predict` and `chat` too: `auto`, `cpu`, `cuda` or `mps`."""
     bootstrap: int = Field(1000, ge=100)
     """Samples of the rows that an interval is drawn from."""
+    general: str | None = None
+    """General text whose perplexity stands beside: `bundled`, a file of `text` records, or `none`.
+    By default `bundled` for documents, else `none`."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Evaluate":
@@ -80,7 +86,7 @@ def evaluate(
     folder.stage("train").manifest()
     stage = folder.stage("evaluate")
     asked = questions(folder.stage("data").path, spec, seed)
-    if not stage.begin(inputs(folder, spec, base, seed), accept=accept, restart=restart):
+    if not stage.begin(inputs(folder, spec, base, asked), accept=accept, restart=restart):
         log.say("evaluate: nothing to do, finished before with the same inputs")
         return
     arms = {arm: ask(arm, stage, base, asked, log) for arm in ARMS}
@@ -95,12 +101,13 @@ def evaluate(
     log.say(f"evaluate: {said['headline']}. {said['detail']}")
 
 
-def inputs(folder: RunFolder, spec: Evaluate, base: "Base", seed: int) -> dict[str, Any]:
+def inputs(folder: RunFolder, spec: Evaluate, base: "Base", asked: Questions) -> dict[str, Any]:
     """All that the report depends on, by the name a person would know it by."""
     settings = spec.model_dump(mode="json", exclude={"batch"})
     return {
         **{f"evaluate.{name}": value for name, value in settings.items()},
-        "seed": seed,
+        **general.inputs(asked.general),
+        "seed": asked.seed,
         "digest of the data": folder.stage("data").digest,
         "digest of the training": folder.stage("train").digest,
         "digest of the base": base.digest,
@@ -113,6 +120,8 @@ def written(
     """`report.json` as written, and what a person should know."""
     judged = {arm: [found.judged(row) for row in asked.rows] for arm, found in arms.items()}
     compared = compare.compare(asked.metrics, judged, draws=spec.bootstrap, seed=asked.seed)
+    beside = {arm: found.general for arm, found in arms.items()}
+    compared = general.added(compared, beside, draws=spec.bootstrap, seed=asked.seed)
     main = asked.metrics[0].names()[0]
     findings = [*not_numbers(asked.rows, arms), *rambling(arms["tuned"])]
     report = {
@@ -123,7 +132,7 @@ def written(
         "rows": len(asked.rows),
         "part": spec.part,
         "by": "head" if asked.headed else spec.by,
-        "notes": notes(spec, asked, arms),
+        "notes": notes(spec, asked, arms) | general.note(asked.general, beside),
         "answering": {arm: found.facts() for arm, found in arms.items() if found.said},
         "labels": confusion(judged) if asked.labels is not None else None,
         "samples": samples(asked.rows, arms),
@@ -138,6 +147,8 @@ def notes(spec: Evaluate, asked: Questions, arms: Mapping[str, Asked]) -> dict[s
     rows = asked.rows
     found = {metric.names()[0]: metric.note() for metric in asked.metrics if metric.note()}
     found["intervals"] = f"95 %, paired bootstrap, {spec.bootstrap} samples of {len(rows)} rows"
+    if any(isinstance(row, Text) for row in rows):
+        found["windows"] = documents.NOTE
     sizes = sorted({1 + len(row.references) for row in rows if isinstance(row, Chat)})
     if sizes:
         span = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
@@ -153,14 +164,14 @@ def notes(spec: Evaluate, asked: Questions, arms: Mapping[str, Asked]) -> dict[s
     return found
 
 
-def samples(rows: Sequence[LabelRow], arms: Mapping[str, Asked]) -> list[dict[str, str]]:
+def samples(rows: Sequence[HeldOut], arms: Mapping[str, Asked]) -> list[dict[str, str]]:
     """A few rows from beginning, middle and end, with what either arm made of them."""
     places = sorted({0, len(rows) // 2, len(rows) - 1})[:SAMPLES]
     return [
         {
             "prompt": prompt_of(rows[place]),
             **{arm: found.judged(rows[place]).answer for arm, found in arms.items()},
-            "wanted": rows[place].answer(),
+            "wanted": rows[place].dialogue()[-1].content or "",
             "row": rows[place].digest,
         }
         for place in places
@@ -168,7 +179,7 @@ def samples(rows: Sequence[LabelRow], arms: Mapping[str, Asked]) -> list[dict[st
     ]
 
 
-def not_numbers(rows: Sequence[LabelRow], arms: Mapping[str, Asked]) -> list[Finding]:
+def not_numbers(rows: Sequence[HeldOut], arms: Mapping[str, Asked]) -> list[Finding]:
     """Rows whose likelihood is NaN or infinite: their measures are no numbers either."""
     origins = {row.digest: str(row.origin) for row in rows}
     return [

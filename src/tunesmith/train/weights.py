@@ -1,12 +1,40 @@
-"""Saved tensors go back over a model's weights, all of them or none."""
+"""What training changes, taken from a model and its head, and put back: all of it or nothing."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunesmith.core.errors import IntegrityError
+from tunesmith.model import heads
+from tunesmith.model.load import read_tensors
 
 if TYPE_CHECKING:
     import torch
+
+    from tunesmith.model.policy import Policy
+    from tunesmith.train.methods.base import Method
+
+
+def state_of(policy: "Policy", method: "Method") -> dict[str, "torch.Tensor"]:
+    """The tensors that a checkpoint carries: the method's, and the head's."""
+    head = {} if policy.head is None else policy.head.state()
+    return {**method.state(policy.model), **head}
+
+
+def restore(policy: "Policy", method: "Method", state: Mapping[str, "torch.Tensor"]) -> None:
+    """Put back what `state_of` gave."""
+    head = {} if policy.head is None else policy.head.state()
+    method.restore(policy.model, {n: t for n, t in state.items() if n not in head})
+    copy_into(head, {n: t for n, t in state.items() if n in head})
+
+
+def saved(folder: Path) -> "dict[str, torch.Tensor]":
+    """The tensors that a method saved in a trained folder, by name."""
+    found: dict[str, torch.Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        if file.name != heads.NAME:
+            found.update(read_tensors(file))
+    return found
 
 
 def copy_into(weights: Mapping[str, "torch.Tensor"], state: Mapping[str, "torch.Tensor"]) -> None:

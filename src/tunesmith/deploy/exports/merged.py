@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from tunesmith.deploy.exports.base import Export, Verified
 from tunesmith.deploy.verify import verify
@@ -28,6 +28,7 @@ class Merged(Export):
         import torch
 
         from tunesmith.model.load import quiet, tensor_digest
+        from tunesmith.model.merge import merge
 
         with quiet():
             plain = merge(policy.model).to(getattr(torch, self.dtype))
@@ -44,12 +45,6 @@ class Merged(Export):
     def usage(self, folder: Path, base: "Base") -> list[str]:
         """How to serve it under vLLM."""
         return [f"{shlex.join(['vllm', 'serve', str(folder)])}   (not run here)"]
-
-
-def merge(model: Any) -> Any:
-    """A plain fp32 model that answers like `model`; what has no adapter is plain already."""
-    model = model.float()
-    return model.merge_and_unload(safe_merge=True) if hasattr(model, "peft_config") else model
 
 
 def kept(folder: Path, digests: dict[str, str]) -> list[str]:

@@ -48,5 +48,5 @@ def marks(judged: Judged, names: tuple[str, ...]) -> "np.ndarray":
 
 def f1(both: "np.ndarray", given: "np.ndarray", wanted: "np.ndarray") -> "np.ndarray":
     """The harmonic mean of precision and recall: 2 x both / (given + wanted)."""
-    found: np.ndarray = 2 * both / (given + wanted)
+    found: np.ndarray = np.divide(2 * both, given + wanted)
     return found

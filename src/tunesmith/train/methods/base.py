@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunesmith.core.parts import Part
 
@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 
 class Method(Part):
     """A way to change a model. It decides what may move and never sees rows or losses."""
+
+    moves: ClassVar[bool] = True
+    """Whether any weight of the model itself moves; without, only a head on top of it learns."""
+    passing: ClassVar[tuple[str, ...]] = ()
+    """Settings that matter in training only: another run may go on from the weights without them.
+    All others say what the saved weights mean."""
 
     @property
     @abstractmethod
@@ -33,10 +39,6 @@ class Method(Part):
     def needs_copy(self) -> bool:
         """Whether `disabled` needs a frozen copy of the base because weights change in place."""
         return False
-
-    @abstractmethod
-    def merge(self, model: Any) -> Any:
-        """A plain model that answers like `model`. Consumes `model`. Refuses where impossible."""
 
     @abstractmethod
     def state(self, model: Any) -> dict[str, "torch.Tensor"]:

@@ -5,10 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tunesmith.core.folders import disk_errors
-from tunesmith.model.load import read_tensors
+from tunesmith.core.disk import disk_errors
 from tunesmith.train.methods.base import Method
-from tunesmith.train.weights import copy_into
+from tunesmith.train.weights import copy_into, saved
 
 if TYPE_CHECKING:
     import torch
@@ -40,9 +39,6 @@ class Full(Method):
             raise ValueError("full fine-tuning is undone by a frozen copy, and there is none")
         yield frozen
 
-    def merge(self, model: Any) -> Any:
-        return model.requires_grad_(False)
-
     def state(self, model: Any) -> dict[str, "torch.Tensor"]:
         return {name: weight.detach() for name, weight in model.named_parameters()}
 
@@ -54,8 +50,5 @@ class Full(Method):
             model.save_pretrained(folder)
 
     def load(self, model: Any, folder: Path) -> Any:
-        found: dict[str, torch.Tensor] = {}
-        for file in sorted(folder.glob("*.safetensors")):
-            found.update(read_tensors(file))
-        copy_into(self.state(model), found)
+        copy_into(self.state(model), saved(folder))
         return model.requires_grad_(False)

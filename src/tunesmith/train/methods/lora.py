@@ -4,17 +4,16 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from tunesmith.core.disk import disk_errors
 from tunesmith.core.errors import SettingsError
-from tunesmith.core.folders import disk_errors
 from tunesmith.core.late import late
-from tunesmith.model import layout
-from tunesmith.model.load import read_tensors
+from tunesmith.model import layout, vocabulary
 from tunesmith.train.methods.base import Method
-from tunesmith.train.weights import copy_into
+from tunesmith.train.weights import copy_into, saved
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +29,8 @@ class Lora(Method):
     As good as full fine-tuning on small data when every linear layer is adapted, at ten times its
     learning rate; switched off, the base answers again to the bit; merges without a trace.
     """
+
+    passing: ClassVar[tuple[str, ...]] = ("dropout",)
 
     kind: Literal["lora"] = "lora"
     rank: Annotated[int, Field(gt=0)] = 16
@@ -56,12 +57,13 @@ class Lora(Method):
         settings = LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha if self.alpha is not None else 2 * self.rank,  # type: ignore[arg-type]
-            target_modules=endings(wanted, layout.linears(model)),
+            target_modules=endings(wanted, layout.linear_names(model)),
             lora_dropout=self.dropout,
             use_rslora=self.scaling == "rslora",
             use_dora=self.dora,
             fan_in_fan_out=any(type(m).__name__ == "Conv1D" for m in wanted.values()),
-            task_type="CAUSAL_LM",
+            task_type="CAUSAL_LM" if layout.writes(model) else "FEATURE_EXTRACTION",
+            trainable_token_indices=vocabulary.trained_alone(model),
         )
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             # peft 0.21 asks transformers 5.23 a question by its old name.
@@ -93,9 +95,6 @@ class Lora(Method):
         with model.disable_adapter():
             yield model
 
-    def merge(self, model: Any) -> Any:
-        return model.merge_and_unload(safe_merge=True)
-
     def state(self, model: Any) -> dict[str, "torch.Tensor"]:
         from peft import get_peft_model_state_dict
 
@@ -117,7 +116,7 @@ class Lora(Method):
 
     def load(self, model: Any, folder: Path) -> Any:
         adapted = self.apply(model, seed=0)
-        copy_into(self.state(adapted), read_tensors(folder / WEIGHTS))
+        copy_into(self.state(adapted), saved(folder))
         return adapted.requires_grad_(False).eval()
 
 

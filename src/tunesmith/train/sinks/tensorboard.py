@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
-from tunesmith.core.errors import ResourceError
 from tunesmith.train.sinks.base import Sink, Writer
 
 
@@ -12,13 +11,8 @@ class TensorboardWriter(Writer):
     """Scalars through torch's own writer."""
 
     def __init__(self, folder: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ResourceError(
-                "the tensorboard sink needs a package that is not installed. "
-                "Run: pip install tensorboard"
-            ) from error
+        from torch.utils.tensorboard import SummaryWriter
+
         self.writer = SummaryWriter(str(folder))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -30,9 +24,10 @@ class TensorboardWriter(Writer):
 
 
 class Tensorboard(Sink):
-    """Writes `train/tensorboard/`; look at it with `tensorboard --logdir runs`."""
+    """Writes `train/sinks/tensorboard/`; look at it with `tensorboard --logdir runs`."""
 
     kind: Literal["tensorboard"] = "tensorboard"
+    library: ClassVar[str] = "tensorboard"
 
     def open(self, folder: Path, name: str) -> Writer:
         return TensorboardWriter(folder / "tensorboard")

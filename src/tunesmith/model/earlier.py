@@ -1,0 +1,91 @@
+"""An earlier run as the model to start from: its merged weights, or its base under its weights."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tunesmith.core.disk import read_json
+from tunesmith.core.errors import IntegrityError, SettingsError
+from tunesmith.core.folders import RunFolder, Stage
+from tunesmith.model import cache, load, trained
+from tunesmith.model.load import Base, ModelSpec
+from tunesmith.model.merge import merge
+
+VERSION = 1
+"""Of how runs are merged: another way gives other bits, and another place in the cache."""
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is one that a run left."""
+    return (path / "run.yaml").is_file()
+
+
+def resolve(spec: ModelSpec, path: Path) -> Base:
+    """The base that `spec` makes of the run at `path`.
+
+    Raises SettingsError for a run that is not finished, IntegrityError for one that is damaged,
+    or whose own base is no longer what it was trained on.
+    """
+    if spec.revision is not None:
+        raise SettingsError(
+            f"model.revision: {spec.source} is a run, which has no revisions. Leave it out."
+        )
+    stage = RunFolder(path).stage("train")
+    stage.manifest()
+    record = read_json(stage.path / "train.json")
+    own = base_of(path, record["base"])
+    lineage = {
+        "run": path.resolve().name,
+        "training": stage.digest,
+        "start": spec.start,
+        "base": {"source": own.source, "digest": own.digest, "revision": own.revision},
+        "from": record.get("from") or {},
+    }
+    if spec.start == "continue":
+        return Base(
+            own.folder, own.digest, own.source, own.revision, own.facts, lineage, stage.path
+        )
+    return merged(spec, stage, own, lineage)
+
+
+def base_of(path: Path, record: Mapping[str, Any]) -> Base:
+    """The base that the run at `path` was trained on, as its train.json recorded it."""
+    # A project that was moved or copied has its own base at the same place beside the run.
+    beside = os.path.normpath(path / record["path"]) if "path" in record else ""
+    source = beside if beside and Path(beside).exists() else record["source"]
+    found = load.resolve(ModelSpec(source=source, revision=record.get("revision")))
+    if found.digest != record["digest"]:
+        raise IntegrityError(
+            f"{path}: was trained on {record['source']} with digest {record['digest'][:12]}, and "
+            f"what is there now has digest {found.digest[:12]}. Put that base back, or train "
+            f"the run again: tunesmith train {path}"
+        )
+    return found
+
+
+def merged(spec: ModelSpec, stage: Stage, own: Base, lineage: dict[str, Any]) -> Base:
+    """The run's model as a plain folder: where it lies, or merged once into the cache."""
+    folder, digest = stage.path, stage.digest
+    if not (folder / trained.SETTINGS).is_file():
+        weights = load.shards(folder)
+        identity, facts = cache.folder_digest(folder, weights), load.facts_of(folder)
+        return Base(folder, identity, spec.source, "", facts, lineage)
+    target = cache.cache_folder() / "models" / f"run-{digest[:32]}-{VERSION}"
+    found = cache.sealed(target)
+    if found is None:
+        with cache.filling(target) as fresh:
+            fill(fresh, stage.path, own)
+            found = load.facts_of(fresh)
+            found["digest"] = cache.tensors_digest(fresh, load.shards(fresh))
+            cache.seal(fresh, found)
+    facts = dict(found)
+    return Base(target, facts.pop("digest"), spec.source, "", facts, lineage)
+
+
+def fill(folder: Path, training: Path, own: Base) -> None:
+    """Write the merged model of a trained folder, with its tokenizer."""
+    policy = trained.load_trained(training, own)
+    with load.quiet():
+        merge(policy.model).save_pretrained(folder)
+    policy.tokenizer.save(folder)

@@ -1,0 +1,45 @@
+"""What must be equal for training to go on with an earlier run's weights."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.core.errors import SettingsError
+from tunesmith.train.methods.base import Method
+
+if TYPE_CHECKING:
+    from tunesmith.model.load import Base
+    from tunesmith.model.render import Tokenizer
+
+ADVICE = "or take the run up as a whole: model.start=merged"
+
+
+def refuse_unlike(method: Method, base: "Base", tokenizer: "Tokenizer") -> None:
+    """Refuse weights that were trained by another method, in another shape, or on other tokens."""
+    if base.weights is None:
+        return
+    record = json.loads((base.weights / "train.json").read_text("utf-8"))
+    problems = list(differences(method, record["method"], base.lineage["run"]))
+    if problems:
+        raise SettingsError(*problems)
+    if record["tokenizer"]["digest"] != tokenizer.digest:
+        raise SettingsError(
+            f"model.start: {base.lineage['run']} was trained with another tokenizer than this run "
+            f"has; give it the same, {ADVICE}"
+        )
+
+
+def differences(method: Method, before: dict[str, Any], run: str) -> list[str]:
+    """A sentence for every setting that says what the weights mean and is not as it was."""
+    if before["kind"] != method.kind:
+        return [
+            f"train.method: {run} was trained by {before['kind']} and this run says {method.kind}; "
+            f"say {before['kind']}, {ADVICE}"
+        ]
+    now = method.model_dump(mode="json")
+    fields = [name for name in now if name not in method.passing and name in before]
+    return [
+        f"train.method.{name}: {run} was trained with {json.dumps(before[name])} and this run says "
+        f"{json.dumps(now[name])}; say the same, {ADVICE}"
+        for name in fields
+        if before[name] != now[name]
+    ]
