@@ -190,11 +190,10 @@ def threshold_rows(data: Path, labels: Labels, spec: "Evaluate") -> list[LabelRo
         )
     unknown = sum(labels.unknown in labels_of(row) for row in rows)
     if not 0 < unknown < len(rows):
-        what = "only rows" if unknown else "no row"
         raise DataError(
-            f"evaluate.unknown={labels.unknown}: no training row has this label, and there are "
-            f"{what} of it among the {len(rows)} valid ones, so no threshold can be chosen. Give "
-            "a file with both kinds as data.valid"
+            f"evaluate.unknown={labels.unknown}: no training row has this label, and {unknown} of "
+            f"the {len(rows)} valid rows do, so no threshold can be chosen. Give a file with both "
+            "kinds as data.valid"
         )
     return rows
 

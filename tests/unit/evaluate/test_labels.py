@@ -105,10 +105,10 @@ def test_a_listed_choice_must_hold_every_label(tmp_path: Path) -> None:
 
 def test_the_unknown_needs_valid_rows_of_both_kinds(tmp_path: Path) -> None:
     data = folder(tmp_path, train=TRAIN, test=[labelled("a"), labelled("oos")], valid=TRAIN)
-    with pytest.raises(DataError, match="there are no row of it among the 3 valid ones"):
+    with pytest.raises(DataError, match="and 0 of the 3 valid rows do"):
         questions(data, Evaluate(unknown="oos"), 0)
     folder(tmp_path, valid=[labelled("oos")])
-    with pytest.raises(DataError, match="only rows of it among the 1 valid ones"):
+    with pytest.raises(DataError, match="and 1 of the 1 valid rows do"):
         questions(data, Evaluate(unknown="oos"), 0)
     folder(tmp_path, valid=[labelled("oos"), labelled("a")])
     asked = questions(data, Evaluate(unknown="oos"), 0)
