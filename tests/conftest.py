@@ -52,13 +52,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """`tiny(kind)`: the folder of a tiny random model (`tests/tiny.py`), made once. Read only."""
-    from tests.tiny import tiny_model
+    from tests.tiny import ENCODERS, tiny_encoder, tiny_model
 
     made: dict[str, Path] = {}
 
     def folder(kind: str = "llama") -> Path:
         if kind not in made:
-            made[kind] = tiny_model(kind, tmp_path_factory.mktemp("tiny") / kind)
+            make = tiny_encoder if kind in ENCODERS else tiny_model
+            made[kind] = make(kind, tmp_path_factory.mktemp("tiny") / kind)
         return made[kind]
 
     return folder

@@ -1,7 +1,9 @@
-"""Examples and batches of random ids, for tests of what happens behind the tokenizer."""
+"""Example records of every kind; examples and batches of random ids behind the tokenizer."""
 
 import random
+from collections.abc import Callable
 from collections.abc import Sequence as Many
+from typing import Any
 
 from tunesmith.core.records import IGNORE, Batch, Example, Sequence, collate
 from tunesmith.core.rows import Origin
@@ -28,3 +30,42 @@ def examples(lengths: Many[int], size: int, *, share: float = 0.5) -> list[Examp
 def batch(lengths: Many[int], size: int, *, share: float = 0.5) -> Batch:
     """The rows as one padded batch on the CPU."""
     return collate(examples(lengths, size, share=share), "cpu")
+
+
+def records(text: Callable[[], str]) -> dict[str, dict[str, Any]]:
+    """A record in each format that is found out from the keys, by kind; `text` makes its texts."""
+
+    def ask() -> dict[str, Any]:
+        return {"role": "user", "content": text()}
+
+    def say() -> dict[str, Any]:
+        return {"role": "assistant", "content": text()}
+
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    return {
+        "alpaca": {"instruction": text(), "input": text(), "output": text(), "system": text()},
+        "chat": {
+            "messages": [
+                {"role": "system", "content": text()},
+                ask(),
+                {**say(), "weight": 0},
+                ask(),
+                {"role": "assistant", "content": None, "tool_calls": [call]},
+                {"role": "tool", "content": text(), "tool_call_id": "1"},
+                {**say(), "train": True},
+            ],
+            "weight": 0.1,
+            "metadata": {"case": 2**63 - 1, "kept": [True, None], "none": None, "x": 1e-300},
+        },
+        "completion": {"prompt": text(), "completion": text()},
+        "judged": {"prompt": text(), "completion": text(), "label": True},
+        "labelled": {"text": text(), "label": text()},
+        "preference": {"prompt": text(), "chosen": text(), "rejected": text()},
+        "sharegpt": {
+            "conversations": [
+                {"from": "human", "value": text()},
+                {"from": "gpt", "value": text()},
+            ]
+        },
+        "text": {"text": text()},
+    }

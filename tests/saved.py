@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.folders import RunFolder, write_json
+from tunesmith.core.disk import write_json
+from tunesmith.core.folders import RunFolder
 from tunesmith.model import layout
 from tunesmith.model.load import Base, load_model
-from tunesmith.model.tokenizer import Tokenizer
+from tunesmith.model.words import tokenizer_of
 from tunesmith.train.methods.base import Method
 
 
@@ -29,7 +30,7 @@ def saved(path: Path, base: Base, method: Method, model: Any = None) -> RunFolde
     stage = folder.stage("train")
     stage.begin({"seed": 0})
     method.save(moved(base, method) if model is None else model, stage.path)
-    Tokenizer.load(base.folder).save(stage.path)
+    tokenizer_of(base).save(stage.path)
     facts = {"source": base.source, "digest": base.digest}
     write_json(stage.path / "train.json", {"method": method.model_dump(mode="json"), "base": facts})
     stage.finish()

@@ -42,6 +42,58 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+SHALLOW = {"num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 128}
+ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "bert": ("BertConfig", {"hidden_size": 32, "intermediate_size": 64, **SHALLOW}),
+    "distilbert": (
+        "DistilBertConfig",
+        {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 4, "max_position_embeddings": 128},
+    ),
+    "modernbert": (
+        "ModernBertConfig",
+        {"hidden_size": 32, "intermediate_size": 64, **SHALLOW, "local_attention": 8},
+    ),
+}
+AROUND = {
+    "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "mask_token": "[MASK]",
+    "unk_token": "[UNK]",
+}  # fmt: skip
+
+
+def tiny_encoder(kind: str, folder: Path, *, masked: bool = False, **overrides: Any) -> Path:
+    """Save a random encoder of a `kind` in `ENCODERS`; with `masked`, under its head for words."""
+    import torch
+    import transformers
+
+    name, settings = ENCODERS[kind]
+    ids = {"pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1}
+    ids["eos_token_id"] = 2
+    config = getattr(transformers, name)(vocab_size=VOCABULARY, **ids, **{**settings, **overrides})
+    factory: Any = transformers.AutoModelForMaskedLM if masked else transformers.AutoModel
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = factory.from_config(config)
+        spread(model)
+    model.save_pretrained(folder)
+    return save_tokenizer(folder, encoder_tokenizer_json(), None, named=AROUND)
+
+
+@cache
+def encoder_tokenizer_json() -> str:
+    """A small WordPiece tokenizer that writes [CLS] and [SEP] around texts, as BERT's does."""
+    from tokenizers import Tokenizer, processors
+
+    controls = tuple(text for text in AROUND.values() if text != "[UNK]")
+    ordered = ("[PAD]", *(text for text in controls if text != "[PAD]"))
+    tokenizer = Tokenizer.from_str(tokenizer_json("wordpiece", ordered))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(text, tokenizer.token_to_id(text)) for text in ("[CLS]", "[SEP]")],
+    )
+    return str(tokenizer.to_str())
+
+
 def tiny_model(
     kind: str, folder: Path, *, template: str | None = CHATML, seed: int = 0, **overrides: Any
 ) -> Path:
@@ -54,7 +106,8 @@ def tiny_model(
 
     name, settings = KINDS[kind]
     ids = {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 0}
-    config = getattr(transformers, name)(vocab_size=VOCABULARY, **ids, **{**settings, **overrides})
+    given = {"vocab_size": VOCABULARY, **ids, **settings, **overrides}
+    config = getattr(transformers, name)(**given)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = transformers.AutoModelForCausalLM.from_config(config)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tunesmith.core.disk import disk_errors
 from tunesmith.core.errors import DataError, SettingsError
-from tunesmith.core.folders import disk_errors
-from tunesmith.core.log import append_line
+from tunesmith.core.jsonlines import append_line
 from tunesmith.core.tables import Record, read
 
 PREDICTED = "predicted"

@@ -70,6 +70,8 @@ def run_folder(run: str | Path) -> RunFolder:
 
 def load(run: str | Path, overrides: Iterable[str] = (), arm: Arm = "tuned") -> Tuned:
     """The tuned model of a finished run (`runs/x` or its name), or the base it started from."""
+    from tunesmith.evaluate.questions import settled
+    from tunesmith.model.devices import choose
     from tunesmith.model.load import resolve
     from tunesmith.model.trained import load_trained
 
@@ -78,6 +80,9 @@ def load(run: str | Path, overrides: Iterable[str] = (), arm: Arm = "tuned") -> 
     settings: Run = load_run(folder.path, overrides)
     folder.stage("train").manifest()
     base = resolve(settings.model, folder.manifest().get("base"))
-    policy = load_trained(folder.stage("train").path, base, tuned=arm == "tuned")
     asked = settings.evaluate
-    return Tuned(policy, asked.sampling, folder, asked.batch, settings.seed)
+    device = str(choose(asked.device, "evaluate.device"))
+    trained = folder.stage("train").path
+    policy = load_trained(trained, base, device=device, tuned=arm == "tuned")
+    sampling = settled(asked.sampling, folder.stage("data").path)
+    return Tuned(policy, sampling, folder, asked.batch, settings.seed)

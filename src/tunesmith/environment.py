@@ -33,14 +33,14 @@ def enter() -> None:
         os.environ.setdefault(name, value)
 
 
-def code_digest() -> str:
-    """sha256 over every module of ours, by name."""
-    from tunesmith.core.folders import file_digest
+def code_digest(*patterns: str) -> str:
+    """sha256 over modules of ours, by name: those of `patterns`, or all."""
+    from tunesmith.core.disk import file_digest
     from tunesmith.core.rows import digest
 
     home = Path(__file__).parent
-    files = sorted(home.rglob("*.py"))
-    return digest({path.relative_to(home).as_posix(): file_digest(path) for path in files})
+    files = {path for pattern in patterns or ("**/*.py",) for path in home.glob(pattern)}
+    return digest({path.relative_to(home).as_posix(): file_digest(path) for path in sorted(files)})
 
 
 def versions() -> dict[str, str]:

@@ -13,11 +13,13 @@ from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
 from tunesmith.core.tables import read_part
 from tunesmith.data.stage import prepare
-from tunesmith.model.load import Base, resolve
+from tunesmith.model.load import Base, factory, resolve
 from tunesmith.model.render import Tokenizer, fit
+from tunesmith.model.words import tokenizer_of
 from tunesmith.run import Run
 from tunesmith.train.batches import steps_in
 from tunesmith.train.loop import Train
+from tunesmith.train.stage import fitted, refuse_unfit
 
 PARTS = ("train", "valid", "test")
 
@@ -45,7 +47,8 @@ def whole(run: Run, log: Log) -> dict[str, Any]:
         folder.create()
         prepare(folder, run.data, seed=run.seed, log=log)
         base = resolve(run.model)
-        counted = tokens(folder, run.train, Tokenizer.load(base.folder))
+        refuse_unfit(run.train, base)
+        counted = tokens(folder, run.train, tokenizer_of(base))
     return counted | cost(run, base, counted)
 
 
@@ -53,14 +56,15 @@ def tokens(folder: RunFolder, spec: Train, tokenizer: Tokenizer) -> dict[str, An
     """What training would see: too long rows are refused here as they would be there, and only
     those: test rows are asked, not trained on."""
     found: dict[str, Any] = {"rows": {}}
-    for part in PARTS:
-        read = read_part(folder.path / "data", part)
+    rows = {part: read_part(folder.path / "data", part) for part in PARTS}
+    spec = fitted(spec, rows)
+    for part, read in rows.items():
         if part == "test":
             found["rows"][part] = len(read)
             continue
-        spec.objective.accept(read)
         examples = [spec.objective.encode(row, tokenizer) for row in read]
-        kept, _ = fit(examples, spec.length, spec.too_long)
+        pieces = [piece for e in examples for piece in spec.objective.cut(e, spec.length)]
+        kept, _ = fit(pieces, spec.length, spec.too_long)
         found["rows"][part] = len(kept)
         if part == "train":
             found["tokens"] = sum(example.length for example in kept)
@@ -73,28 +77,29 @@ def tokens(folder: RunFolder, spec: Train, tokenizer: Tokenizer) -> dict[str, An
 def cost(run: Run, base: Base, counted: dict[str, Any]) -> dict[str, Any]:
     """Memory at the longest micro-batch, and the time of training, evaluation left out."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     from tunesmith.model import layout
 
     config = AutoConfig.from_pretrained(base.folder, local_files_only=True)
     dtype = torch.float32 if run.model.dtype == "auto" else getattr(torch, run.model.dtype)
     with torch.device("meta"):  # shapes without numbers
-        plain: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        plain: Any = factory(base.folder).from_config(config, dtype=dtype)
     plain.requires_grad_(False)
     every = sum(p.numel() for p in plain.parameters())
     shape = len(layout.blocks(plain)) * layout.width(plain)
-    size = layout.head(plain).weight.shape[0]
+    size = layout.vocabulary(plain)
     with torch.device("meta"):
         tuned = run.train.method.apply(plain, run.seed)
     trained = [p for p in tuned.parameters() if p.requires_grad]
+    logits = 0 if run.train.objective.scores else size
     moving = sum(p.numel() for p in trained)
     # The weights, the gradients, and the two moments of Adam, each as wide as its weight.
     held = sum(p.nbytes for p in tuned.parameters()) + 3 * sum(p.nbytes for p in trained)
     longest = max(run.train.micro_batch, counted["longest"])
-    kept = longest * (shape * BLOCK_NUMBERS * dtype.itemsize + size * 4)
+    kept = longest * (shape * BLOCK_NUMBERS * dtype.itemsize + logits * 4)
     epochs = counted["steps"] / steps_in(counted["rows"]["train"], run.train.batch)
-    seen = counted["tokens"] * epochs
+    seen = counted["tokens"] * epochs if moving else counted["tokens"]
     # Forward 2, gradients to the hidden states 2, to the moving weights 2 a token and parameter;
     # looking up an embedding is free.
     work = seen * (4 * (every - size * layout.width(tuned)) + 2 * moving)

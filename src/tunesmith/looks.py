@@ -5,7 +5,7 @@ import sys
 from tunesmith.core.tables import read_part
 from tunesmith.data.show import show
 from tunesmith.model.load import resolve
-from tunesmith.model.render import Tokenizer
+from tunesmith.model.words import tokenizer_of
 from tunesmith.pipeline import Job
 
 
@@ -15,9 +15,10 @@ def rows(job: Job, count: int) -> None:
 
     console = Console(highlight=False, soft_wrap=True)
     marks = ("", "") if console.is_terminal and not console.no_color else ("[[", "]]")
-    tokenizer = Tokenizer.load(resolve(job.loaded.run.model).folder)
+    tokenizer = tokenizer_of(resolve(job.loaded.run.model))
     train = read_part(job.folder.stage("data").path, "train")
     objective = job.loaded.run.train.objective
     objective.accept(train)
+    objective = objective.fitted(train)
     console.print(show(train, count, tokenizer, encode=objective.encode, marks=marks), end="")
     sys.stdout.flush()

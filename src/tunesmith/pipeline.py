@@ -9,16 +9,22 @@ from typing import Any
 
 from tunesmith import environment
 from tunesmith.cards import model_card, page
+from tunesmith.core.disk import write_text
 from tunesmith.core.errors import IntegrityError, SettingsError, missing
-from tunesmith.core.folders import RunFolder, Stage, file_digest, write_text
+from tunesmith.core.folders import RunFolder, Stage
 from tunesmith.core.log import Log
+from tunesmith.core.rows import Row
 from tunesmith.core.tables import read_part
 from tunesmith.data.stage import prepare
+from tunesmith.data.words import told
 from tunesmith.deploy.exports.merged import Merged
 from tunesmith.deploy.stage import deploy
+from tunesmith.evaluate.questions import metrics_for, nothing_to_ask
 from tunesmith.evaluate.stage import evaluate
+from tunesmith.model.devices import choose
 from tunesmith.model.load import Base, resolve
 from tunesmith.model.render import Tokenizer
+from tunesmith.model.words import tokenizer_of
 from tunesmith.resolved import text
 from tunesmith.run import Loaded, Run
 from tunesmith.train.stage import train
@@ -78,12 +84,13 @@ def go(job: Job, until: str) -> None:
 
     again = job.restarts("data", until)
     prepare(folder, run.data, seed=run.seed, log=log, accept=accept, restart=again)
-    folder.record(data=data_facts(folder, run.data.source), seed=run.seed, name=run.name)
+    folder.record(data=data_facts(folder), seed=run.seed, name=run.name)
     keep_settings(job, ("data",))
     if "train" not in wanted:
+        tell_words(job)
         return
 
-    foresee(job, wanted)
+    foresee(job, until, wanted)
     base = base_of(job, until)
     if not folder.stage("train").begun:
         folder.record(**base_facts(base, folder))
@@ -121,6 +128,16 @@ def go(job: Job, until: str) -> None:
         page.write(folder)  # Once more: now it can name the verified exports.
 
 
+def tell_words(job: Job) -> None:
+    """What the words of `model.tokens` do to the text: pieces before and after."""
+    if not job.loaded.run.model.tokens:
+        return
+    base = resolve(job.loaded.run.model)
+    rows = read_part(job.folder.stage("data").path, "train")
+    for line in told(base.tokens, rows, Tokenizer.load(base.folder), tokenizer_of(base)):
+        job.log.say(line)
+
+
 def fitted(loaded: Loaded) -> Loaded:
     """The run with the export that its method can have, where the run file names none."""
     run = loaded.run
@@ -131,14 +148,17 @@ def fitted(loaded: Loaded) -> Loaded:
     return replace(loaded, run=run.model_copy(update={"deploy": exports}))
 
 
-def foresee(job: Job, wanted: Collection[str]) -> None:
+def foresee(job: Job, until: str, wanted: Collection[str]) -> None:
     """Refuse before training what is known to stop the run after it."""
     environment.need("train", "torch", "transformers", "peft")
     run: Run = job.loaded.run
     if "evaluate" in wanted:
         environment.need("eval", "matplotlib")  # Draws the page.
+    if until == "evaluate" and not held_out(job):
+        raise nothing_to_ask(run.evaluate.part)
     if "evaluate" in wanted and held_out(job):
-        for metric in run.evaluate.metrics:
+        choose(run.evaluate.device, "evaluate.device")
+        for metric in metrics_for(run.evaluate, held_out(job)):
             try:
                 metric.note()
             except ImportError as error:
@@ -174,9 +194,9 @@ def changed(base: Base, recorded: Mapping[str, Any]) -> str:
     )
 
 
-def held_out(job: Job) -> bool:
-    """Whether there are rows to measure by."""
-    return bool(read_part(job.folder.stage("data").path, job.loaded.run.evaluate.part))
+def held_out(job: Job) -> list[Row]:
+    """The rows to measure by."""
+    return read_part(job.folder.stage("data").path, job.loaded.run.evaluate.part)
 
 
 def unmeasured(job: Job) -> None:
@@ -242,14 +262,15 @@ def sections(content: str) -> dict[str, str]:
     return found
 
 
-def data_facts(folder: RunFolder, source: str) -> dict[str, str]:
+def data_facts(folder: RunFolder) -> dict[str, str]:
     """The digests of the rows as they came and as they were prepared."""
-    return {"source": file_digest(Path(source)), "prepared": folder.stage("data").digest}
+    stage = folder.stage("data")
+    return {"source": stage.inputs["digest of data.source"], "prepared": stage.digest}
 
 
 def base_facts(base: Base, folder: RunFolder) -> dict[str, object]:
     """The digests of the model that was started from, and of how its text is made."""
-    tokenizer = Tokenizer.load(base.folder)
+    tokenizer = tokenizer_of(base)
     return {
         "base": base.record(folder.path),
         "from": base.lineage,

@@ -4,12 +4,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+from tunesmith.data.hub import PREFIX
 from tunesmith.yaml_marks import Place
 
 # Settings that name files. In a run file they are relative to it, on a command line to the
-# current folder. A model's name that is no path there stays a name.
+# current folder. A name, of a model say, that is no path there stays a name.
 FILES: tuple[tuple[str, str], ...] = (("data", "source"), ("data", "valid"), ("data", "test"))
-PERHAPS_FILES: tuple[Place, ...] = (("model",), ("model", "source"))
+PERHAPS_FILES: tuple[Place, ...] = (("model",), ("model", "source"), ("evaluate", "general"))
 
 
 def grounded(place: Place, value: Any, base: Path) -> Any:
@@ -17,6 +18,8 @@ def grounded(place: Place, value: Any, base: Path) -> Any:
     if isinstance(value, dict):
         return {key: grounded((*place, key), inner, base) for key, inner in value.items()}
     if not isinstance(value, str) or not value or "://" in value:
+        return value
+    if value.startswith(PREFIX):
         return value
     path = os.path.abspath(base / os.path.expanduser(value))
     if place in FILES or (place in PERHAPS_FILES and os.path.exists(path)):

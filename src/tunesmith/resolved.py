@@ -21,7 +21,7 @@ def text(loaded: Loaded, folder: Path, home: Path) -> str:
     a project may move.
     """
     value = loaded.run.model_dump(mode="json")
-    for section, name in (*FILES, ("model", "source")):
+    for section, name in (*FILES, ("model", "source"), ("evaluate", "general")):
         path = value[section][name]
         if isinstance(path, str) and os.path.isabs(path) and Path(path).is_relative_to(home):
             value[section][name] = os.path.relpath(path, folder)

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 
 from tunesmith.core.errors import SettingsError
 from tunesmith.core.parts import Spec
+from tunesmith.data.hub import PREFIX
 from tunesmith.data.stage import Data
 from tunesmith.deploy.stage import Deploy
 from tunesmith.evaluate.stage import Evaluate
@@ -82,14 +83,15 @@ def from_file(file: Path | str, overrides: Mapping[str, Any]) -> Loaded:
 
 
 def written(path: Path) -> Marked:
-    """What a run file says, unchecked. A run's folder stands for its file, a data file for a
-    run with nothing else in it."""
+    """What a run file says, unchecked. A run's folder stands for its file; a file or a folder of
+    rows, or a data set's name, for a run with nothing else in it."""
     if path.is_dir() and (path / "run.yaml").is_file():
         path = path / "run.yaml"
-    if not path.exists():
+    elsewhere = str(path).startswith(PREFIX)
+    if not elsewhere and not path.exists():
         raise SettingsError(missing(path))
-    if path.suffix not in (".yaml", ".yml"):
-        source = os.path.abspath(path)
+    if elsewhere or path.suffix not in (".yaml", ".yml"):
+        source = str(path) if elsewhere else os.path.abspath(path)
         return marked_mapping({"name": name_from(path), "data": {"source": source}}, str(path))
     marked = read(path)
     marked.value = grounded((), marked.value, path.parent)

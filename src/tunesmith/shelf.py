@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.core import folders
+from tunesmith.core.disk import disk_errors
 from tunesmith.core.errors import TunesmithError
-from tunesmith.core.folders import RunFolder, disk_errors, refuse_link
+from tunesmith.core.folders import RunFolder, refuse_link
 from tunesmith.core.lock import in_use_by
 from tunesmith.pipeline import STAGES
 

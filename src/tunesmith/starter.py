@@ -4,9 +4,9 @@ import re
 import shutil
 from pathlib import Path
 
+from tunesmith.core.disk import make_folders, write_text
 from tunesmith.core.errors import SettingsError, TunesmithError
-from tunesmith.core.folders import make_folders, write_text
-from tunesmith.core.tables import READERS
+from tunesmith.core.tables import is_rows
 from tunesmith.run import NAME
 from tunesmith.yaml_marks import parse
 
@@ -70,7 +70,7 @@ def planned_files(path: Path, source: str, copies: bool) -> list[Path]:
 
 def plan(where: Path) -> tuple[Path, str, bool]:
     """The run file, the name of its rows beside it, and whether those are example ones."""
-    if where.suffix in READERS:
+    if is_rows(where.name):
         if not where.is_file():
             raise SettingsError(f"{where}: there is no such file; name your file of rows")
         return free(where.with_suffix(".yaml")), where.name, False
@@ -78,7 +78,7 @@ def plan(where: Path) -> tuple[Path, str, bool]:
     if path.parent.exists() and not path.parent.is_dir():
         raise SettingsError(f"{path.parent}: is a file; name a folder")
     there = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
-    found = [p.name for p in there if p.suffix in READERS]
+    found = [p.name for p in there if is_rows(p.name)]
     return path, found[0] if found else "rows.jsonl", not found
 
 

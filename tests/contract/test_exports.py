@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from tests.saved import saved
 from tests.trained import base_of
+from tunesmith.core.disk import DISK
 from tunesmith.core.errors import IntegrityError, ResourceError
-from tunesmith.core.folders import DISK, RunFolder
+from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
 from tunesmith.deploy import probe, stage
 from tunesmith.deploy.exports.base import Export, Verified

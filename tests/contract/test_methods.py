@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from tests.rows import batch
 from tunesmith.core.errors import IntegrityError, ResourceError, SettingsError
-from tunesmith.model import layout
+from tunesmith.model import heads, layout
 from tunesmith.model.merge import merge
 from tunesmith.model.policy import Policy, evaluating
 from tunesmith.train.methods.base import Method
@@ -35,6 +35,12 @@ def method(request: pytest.FixtureRequest) -> Method:
     return MEMBERS[request.param]
 
 
+@pytest.fixture(params=[name for name, method in MEMBERS.items() if method.moves])
+def moving(request: pytest.FixtureRequest) -> Method:
+    """A method that changes the model itself, not only a head on top of it."""
+    return MEMBERS[request.param]
+
+
 def loaded(folder: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder).requires_grad_(False)
 
@@ -52,10 +58,10 @@ def shaken(method: Method, model: Any) -> Policy:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_its_own_parameters_move_and_all_of_them_do(
-    method: Method, kind: str, tiny: Tiny
+    moving: Method, kind: str, tiny: Tiny
 ) -> None:
-    model = method.apply(loaded(tiny(kind)), 0).train()
-    policy, rows = Policy(model, None, method=method), batch((9, 12, 7), 300)
+    model = moving.apply(loaded(tiny(kind)), 0).train()
+    policy, rows = Policy(model, None, method=moving), batch((9, 12, 7), 300)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     optimizer = adamw(policy.trainable(), decay=0.0, betas=(0.9, 0.999))
     for group in optimizer.param_groups:
@@ -70,10 +76,10 @@ def test_only_its_own_parameters_move_and_all_of_them_do(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_switched_off_it_answers_like_the_base(method: Method, kind: str, tiny: Tiny) -> None:
+def test_switched_off_it_answers_like_the_base(moving: Method, kind: str, tiny: Tiny) -> None:
     rows = batch((9, 4), 300)
     plain = Policy(loaded(tiny(kind)).eval(), None).logps(rows)
-    policy = shaken(method, loaded(tiny(kind)))
+    policy = shaken(moving, loaded(tiny(kind)))
     assert not torch.allclose(policy.logps(rows), plain, atol=1e-3)
     with policy.reference() as before:
         assert torch.equal(before.logps(rows), plain)
@@ -100,22 +106,86 @@ def test_saved_and_loaded_it_gives_the_same_answers(
     assert torch.equal(again.logps(rows), wanted)
 
 
-def test_state_goes_back_to_the_bit_and_nothing_else_is_accepted(
-    method: Method, tiny: Tiny
+SCORING = ("bert", "distilbert", "modernbert", "llama-untied", "gpt2")
+
+
+def scoring(method: Method, folder: Path, *, shake: bool = True) -> Policy:
+    """A policy with a head of three labels; the head and what may move moved at random."""
+    from tests.trained import base_of
+    from tunesmith.model.load import load_model
+
+    model = load_model(base_of(folder)).requires_grad_(False)
+    frozen = copy.deepcopy(model) if method.needs_copy else None
+    tuned = method.apply(model, 0)
+    head = heads.fresh(("a", "b", "c"), layout.width(model), pooling="mean", many=False, seed=0)
+    policy = Policy(tuned.eval(), None, method=method, frozen=frozen, head=head)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in policy.trainable() if shake else []:
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    return policy
+
+
+@pytest.mark.parametrize("kind", SCORING)
+def test_under_a_head_what_may_move_moves_and_nothing_else(
+    method: Method, kind: str, tiny: Tiny
 ) -> None:
-    policy = shaken(method, loaded(tiny("llama")))
-    state = {n: t.clone() for n, t in method.state(policy.model).items()}
-    other = method.apply(loaded(tiny("llama")), 5)
-    method.restore(other, state)
-    for name, tensor in method.state(other).items():
+    policy, rows = scoring(method, tiny(kind), shake=False), batch((9, 12, 7), 300)
+    policy.model.train()
+    before = {n: p.detach().clone() for n, p in policy.named()}
+    optimizer = adamw(policy.trainable(), decay=0.0, betas=(0.9, 0.999))
+    for group in optimizer.param_groups:
+        group["lr"] = 1e-2
+    for _ in range(2):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(policy.scores(rows), torch.tensor([0, 1, 2]))
+        loss.backward()
+        optimizer.step()
+    assert any(name.startswith("head.") for name in before)
+    for name, parameter in policy.named():
+        moved = not torch.equal(parameter, before[name])
+        assert moved == parameter.requires_grad, name
+    assert policy.still == (not method.moves)
+
+
+@pytest.mark.parametrize("kind", SCORING)
+def test_under_a_head_it_is_undone_merged_saved_and_loaded(
+    method: Method, kind: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    from tests.trained import base_of
+    from tunesmith.model.load import load_model
+
+    rows, folder = batch((9, 4), 300), tiny(kind)
+    policy = scoring(method, folder)
+    wanted, head = policy.scores(rows).detach(), policy.head
+    plain = Policy(load_model(base_of(folder)), None, head=head)
+    if method.moves:
+        assert not torch.allclose(plain.scores(rows), wanted, atol=1e-3)
+    with policy.reference() as before:
+        assert torch.equal(before.scores(rows), plain.scores(rows))
+    method.save(policy.model, tmp_path)
+    model = method.load(load_model(base_of(folder)).requires_grad_(False), tmp_path)
+    assert torch.equal(Policy(model.eval(), None, head=head).scores(rows), wanted)
+    merged = Policy(method.merge(policy.model).eval(), None, head=head).scores(rows)
+    torch.testing.assert_close(merged.detach(), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_state_goes_back_to_the_bit_and_nothing_else_is_accepted(
+    moving: Method, tiny: Tiny
+) -> None:
+    policy = shaken(moving, loaded(tiny("llama")))
+    state = {n: t.clone() for n, t in moving.state(policy.model).items()}
+    other = moving.apply(loaded(tiny("llama")), 5)
+    moving.restore(other, state)
+    for name, tensor in moving.state(other).items():
         assert torch.equal(tensor, state[name])
     name, tensor = next(iter(state.items()))
     with pytest.raises(IntegrityError, match="unexpected"):
-        method.restore(other, {**state, "more": tensor})
+        moving.restore(other, {**state, "more": tensor})
     with pytest.raises(IntegrityError, match="missing"):
-        method.restore(other, {n: t for n, t in state.items() if n != name})
+        moving.restore(other, {n: t for n, t in state.items() if n != name})
     with pytest.raises(IntegrityError, match="not made for each other"):
-        method.restore(other, {**state, name: torch.zeros(1, 1, 1)})
+        moving.restore(other, {**state, name: torch.zeros(1, 1, 1)})
 
 
 def test_the_same_seed_starts_from_the_same_numbers(method: Method, tiny: Tiny) -> None:
@@ -162,7 +232,7 @@ def test_full_has_no_reference_without_a_copy(tiny: Tiny) -> None:
 
 
 def test_a_full_disk_is_told(
-    method: Method, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    moving: Method, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import safetensors.torch
     import transformers.modeling_utils
@@ -173,6 +243,6 @@ def test_a_full_disk_is_told(
 
     monkeypatch.setattr(safetensors.torch, "save_file", full)
     monkeypatch.setattr(transformers.modeling_utils, "safe_save_file", full)
-    policy = shaken(method, loaded(tiny("llama")))
+    policy = shaken(moving, loaded(tiny("llama")))
     with pytest.raises(ResourceError, match="cannot save the trained model.*free some space"):
-        method.save(policy.model, tmp_path)
+        moving.save(policy.model, tmp_path)

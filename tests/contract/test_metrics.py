@@ -25,10 +25,53 @@ def members() -> list[Metric]:
     return [cast(Metric, part(**SETTINGS.get(kind, {}))) for kind, part in sorted(found.items())]
 
 
+UNKNOWN = REFERENCES[-1]
+"""The label that means none of the others."""
+LABELS = tuple(REFERENCES[:-1])
+
+
 def judged(answers: list[str], nll: float) -> list[Judged]:
+    """Rows whose answers are labels too; the model is as sure as it can be of each."""
     return [
-        Judged(str(i), "what?", answer, (wanted,), nll=nll, tokens=5)
+        Judged(
+            str(i),
+            "what?",
+            answer,
+            (wanted,),
+            nll=nll,
+            tokens=5,
+            wanted=(wanted,),
+            given=(answer,),
+            labels=LABELS,
+            chances=sure(answer),
+            unknown=UNKNOWN,
+        )
         for i, (answer, wanted) in enumerate(zip(answers, REFERENCES, strict=True))
+    ]
+
+
+def sure(answer: str) -> tuple[float, ...]:
+    """All on one label; even where the answer is none."""
+    if answer not in LABELS:
+        return (1 / len(LABELS),) * len(LABELS)
+    return tuple(float(label == answer) for label in LABELS)
+
+
+def several(given: list[set[str]]) -> list[Judged]:
+    """Rows that may have several labels: each its own and the next."""
+    return [
+        Judged(
+            str(i),
+            "what?",
+            "",
+            ("",),
+            wanted=(LABELS[i], LABELS[i + 1]),
+            given=tuple(given[i]),
+            labels=LABELS,
+            chances=tuple(float(label in given[i]) for label in LABELS),
+            many=True,
+        )
+        for i in range(len(given))
     ]
 
 
@@ -41,6 +84,7 @@ every = pytest.mark.parametrize("metric", members(), ids=lambda metric: metric.k
 
 def test_the_family_is_whole() -> None:
     kinds = {"exact", "json_fields", "bleu", "chrf", "rouge", "perplexity"}
+    kinds |= {"accuracy", "f1", "calibration", "scope"}
     assert kinds <= {metric.kind for metric in members()}
 
 
@@ -81,9 +125,23 @@ def test_no_rows_is_no_number(metric: Metric) -> None:
 @every
 def test_the_best_of_several_references_counts(metric: Metric) -> None:
     if metric.needs != "answers":
-        pytest.skip("perplexity reads one reference")
+        pytest.skip("it reads no answers")
     rows = [
         Judged(row.row, row.prompt, row.answer, ('{"name": "x", "stars": 9}', *row.references))
         for row in judged(REFERENCES, nll=0.0)
     ]
     assert values(metric, rows)[metric.names()[0]] == pytest.approx(100)
+
+
+@every
+def test_rows_with_several_labels(metric: Metric) -> None:
+    if metric.needs not in ("labels", "chances") or metric.kind == "scope":
+        pytest.skip("it reads no labels, or one alone")
+    right = [{LABELS[i], LABELS[i + 1]} for i in range(8)]
+    perfect, worse = values(metric, several(right)), values(metric, several([set(), *right[:7]]))
+    for name in metric.names():
+        assert (perfect[name] > worse[name]) == metric.higher_is_better, name
+        if metric.percent:
+            assert perfect[name] == pytest.approx(100)
+    half = values(metric, several([{LABELS[i]} for i in range(8)]))
+    assert half[metric.names()[0]] != perfect[metric.names()[0]]

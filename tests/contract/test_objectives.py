@@ -1,6 +1,7 @@
 """What every objective promises, whatever it asks of the model."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -10,12 +11,26 @@ from transformers import AutoModelForCausalLM
 
 from tests.rows import example, examples
 from tunesmith.core.records import IGNORE, Batch, Example, Sequence, collate
+from tunesmith.core.rows import Labelled
 from tunesmith.model.policy import Policy
-from tunesmith.train.batches import bins, halves
+from tunesmith.train.batches import bins, halves, shelves
 from tunesmith.train.objectives.base import Objective
+from tunesmith.train.objectives.classify import Classify
 
 Tiny = Callable[[str], Path]
-MEMBERS = [part() for part in Objective.members().values()]
+LABELS = ("blue", "green", "red")
+
+
+def member(part: type[Objective]) -> Objective:
+    """The objective by its defaults, fitted to a few rows of its kind where it needs that."""
+    named = [Labelled(given=("a",), labels=(name,)) for name in LABELS]
+    return part().fitted(named) if part.row is Labelled else part()
+
+
+MEMBERS = [
+    *(member(part) for part in Objective.members().values()),
+    Classify(labels=list(LABELS), many=True, pooling="mean"),
+]
 LENGTHS = (9, 3, 14, 5, 7, 21, 4, 11, 6, 8, 17, 3, 5, 12, 9, 10)
 
 
@@ -24,25 +39,38 @@ def rows_of(objective: Objective) -> list[Example]:
     rows = examples(LENGTHS, 300)
     rows[3] = example(5, 300, 3, share=0.0)
     rows[6] = example(4, 300, 6, weight=0.5)
-    return rows
+    if not objective.scores:
+        return rows
+    names = [LABELS[i % 3 : i % 3 + 1] for i in range(len(rows))]
+    labels = [objective.label(Labelled(given=("a",), labels=name)) for name in names]
+    return [replace(row, label=label) for row, label in zip(rows, labels, strict=True)]
+
+
+def policy_for(objective: Objective, folder: Path, dtype: torch.dtype) -> Policy:
+    """A policy over a whole model, with the head that the objective asks for."""
+    model = AutoModelForCausalLM.from_pretrained(folder).to(dtype)
+    head = objective.head(model, 0)
+    if head is not None:
+        head.linear.to(dtype)
+    return Policy(model, None, head=head)
 
 
 def gradient(objective: Objective, policy: Policy, group: list[Batch]) -> torch.Tensor:
-    policy.model.zero_grad()
+    for parameter in policy.trainable():
+        parameter.grad = None
     weight = sum(float(objective.weight(b)) for b in group)
     for rows in group:
         (objective.loss(policy, rows).total / weight).backward()
-    grads = [p.grad for p in policy.model.parameters() if p.grad is not None]
+    grads = [p.grad for p in policy.trainable() if p.grad is not None]
     return torch.cat([g.flatten().double() for g in grads])
 
 
-@pytest.mark.parametrize("objective", MEMBERS, ids=lambda o: o.kind)
+@pytest.mark.parametrize("objective", MEMBERS, ids=str)
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
 def test_the_gradient_does_not_depend_on_how_a_step_is_cut(
     objective: Objective, dtype: torch.dtype, bound: float, tiny: Tiny
 ) -> None:
-    model = AutoModelForCausalLM.from_pretrained(tiny("llama")).to(dtype)
-    policy, rows = Policy(model, None), rows_of(objective)
+    policy, rows = policy_for(objective, tiny("llama"), dtype), rows_of(objective)
     whole = gradient(objective, policy, [collate(rows, "cpu")])
     assert whole.norm() > 0
     for size in (1, 2, 4, 8):
@@ -51,12 +79,24 @@ def test_the_gradient_does_not_depend_on_how_a_step_is_cut(
         assert (cut - whole).norm() <= bound * whole.norm(), f"micro-batches of {size}"
 
 
-@pytest.mark.parametrize("objective", MEMBERS, ids=lambda o: o.kind)
+@pytest.mark.parametrize("objective", MEMBERS, ids=str)
 def test_weight_is_positive_and_loss_finite(objective: Objective, tiny: Tiny) -> None:
-    policy = Policy(AutoModelForCausalLM.from_pretrained(tiny("llama")), None)
+    policy = policy_for(objective, tiny("llama"), torch.float32)
     rows = collate(rows_of(objective), "cpu")
     assert float(objective.weight(rows)) > 0
-    assert torch.isfinite(objective.loss(policy, rows).total)
+    loss = objective.loss(policy, rows)
+    assert torch.isfinite(loss.total)
+    assert objective.guessing(policy) > 0
+    assert set(objective.measures) <= {*loss.logs.pairs, "token_accuracy"}
+
+
+@pytest.mark.parametrize("objective", MEMBERS, ids=lambda o: o.kind)
+def test_pieces_of_a_row_train_what_the_row_trains(objective: Objective) -> None:
+    row = example(50, 300, 0, share=1.0)
+    found = [s for piece in objective.cut(row, 16) for s in piece.sequences]
+    assert [t for s in found for t in s.targets if t != IGNORE] == [
+        t for s in row.sequences for t in s.targets if t != IGNORE
+    ]
 
 
 def test_a_model_that_knows_the_next_token_has_no_loss_and_sees_no_future(tiny: Tiny) -> None:
@@ -82,6 +122,28 @@ def test_bins_hold_every_row_once_within_the_limit() -> None:
     assert sorted(chain(*groups)) == list(range(len(lengths)))
     assert all(len(g) == 1 or sum(lengths[i] for i in g) <= 1000 for g in groups)
     assert len(groups) <= 5
+
+
+def test_shelves_hold_every_row_once_and_count_padding() -> None:
+    lengths = [5, 9, 30, 29, 7, 120, 40, 8, 8, 9]
+    groups = shelves(lengths, 64)
+    assert sorted(chain(*groups)) == list(range(len(lengths)))
+    for group in groups:
+        assert len(group) == 1 or max(lengths[i] for i in group) * len(group) <= 64
+    padding = sum(max(lengths[i] for i in g) - lengths[j] for g in groups for j in g)
+    assert padding <= 12
+
+
+def test_labels_and_segments_travel_with_halves() -> None:
+    rows = examples((5, 9, 2), 300)
+    told = [replace(row, label=place) for place, row in enumerate(rows)]
+    second = replace(rows[1].sequences[0], segments=(0,) * 4 + (1,) * 5)
+    told[1] = replace(told[1], sequences=(second,))
+    first, rest = halves(collate(told, "cpu"))
+    assert first.labels is not None and first.labels.tolist() == [0]
+    assert rest.labels is not None and rest.labels.tolist() == [1, 2]
+    assert rest.segments is not None and rest.segments.sum() == 5
+    assert first.segments is not None and first.segments.shape == (1, 5)
 
 
 def test_halves_are_the_same_rows_without_needless_padding() -> None:

@@ -9,9 +9,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests.rows import batch, examples
-from tests.tiny import KINDS
+from tests.tiny import ENCODERS, KINDS
+from tests.trained import base_of
 from tunesmith.core.records import IGNORE, collate
-from tunesmith.model import attention, layout, losshead
+from tunesmith.model import attention, heads, layout, losshead
+from tunesmith.model.load import load_model
 from tunesmith.model.policy import Policy
 
 Tiny = Callable[[str], Path]
@@ -196,6 +198,33 @@ def test_lora_arithmetic_equals_pefts(kind: str, tiny: Tiny) -> None:
     loss, expected = fast.nll(rows), slow.nll(rows)
     torch.testing.assert_close(loss, expected, rtol=bound(kind), atol=0)
     assert_close(gradients(fast, loss), gradients(slow, expected), kind)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *ENCODERS])
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test_scores_and_gradients_equal_the_models_own(kind: str, pooling: Any, tiny: Tiny) -> None:
+    """Packed or padded, by our LoRA arithmetic or by peft's."""
+    from tunesmith.train.methods.lora import Lora
+
+    plain = load_model(base_of(tiny(kind))).double().requires_grad_(False)
+    model = Lora(rank=4).apply(plain, 0).double()
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in layout.trainable(model.parameters()):
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    head = heads.fresh(("a", "b"), layout.width(model), pooling=pooling, many=False, seed=0)
+    head.linear.double()
+    fast, slow = (Policy(model, None, head=head, fast=way) for way in (True, False))
+    assert bool(fast.low_rank) == (kind not in ("gpt2", "falcon"))
+    rows = batch(LENGTHS, 300)
+    given, wanted = fast.scores(rows), slow.scores(rows)
+    tolerance = max(bound(kind), 1e-9)
+    torch.testing.assert_close(given, wanted, rtol=tolerance, atol=tolerance)
+    found = gradients(fast, given.square().sum())
+    expected = gradients(slow, wanted.square().sum())
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        assert (found[name] - gradient).norm() <= tolerance * gradient.norm(), name
 
 
 @pytest.mark.parametrize("changes", [{"dropout": 0.1}, {"dora": True}], ids=["dropout", "dora"])

@@ -9,7 +9,7 @@ from itertools import chain, combinations, count, product
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.folders import Disk
+from tunesmith.core.disk import Disk
 
 Tree = dict[str, bytes | None]
 """A folder's content by relative path: bytes of a file, None for a folder."""
@@ -39,6 +39,19 @@ class Recorder(Disk):
         file = super().create(path)
         self.open_files[file] = path.relative_to(self.root).as_posix()
         self.note("create", path)
+        return file
+
+    def append(self, path: Path) -> int:
+        known = path.exists()
+        file = super().append(path)
+        self.open_files[file] = path.relative_to(self.root).as_posix()
+        if not known:
+            self.note("create", path)
+        return file
+
+    def open(self, path: Path) -> int:
+        file = super().open(path)
+        self.open_files[file] = path.relative_to(self.root).as_posix()
         return file
 
     def write(self, file: int, content: memoryview) -> int:

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from tests.crash.states import QUIET, same, snapshot, two_checkpoints
-from tunesmith.core import folders
+from tunesmith.core import disk, folders
+from tunesmith.core.disk import Disk
 from tunesmith.core.errors import (
     IntegrityError,
     Preempted,
@@ -21,7 +22,6 @@ from tunesmith.core.errors import (
     SettingsError,
     TrainError,
 )
-from tunesmith.core.folders import Disk
 from tunesmith.core.log import Log
 from tunesmith.core.signals import handlers
 from tunesmith.train import checkpoint
@@ -83,9 +83,9 @@ def test_a_disk_that_fails_at_any_call_leaves_the_last_good_checkpoint(
         at += 1
         folder = tmp_path / str(at)
         shutil.copytree(tmp_path / "first", folder)
-        disk, log = Failing(code, at, lasting=lasting), Said()
+        failing, log = Failing(code, at, lasting=lasting), Said()
         with monkeypatch.context() as patch:
-            patch.setattr(folders, "DISK", disk)
+            patch.setattr(disk, "DISK", failing)
             try:
                 checkpoint.save(folder, snapshot(3), log=log)
             except ResourceError as error:
@@ -95,11 +95,11 @@ def test_a_disk_that_fails_at_any_call_leaves_the_last_good_checkpoint(
                 assert "bytes are needed" in str(error) and "bytes are free" in str(error)
             else:
                 # What fails after the commit is deleting, and that is a warning.
-                assert disk.calls < at or log.lines[0].startswith("warning: ")
+                assert failing.calls < at or log.lines[0].startswith("warning: ")
         found = checkpoint.newest(folder, QUIET)
         assert same(found, snapshot(3)) or same(found, snapshot(2))
         assert content(folder / "step-00000002") == before
-        if disk.calls < at:
+        if failing.calls < at:
             break
     assert failed >= 25
 

@@ -11,8 +11,9 @@ import torch
 
 from tests.crash.kill_loop import COUNTED, kill_loop
 from tunesmith.core.log import Log
-from tunesmith.train import checkpoint
+from tunesmith.train import checkpoint, randomness
 from tunesmith.train.checkpoint import Snapshot
+from tunesmith.train.state import flatten_optimizer, restore_optimizer
 
 STEPS = 12
 
@@ -27,22 +28,22 @@ def toy(folder: Path) -> None:
     begun = 0
     if (saved := checkpoint.newest(folder / "checkpoints", Log(quiet=True))) is not None:
         weight.data.copy_(saved.model["weight"])
-        checkpoint.restore_optimizer(optimizer, named, saved.optimizer, saved.optimizer_state)
-        checkpoint.restore_random(saved.random)
+        restore_optimizer(optimizer, named, saved.optimizer, saved.optimizer_state)
+        randomness.restore(saved.random)
         begun = saved.step
     for step in range(begun + 1, STEPS + 1):
         noise = torch.randn_like(weight) * random.random() + numpy.random.rand()
         (weight * noise).sum().backward()
         optimizer.step()
         optimizer.zero_grad()
-        tensors, state = checkpoint.flatten_optimizer(optimizer, named)
+        tensors, state = flatten_optimizer(optimizer, named)
         snapshot = Snapshot(
             step=step,
             cursor=step,
             model={"weight": weight.detach()},
             optimizer=tensors,
             optimizer_state=state,
-            random=checkpoint.capture_random(),
+            random=randomness.capture(),
         )
         checkpoint.save(folder / "checkpoints", snapshot)
 

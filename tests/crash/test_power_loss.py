@@ -9,7 +9,7 @@ import pytest
 
 from tests.crash.powerloss import Operation, Recorder, Stage, Tree, crashes, identity, read_tree
 from tests.crash.states import QUIET, same, snapshot, two_checkpoints
-from tunesmith.core import folders
+from tunesmith.core import disk
 from tunesmith.train import checkpoint
 
 NEW, OLD = snapshot(3), snapshot(2)
@@ -18,7 +18,7 @@ NEW, OLD = snapshot(3), snapshot(2)
 @pytest.fixture(autouse=True)
 def _small_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tiny checkpoint in many writes, so that there are many places to crash at."""
-    monkeypatch.setattr(folders, "CHUNK", 160)
+    monkeypatch.setattr(disk, "CHUNK", 160)
 
 
 @pytest.fixture
@@ -37,11 +37,11 @@ def recorded(memory: Path, recorder: type[Recorder] = Recorder) -> tuple[Tree, l
     (root / ".tmp-2-999999999-00").mkdir()  # left by a process that is dead
     (root / ".tmp-2-999999999-00" / "state.json").write_bytes(b"{}")
     before = read_tree(root)
-    disk = recorder(root)
+    recording = recorder(root)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(folders, "DISK", disk)
+        patch.setattr(disk, "DISK", recording)
         checkpoint.save(root, NEW, log=QUIET)
-    return before, disk.operations
+    return before, recording.operations
 
 
 def commit(operations: list[Operation]) -> tuple[int, int]:
@@ -104,14 +104,16 @@ def test_a_written_file_is_the_old_one_or_the_new_one(memory: Path) -> None:
     root = memory / "recorded"
     root.mkdir()
     old, new = b"old" * 100, b"new" * 300
-    folders.write_bytes(root / "train.json", old)
-    before, disk = read_tree(root), Recorder(root)
+    disk.write_bytes(root / "train.json", old)
+    before, recording = read_tree(root), Recorder(root)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(folders, "DISK", disk)
-        folders.write_bytes(root / "train.json", new)
-    states = list(crashes(before, disk.operations))
+        patch.setattr(disk, "DISK", recording)
+        disk.write_bytes(root / "train.json", new)
+    states = list(crashes(before, recording.operations))
     assert {tree["train.json"] for _, tree in states} == {old, new}
-    assert {tree["train.json"] for done, tree in states if done == len(disk.operations)} == {new}
+    assert {tree["train.json"] for done, tree in states if done == len(recording.operations)} == {
+        new
+    }
 
 
 class NoFileSync(Recorder):

@@ -13,7 +13,7 @@ import pytest
 
 from tests.tiny import tiny_model
 from tests.trained import base_of, prepared, trained
-from tunesmith.core.folders import write_text
+from tunesmith.core.disk import write_text
 
 ROWS = 300
 

@@ -11,7 +11,8 @@ import torch
 
 from tests.crash.kill_loop import COUNTED, kill_loop
 from tests.trained import base_of, prepared, settings, trained
-from tunesmith.core.folders import RunFolder, file_digest
+from tunesmith.core.disk import file_digest
+from tunesmith.core.folders import RunFolder
 from tunesmith.core.rows import digest
 from tunesmith.model.load import Base
 from tunesmith.train import checkpoint

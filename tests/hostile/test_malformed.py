@@ -4,15 +4,22 @@ import gzip
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
+import tarfile
 import zipfile
+import zlib
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from tunesmith.core import textfile
 from tunesmith.core.errors import DataError
@@ -82,12 +89,11 @@ MALFORMED = [
     Broken("gzip.jsonl", gzip.compress(GOOD), 1, "gunzip"),
     Broken("gzip.csv", gzip.compress(CSV), 1, "gunzip"),
     Broken("workbook.csv", zipped(), 1, "Excel"),
-    Broken("parquet.jsonl", b"PAR1" + bytes(40) + b"PAR1", 1, "Parquet"),
+    Broken("parquet.jsonl", b"PAR1" + bytes(40) + b"PAR1", 1, "end its name in .parquet"),
     Broken("pointer.jsonl", b"version https://git-lfs.github.com/spec/v1\n", 1, "git lfs pull"),
     Broken("page.csv", b"<!DOCTYPE html><html></html>", 1, "web page"),
-    Broken("rows.parquet", b"PAR1", None, "'.parquet'"),
-    Broken("rows.txt", GOOD, None, "'.txt'"),
-    Broken("rows.jsonl.gz", gzip.compress(GOOD), None, "'.gz'"),
+    Broken("rows.arrow", b"ARROW1", None, "'.arrow'"),
+    Broken("rows.xlsx", zipped(), None, "'.xlsx'"),
     Broken("rows", GOOD, None, "''"),
     # lines of JSON
     Broken("list.jsonl", b"[" + row() + b"]", 1, "rename the file to .json"),
@@ -156,8 +162,18 @@ MALFORMED = [
     Broken("no-format.jsonl", b'{"question": "a", "answer": "b"}', 1, "known: alpaca"),
     Broken("no-keys.jsonl", b"{}", 1, "no format"),
     Broken("two-formats.jsonl", row(instruction="a", output="b"), 1, "alpaca and completion"),
-    Broken("preference.jsonl", b'{"prompt":"a","chosen":"b","rejected":"c"}', 1, "no format"),
-    Broken("judged.jsonl", row(label=True), 1, "no format"),
+    Broken("half-preference.jsonl", b'{"prompt":"a","chosen":"b"}', 1, "'rejected' is missing"),
+    Broken("same.jsonl", b'{"prompt":"a","chosen":"b","rejected":"b"}', 1, "are the same"),
+    Broken("unread.jsonl", row(kto_tag=True), 1, "no format"),
+    Broken("judged.jsonl", row(label="good"), 1, "not true or false"),
+    Broken("judged-late.jsonl", GOOD + row(label=True), 2, "do not fit the format completion"),
+    Broken("unlabelled.jsonl", b'{"text":"a","label":1}\n{"text":"a"}', 2, "'label' is missing"),
+    Broken("no-label.jsonl", b'{"text":"a","label":-1}', 1, "without a label"),
+    Broken("label.csv", b"text,label\na,\n", 2, "label is empty"),
+    Broken("labels.csv", b"text,labels\na,b\n", 2, "labels is text"),
+    Broken("document.jsonl", b'{"text":"a"}\n{"text":""}', 2, "text is empty"),
+    Broken("speaker.jsonl", b'{"conversations":[{"from":"bot","value":"a"}]}', 1, "write 'gpt'"),
+    Broken("speech.jsonl", b'{"conversations":[{"from":"gpt","value":1}]}', 1, "[0].value is a n"),
     Broken("misspelt.jsonl", GOOD + b'{"prompt":"a","complection":"b"}', 2, "'complection'"),
     Broken("mixed.jsonl", GOOD + chat(USER, SAYS), 2, "'prompt' is missing"),
     Broken("worse-answer.jsonl", GOOD + row(rejected="c"), 2, "do not fit the format completion"),
@@ -225,6 +241,152 @@ MALFORMED = [
 ]
 
 
+def packed(content: bytes, name: str = "") -> bytes:
+    """A gzip file with a name in it."""
+    buffer = BytesIO()
+    with gzip.GzipFile(name, "wb", fileobj=buffer) as file:
+        file.write(content)
+    return buffer.getvalue()
+
+
+def archived() -> bytes:
+    """A .tar.gz."""
+    buffer = BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        facts = tarfile.TarInfo("rows.jsonl")
+        facts.size = len(GOOD)
+        archive.addfile(facts, BytesIO(GOOD))
+    return buffer.getvalue()
+
+
+def flipped(content: bytes, at: int) -> bytes:
+    """The content with one byte changed."""
+    changed = bytearray(content)
+    changed[at] ^= 0x55
+    return bytes(changed)
+
+
+def columns(**given: Any) -> bytes:
+    """A Parquet file of these columns; a good prompt and completion unless they say otherwise."""
+    given = {"prompt": ["a", "c"], "completion": ["b", "d"], **given}
+    return table(pyarrow.table(given))
+
+
+def table(rows: pyarrow.Table) -> bytes:
+    """A Parquet file of a table."""
+    buffer = BytesIO()
+    parquet.write_table(rows, buffer, write_page_checksum=True, compression="none")
+    return buffer.getvalue()
+
+
+def nested(value: Any, levels: int) -> Any:
+    """A value inside so many lists."""
+    return value if levels == 0 else [nested(value, levels - 1)]
+
+
+TEN = b"".join(row(prompt=f"question {n}") + b"\n" for n in range(10))
+GZIP = packed(TEN)
+PARQUET = columns(prompt=["a" * 99, "c" * 99])
+TWO_PROMPTS = pyarrow.table([["a"], ["b"]], names=["prompt", "prompt"])
+ONE_NAME_TWICE = pyarrow.StructArray.from_arrays([pyarrow.array(["a", "b"])] * 2, ["k", "k"])
+NO_TEXT = pyarrow.array([b"fine", b"caf\xe9"]).view(pyarrow.string())
+UTC_NOW = [datetime(2026, 1, 1, tzinfo=UTC)] * 2
+
+CONTAINERS = [
+    # gzip
+    Broken("cut.jsonl.gz", GZIP[:-20], None, "cut short"),
+    Broken("cut-checksum.jsonl.gz", GZIP[:-3], None, "cut short"),
+    Broken("head.jsonl.gz", GZIP[:2], None, "cut short"),
+    Broken("half-head.jsonl.gz", GZIP[:1], 1, "not what its ending says"),
+    Broken("damaged.jsonl.gz", flipped(GZIP, len(GZIP) // 2), None, "damaged"),
+    Broken("checksum.csv.gz", flipped(packed(CSV), -8), None, "damaged"),
+    Broken("length.json.gz", flipped(packed(b"[" + row() + b"]"), -1), None, "damaged"),
+    Broken("method.jsonl.gz", flipped(GZIP, 2), None, "damaged"),
+    Broken("trailing.jsonl.gz", GZIP + b"more", None, "goes on after its end"),
+    Broken("padded.jsonl.gz", GZIP + bytes(512), None, "goes on after its end"),
+    Broken("trailing-byte.jsonl.gz", GZIP + b"\x1f", None, "goes on after its end"),
+    Broken("second-cut.jsonl.gz", GZIP + GZIP[:-9], None, "cut short"),
+    Broken("second-damaged.jsonl.gz", GZIP + flipped(GZIP, -5), None, "damaged"),
+    Broken("zlib.jsonl.gz", zlib.compress(TEN), 1, "not what its ending says"),
+    Broken("plain.jsonl.gz", GOOD, 1, "not what its ending says"),
+    Broken("zip.jsonl.gz", zipped(), 1, "zip archive"),
+    Broken("empty.jsonl.gz", b"", 1, "empty"),
+    Broken("of-nothing.csv.gz", packed(b""), 1, "empty"),
+    Broken("no-row.csv.gz", packed(b"prompt,completion\n"), 1, "no row"),
+    Broken("twice.jsonl.gz", packed(GZIP), 1, "compressed with gzip"),
+    Broken("archive.jsonl.gz", archived(), 1, "NUL"),
+    Broken("workbook.csv.gz", packed(zipped()), 1, "Excel"),
+    Broken("table-inside.jsonl.gz", packed(CSV, "rows.csv"), 1, "not JSON"),
+    Broken("list-inside.jsonl.gz", packed(b"[" + row() + b"]", "x.json"), 1, "to .json"),
+    Broken("latin1.csv.gz", packed(CSV + b"caf\xe9,x\n"), 3, "not UTF-8"),
+    Broken("fault.jsonl.gz", packed(TEN + b"{'prompt'"), 11, "single quotes"),
+    Broken("fault.json.gz", packed(b"[" + row() + b",\n1]"), 2, "not an object"),
+    Broken("ragged.tsv.gz", packed(b"prompt\tcompletion\n1\t2\t3\n"), 2, "3 cells"),
+    Broken("second-fault.csv.gz", packed(CSV) + packed(b"3\n"), 3, "1 cells"),
+    Broken("bomb.jsonl.gz", packed(b"x" * (17 * 2**20)), 1, "longer than 16 MiB"),
+    Broken("row.jsonl.gz", packed(TEN + row(completion=None)), 11, "completion is null"),
+    Broken("rows.gz", GZIP, None, "''"),
+    Broken("rows.zip.gz", packed(zipped()), None, "'.zip' inside .gz"),
+    Broken("rows.tar.gz", archived(), None, "'.tar' inside .gz"),
+    Broken("rows.parquet.gz", packed(PARQUET), None, "compressed by itself"),
+    # documents
+    Broken("empty.txt", b"", 1, "empty"),
+    Broken("blank.md", b" \n\r\n\t", 1, "no row"),
+    Broken("mark-only.txt", b"\xef\xbb\xbf", 1, "no row"),
+    Broken("latin1.txt", b"one\ncaf\xe9\n", 2, "not UTF-8"),
+    Broken("cut-character.md", b"# one\n\n\xe2\x82", 3, "not UTF-8"),
+    Broken("nul.txt", b"one\ntwo\n\0", 3, "NUL"),
+    Broken("utf16.txt", "one".encode("utf-16"), 1, "UTF-16"),
+    Broken("long.txt", b"word\n" * (17 * 2**20 // 5), 3355444, "divide it into several files"),
+    Broken("gzip.txt", packed(b"one"), 1, "gunzip"),
+    Broken("parquet.txt", PARQUET, 1, ".parquet"),
+    Broken("page.md", b"<!DOCTYPE html><html></html>", 1, "web page"),
+    Broken("word.md", zipped(), 1, "zip"),
+    Broken("nul.md.gz", packed(b"one\n\0"), 2, "NUL"),
+    Broken("cut.txt.gz", packed(b"one two three " * 99)[:-9], None, "cut short"),
+    # Parquet
+    Broken("empty.parquet", b"", 1, "empty"),
+    Broken("head.parquet", b"PAR1", None, "damaged or cut short"),
+    Broken("cut.parquet", PARQUET[:-10], None, "damaged or cut short"),
+    Broken("cut-start.parquet", PARQUET[200:], 1, "not what its ending says"),
+    Broken("text.parquet", GOOD, 1, "not what its ending says"),
+    Broken("gzip.parquet", packed(PARQUET), 1, "gunzip"),
+    Broken("arrow.parquet", b"ARROW1" + bytes(9), 1, "Arrow"),
+    Broken("footer.parquet", flipped(PARQUET, -40), None, "damaged or cut short"),
+    Broken("length.parquet", PARQUET[:-8] + struct.pack("<I", 2**31) + b"PAR1", None, "damaged"),
+    Broken("page.parquet", flipped(PARQUET, 60), None, "damaged or cut short"),
+    Broken("no-rows.parquet", columns(prompt=[], completion=[]), 1, "no row"),
+    Broken("same-columns.parquet", table(TWO_PROMPTS), None, "two columns"),
+    Broken("same-fields.parquet", columns(more=ONE_NAME_TWICE), None, "two fields"),
+    Broken("time.parquet", columns(at=UTC_NOW), None, "'at': holds values of the type 'timestamp"),
+    Broken("date.parquet", columns(at=[date(2026, 1, 1)] * 2), None, "'date32[day]'"),
+    Broken("span.parquet", columns(at=[timedelta(1)] * 2), None, "'duration"),
+    Broken("decimal.parquet", columns(price=[Decimal("1.10")] * 2), None, "'decimal128"),
+    Broken("bytes.parquet", columns(image=[b"\x89PNG"] * 2), None, "'binary'"),
+    Broken("bytes-inside.parquet", columns(x=[{"bytes": b"a"}] * 2), None, "'x': holds"),
+    Broken(
+        "map.parquet",
+        columns(x=pyarrow.array([[("k", 1)]] * 2, pyarrow.map_("string", "int64"))),
+        None,
+        "'map<",
+    ),
+    Broken(
+        "extension.parquet",
+        columns(x=pyarrow.array([bytes(16)] * 2, pyarrow.uuid())),
+        None,
+        "write it as text",
+    ),
+    Broken("deep.parquet", columns(x=[nested(1, 32)] * 2), None, "inside each other"),
+    Broken("nan.parquet", columns(score=[0.5, float("nan")]), 2, "'score' holds NaN"),
+    Broken("infinity.parquet", columns(x=[[{"y": 1.0}], [{"y": float("-inf")}]]), 2, "infinity"),
+    Broken("not-utf8.parquet", columns(completion=NO_TEXT), 2, "not UTF-8"),
+    Broken("long.parquet", columns(completion=["b", "x" * (17 * 2**20)]), 2, "longer than"),
+    Broken("number.parquet", columns(prompt=["a", None]), 2, "prompt is null"),
+    Broken("weight.parquet", columns(weight=[1, 0]), 2, "weight is '0'"),
+    Broken("no-format.parquet", table(pyarrow.table({"question": ["a"]})), 1, "no format"),
+]
+
+
 def refused(tmp_path: Path, source: Path) -> str:
     """The one sentence that refuses a source; nothing is written."""
     run = RunFolder(tmp_path / "run")
@@ -240,11 +402,11 @@ def refused(tmp_path: Path, source: Path) -> str:
 
 
 def test_there_are_enough_of_them() -> None:
-    names = [broken.name for broken in MALFORMED]
-    assert len(names) == len(set(names)) >= 60
+    names = [broken.name for broken in (*MALFORMED, *CONTAINERS)]
+    assert len(names) == len(set(names)) >= 150
 
 
-@pytest.mark.parametrize("broken", MALFORMED, ids=lambda broken: broken.name)
+@pytest.mark.parametrize("broken", [*MALFORMED, *CONTAINERS], ids=lambda broken: broken.name)
 def test_a_malformed_file_is_refused_in_one_line(tmp_path: Path, broken: Broken) -> None:
     source = tmp_path / broken.name
     source.write_bytes(broken.content)
@@ -319,7 +481,7 @@ def make_nothing(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (make_folder, "a folder"),
+        (make_folder, "no file in this folder"),
         (make_pipe, "a pipe"),
         (make_loop, "leads back to itself"),
         (make_dangling, "not there"),
@@ -336,6 +498,50 @@ def test_what_is_no_file_is_refused_at_once(
     make(source)
     message = refused(tmp_path, source)
     assert message.startswith("rows.jsonl: ") and says in message
+
+
+PAIR = b'{"prompt": "c", "completion": "d"}\n'
+
+
+@pytest.mark.parametrize(
+    ("files", "place", "says"),
+    [
+        ({"notes.doc": b"x", ".hidden.jsonl": GOOD}, "", "no file in this folder"),
+        ({"README.md": b"x", ".git/rows.jsonl": GOOD}, "", "no file in this folder"),
+        ({"a.jsonl": GOOD, "b/c.csv": CSV + b"3\n"}, "/b/c.csv:3", "1 cells"),
+        ({"a.jsonl": GOOD, "b.jsonl.gz": GZIP[:-9]}, "/b.jsonl.gz", "cut short"),
+        ({"a.jsonl": GOOD, "b.parquet": PARQUET[:-9]}, "/b.parquet", "damaged"),
+        ({"a.jsonl": GOOD, "b.jsonl": b""}, "/b.jsonl:1", "empty"),
+        ({"a.jsonl": GOOD, "b.json": b"[]"}, "/b.json:1", "no row"),
+        ({"a.jsonl": GOOD, "b.jsonl": b"\n" + chat(USER, SAYS)}, "/b.jsonl:2", "'prompt' is miss"),
+        ({"a.txt": b"one", "b.txt": b"caf\xe9"}, "/b.txt:1", "not UTF-8"),
+        ({"a.jsonl": GOOD, "b.tsv": CSV}, "/b.tsv:1", "looks divided by"),
+        ({"a.jsonl": GOOD, "b.jsonl": "../outside.jsonl"}, "/b.jsonl", "is a link"),
+        ({"a.jsonl": GOOD, "b.jsonl": "a.jsonl"}, "/b.jsonl", "is a link"),
+        ({"a.jsonl": GOOD, "b.jsonl": "b.jsonl"}, "/b.jsonl", "is a link"),
+        ({"a.jsonl": GOOD, "b": ".."}, "/b", "is a link"),
+        ({"a.jsonl": GOOD, "b.jsonl": None}, "/b.jsonl", "a pipe"),
+    ],
+    ids=lambda value: value.strip("/") if isinstance(value, str) else None,
+)
+def test_a_malformed_folder_is_refused_in_one_line(
+    tmp_path: Path, files: dict[str, Any], place: str, says: str
+) -> None:
+    """Bytes are a file, text is where a link leads, None is a pipe."""
+    (tmp_path / "outside.jsonl").write_bytes(PAIR)
+    for name, content in files.items():
+        path = tmp_path / "rows" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if content is None:
+            os.mkfifo(path)
+        elif isinstance(content, str):
+            path.symlink_to(content)
+        else:
+            path.write_bytes(content)
+    message = refused(tmp_path, tmp_path / "rows")
+    assert message.startswith(f"{tmp_path}/rows{place}: ") and says in message
+    kept = {name: content for name, content in files.items() if isinstance(content, bytes)}
+    assert all((tmp_path / "rows" / name).read_bytes() == content for name, content in kept.items())
 
 
 def test_a_name_cannot_write_to_the_terminal(tmp_path: Path) -> None:
@@ -454,6 +660,33 @@ def test_a_table_larger_than_memory_allows_is_read(tmp_path: Path) -> None:
     count, mebibytes = map(int, done.stdout.split())
     assert count == 400
     assert mebibytes < 40
+
+
+BOMBS = {
+    "lines.jsonl.gz": lambda: packed(b"\n" * 2**28 + GOOD),
+    "word.jsonl.gz": lambda: packed(b"x" * 2**28),
+    "document.txt.gz": lambda: packed(b"word\n" * (2**28 // 5)),
+    "same.parquet": lambda: table(pyarrow.table({"x": ["x" * 2**20] * 256})),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_small_file_cannot_unfold_in_memory(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(BOMBS[name]())
+    assert (tmp_path / name).stat().st_size < 2 * 2**20
+    program = (
+        "import resource, sys\n"
+        "import pyarrow.parquet\n"
+        "from tunesmith.core.errors import DataError\n"
+        "from tunesmith.core.tables import read\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try: sum(1 for _ in read(sys.argv[1]))\n"
+        "except DataError: pass\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / name)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 200
 
 
 def test_the_command_says_one_line_and_exits_with_three(tmp_path: Path) -> None:

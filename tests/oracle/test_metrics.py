@@ -1,4 +1,4 @@
-"""Reported numbers are sacrebleu's, rouge-score's and transformers' own, to 1e-6."""
+"""Reported numbers are those of sacrebleu, rouge-score, scikit-learn and transformers, to 1e-6."""
 
 import json
 import math
@@ -7,16 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from tests.trained import chat
 from tunesmith.core.rows import Chat
 from tunesmith.evaluate.compare import vectors
+from tunesmith.evaluate.confusion import confusion
 from tunesmith.evaluate.likelihood import last_answer, likelihoods
+from tunesmith.evaluate.metrics.accuracy import Accuracy
 from tunesmith.evaluate.metrics.base import Judged, Metric
 from tunesmith.evaluate.metrics.bleu import Bleu
+from tunesmith.evaluate.metrics.calibration import Calibration
 from tunesmith.evaluate.metrics.chrf import Chrf
+from tunesmith.evaluate.metrics.f1 import F1
 from tunesmith.evaluate.metrics.perplexity import Perplexity
 from tunesmith.evaluate.metrics.rouge import Rouge
 from tunesmith.model.load import ModelSpec, load_model, resolve
@@ -99,6 +104,114 @@ def test_rouge_is_rouge_scores(stem: bool) -> None:
         assert found == pytest.approx(mean, abs=1e-6)
 
 
+NAMES = tuple(f"label {i}" for i in range(9))
+
+
+def labelled(rows: int = 400, *, many: bool = False) -> tuple[list[Judged], Any, Any, Any]:
+    """Rows of uneven labels, one of them wanted by no row, with what a middling model says; then
+    what was wanted, what was given, and the chances, as scikit-learn takes them."""
+    draw = np.random.default_rng(3)
+    chances = draw.dirichlet(np.full(len(NAMES), 0.3), size=rows)
+    if many:
+        chances = draw.random((rows, len(NAMES))) ** 2
+        wanted = draw.random(chances.shape) < chances**0.7
+        given = chances >= 0.5
+    else:
+        drawn = np.array([draw.choice(len(NAMES) - 1, p=p[:-1] / p[:-1].sum()) for p in chances])
+        wanted = np.eye(len(NAMES), dtype=bool)[drawn]
+        given = np.eye(len(NAMES), dtype=bool)[chances.argmax(axis=1)]
+    named = np.array(NAMES)
+    found = [
+        Judged(
+            str(i),
+            "",
+            "",
+            ("",),
+            wanted=tuple(named[wanted[i]]),
+            given=tuple(named[given[i]]),
+            labels=NAMES,
+            chances=tuple(chances[i]),
+            many=many,
+        )
+        for i in range(rows)
+    ]
+    return found, wanted, given, chances
+
+
+def total(metric: Metric, rows: Sequence[Judged]) -> dict[str, float]:
+    return metric.values(vectors(metric, rows).sum(axis=0))
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one", "several"])
+def test_accuracy_and_f1_are_scikit_learns(many: bool) -> None:
+    from sklearn.metrics import accuracy_score, f1_score
+
+    rows, wanted, given, _ = labelled(many=many)
+    met = (wanted | given).any(axis=0)
+    assert total(Accuracy(), rows)["accuracy"] == pytest.approx(
+        100 * accuracy_score(wanted, given), abs=1e-6
+    )
+    for average in ("macro", "micro"):
+        score = 100 * f1_score(wanted[:, met], given[:, met], average=average, zero_division=0)
+        assert 20 < score < 90
+        assert total(F1(), rows)[f"f1_{average}"] == pytest.approx(score, abs=1e-6)
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one", "several"])
+def test_calibration_is_scikit_learns(many: bool) -> None:
+    from sklearn.calibration import calibration_curve
+    from sklearn.metrics import brier_score_loss, log_loss
+
+    rows, wanted, given, chances = labelled(many=many)
+    found = total(Calibration(bins=10), rows)
+    if many:
+        sure, right = chances.ravel(), wanted.ravel()
+        brier, loss = brier_score_loss(right, sure), log_loss(right, sure)
+    else:
+        sure, right = chances.max(axis=1), (wanted & given).any(axis=1)
+        brier = brier_score_loss(
+            wanted.argmax(axis=1), chances, labels=range(len(NAMES)), scale_by_half=False
+        )
+        loss = log_loss(wanted.argmax(axis=1), chances, labels=range(len(NAMES)))
+    was, said = calibration_curve(right, sure, n_bins=10)
+    counts = np.histogram(sure, bins=10, range=(0, 1))[0]
+    error = (abs(was - said) * counts[counts > 0]).sum() / counts.sum()
+    assert error > 0.02
+    assert found["calibration_error"] == pytest.approx(error, abs=1e-6)
+    assert found["brier"] == pytest.approx(brier, abs=1e-6)
+    assert found["log_loss"] == pytest.approx(loss, abs=1e-6)
+
+
+def test_sure_and_wrong_is_a_large_loss_and_no_infinite_one() -> None:
+    (row,) = labelled(1)[0]
+    wrong = replace(row, wanted=NAMES[:1], chances=(0.0, 1.0, *[0.0] * 7))
+    assert total(Calibration(), [wrong])["log_loss"] == pytest.approx(52 * math.log(2))
+    assert total(Calibration(), [wrong])["calibration_error"] == 1
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one", "several"])
+def test_the_confusion_is_scikit_learns(many: bool) -> None:
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+    rows, wanted, given, _ = labelled(many=many)
+    found = confusion({"tuned": rows})
+    each = found["arms"]["tuned"]["each"]
+    scores = precision_recall_fscore_support(wanted, given, zero_division=0)
+    for name, precision, recall, score, support in zip(NAMES, *scores, strict=True):
+        assert each[name]["rows"] == support
+        for key, value in (("precision", precision), ("recall", recall), ("f1", score)):
+            assert (each[name][key] or 0.0) == pytest.approx(100 * value, abs=1e-6)
+    assert found["names"] == list(NAMES)
+    if many:
+        assert "pairs" not in found["arms"]["tuned"]
+        return
+    matrix = confusion_matrix(wanted.argmax(axis=1), given.argmax(axis=1))
+    pairs = {(a, b): count for a, b, count in found["arms"]["tuned"]["pairs"]}
+    assert sum(pairs.values()) == len(rows)
+    for i, one in enumerate(NAMES):
+        assert [pairs.get((one, other), 0) for other in NAMES] == matrix[i].tolist()
+
+
 @pytest.fixture
 def policy(tiny: Callable[[str], Path]) -> Policy:
     base = resolve(ModelSpec(source=str(tiny("llama"))))
@@ -117,7 +230,7 @@ def test_perplexity_is_transformers_cross_entropy(policy: Policy) -> None:
     rows = [chat(n) for n in range(9)]
     total, tokens = 0.0, 0
     for row in rows:
-        (sequence,) = last_answer(row, policy).sequences
+        (sequence,) = last_answer(row, policy.tokenizer).sequences
         labels = [-100, *sequence.targets[:-1]]  # transformers shifts by itself
         with torch.no_grad():
             output = policy.model(
@@ -132,8 +245,8 @@ def test_only_the_last_answer_counts(policy: Policy) -> None:
     """What was said before is read, and its likelihood left out; its end of turn is in."""
     first, last = chat(3), chat(8)
     row = replace(last, messages=(*first.messages, *last.messages))
-    (alone,) = last_answer(last, policy).sequences
-    (found,) = last_answer(row, policy).sequences
+    (alone,) = last_answer(last, policy.tokenizer).sequences
+    (found,) = last_answer(row, policy.tokenizer).sequences
     said = [target for target in found.targets if target != -100]
     assert said == [target for target in alone.targets if target != -100]
     assert said[-1] in policy.tokenizer.stop_ids and len(found.ids) > len(alone.ids)

@@ -180,6 +180,7 @@ def test_what_a_reload_must_reach(
     change: dict[str, float], exact: bool, severities: list[str]
 ) -> None:
     numbers = {"relative": 0.0, "bound": 1e-5, "prompts": 3, "prompts_equal": 3, "greedy_equal": 3}
+    numbers["compared"] = "logit"
     found = judge(numbers | change, Path("x"), exact=exact)
     assert [finding.severity for finding in found] == severities
 

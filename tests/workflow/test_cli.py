@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import tunesmith
 from tests.tiny import tiny_model
@@ -246,6 +247,16 @@ def test_a_run_without_rows_to_measure_by_is_exported_and_says_so(
     assert "not measured" in (run / "evaluate" / "report.html").read_text().lower()
 
 
+def test_an_evaluation_without_rows_is_refused_before_training(
+    home: Path, empty: Path, say: Command
+) -> None:
+    (empty / "tiny").symlink_to(home / "tiny")
+    rows(empty / "rows.jsonl")
+    said = say("evaluate", "rows.jsonl", "model=tiny", *QUICK, "data.split=none")
+    assert said.code == 3 and "data.split.test" in said.err
+    assert not (empty / "runs" / "rows" / "train").exists()
+
+
 def test_full_exports_a_model_and_an_adapter_is_refused_before_training(
     home: Path, empty: Path, say: Command
 ) -> None:
@@ -258,6 +269,25 @@ def test_full_exports_a_model_and_an_adapter_is_refused_before_training(
     )
     assert said.code == 2 and "exports: [merged]" in said.err
     assert finished(run) == before and "lr: 9" not in (run / "run.yaml").read_text()
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="the absent device is here")
+def test_a_device_that_is_not_here_is_refused_before_training(
+    home: Path, empty: Path, say: Command
+) -> None:
+    (empty / "tiny").symlink_to(home / "tiny")
+    rows(empty / "rows.jsonl")
+    said = say("run", "rows.jsonl", "model=tiny", *QUICK, "evaluate.device=mps")
+    assert said.code == 5 and "evaluate.device: mps is not available" in said.err
+    assert not (empty / "runs" / "rows" / "train").exists()
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="the absent device is here")
+def test_predict_uses_the_device_of_the_evaluation(there: Path, say: Command) -> None:
+    question = ["predict", "bot", "rows.jsonl"]
+    assert say(*question, "evaluate.device=cpu").code == 0
+    said = say(*question, "evaluate.device=mps")
+    assert said.code == 5 and "evaluate.device: mps is not available" in said.err
 
 
 def test_a_missing_library_is_said_before_training(
@@ -455,32 +485,6 @@ def test_predict_holds_few_rows_at_a_time(there: Path) -> None:
     ask = asker(None, Record(Origin("rows.jsonl", 1), {"prompt": "x"}))
     predicted(model, records(), ask, emit)
     assert given == 200 and most <= 3 * WINDOW * 2
-
-
-def test_a_run_with_a_head_predicts_labels(
-    there: Path, say: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from types import SimpleNamespace
-
-    from tunesmith import answers, predict
-    from tunesmith.core.errors import DataError
-
-    def probabilities(policy: Any, asked: Any, batch: int) -> Iterator[tuple[str, list[float]]]:
-        if any("long" in row.given[0] for row in asked):
-            raise DataError("rows:1: too long")
-        yield from ((row.digest, [0.25, 0.75]) for row in asked)
-
-    policy = SimpleNamespace(head=SimpleNamespace(many=False), labels=("no", "yes"))
-    tuned = answers.Tuned(policy, None, None)  # type: ignore[arg-type]
-    monkeypatch.setattr(predict, "load", lambda *_: tuned)
-    monkeypatch.setattr(predict, "classify", SimpleNamespace(probabilities=probabilities))
-    asked = tmp_path / "asked.jsonl"
-    asked.write_text('{"prompt": "a"}\n{"prompt": "long"}\n{"prompt": "b"}\n')
-    said = say("predict", "bot", str(asked))
-    first, failed, last = (json.loads(line)["predicted"] for line in said.out.splitlines())
-    assert first["label"] == last["label"] == "yes"
-    assert first["probabilities"] == {"no": 0.25, "yes": 0.75}
-    assert said.code == 3 and failed["failed"] == "rows:1: too long"
 
 
 def test_predict_does_not_touch_a_file_that_is_not_its_own(

@@ -9,12 +9,16 @@ from typing import Any, Literal
 import pytest
 import torch
 
+from tests.documents import prepared_documents
 from tests.trained import base_of, prepared, reloaded, settings, trained
+from tunesmith.core.disk import file_digest
 from tunesmith.core.errors import DataError, Preempted, SettingsError, TrainError
-from tunesmith.core.folders import RunFolder, file_digest
+from tunesmith.core.folders import RunFolder
+from tunesmith.core.log import Log
 from tunesmith.core.records import Batch
-from tunesmith.train import checkpoint, session
+from tunesmith.train import checkpoint, session, stage
 from tunesmith.train.objectives.base import Group
+from tunesmith.train.objectives.lm import Lm
 from tunesmith.train.objectives.sft import Sft
 
 Tiny = Callable[[str], Path]
@@ -109,6 +113,21 @@ def test_stopped_at_every_step_it_ends_the_same(
         assert result(trained(folder, base, spec)) == whole
 
 
+def test_windows_of_documents_resume_too(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, spec = base_of(tiny("llama")), settings(objective=Lm(), length=16, epochs=2)
+    whole = result(trained(prepared_documents(tmp_path / "whole", rows=8), base, spec))
+    for step in (1, 5):
+        folder = prepared_documents(tmp_path / f"stopped{step}", rows=8)
+        with monkeypatch.context() as patch:
+            stop_after(patch, step)
+            with pytest.raises(Preempted):
+                trained(folder, base, spec)
+        torch.manual_seed(step)
+        assert result(trained(folder, base, spec)) == whole
+
+
 def test_full_fine_tuning_and_early_stopping_resume_too(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,10 +215,52 @@ def test_a_row_longer_than_the_context_is_refused_and_nothing_is_cut(
     assert 0 < facts["rows"]["train"] < 12
 
 
-def test_a_rate_of_almost_zero_is_noticed(tiny: Tiny, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stopped", [None, 1], ids=["at once", "stopped after the first step"])
+def test_a_rate_of_almost_zero_is_noticed(
+    stopped: int | None, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """T-MOVED as a guard: trainable tensors that never move are an error, not a flat curve."""
+    base, folder, spec = base_of(tiny("llama")), prepared(tmp_path / "run"), settings(lr=1e-30)
+    if stopped:
+        with monkeypatch.context() as patch:
+            stop_after(patch, stopped)
+            with pytest.raises(Preempted):
+                trained(folder, base, spec)
     with pytest.raises(TrainError, match="have not moved"):
-        trained(prepared(tmp_path / "run"), base_of(tiny("llama")), settings(lr=1e-30))
+        trained(folder, base, spec)
+
+
+class Scarce(Sft):
+    """No memory for more than one row, at one step or at all."""
+
+    kind: Literal["scarce"] = "scarce"  # type: ignore[assignment]
+
+    def loss(self, policy: Any, batch: Batch) -> Any:
+        if policy.model.training and batch.ids.shape[0] > 1:
+            raise MemoryError
+        return super().loss(policy, batch)
+
+
+def test_out_of_memory_is_said_once_and_recorded(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Also by a run that was stopped after it: it goes on with the micro-batches it had."""
+    base, spec = base_of(tiny("llama")), settings(objective=Scarce(), micro_batch=1000)
+    whole = prepared(tmp_path / "whole")
+    stage.train(whole, spec, base, seed=0, log=Log(whole))
+    assert capsys.readouterr().err.count("memory ran out") == 1
+    folder = prepared(tmp_path / "stopped")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4)
+        with pytest.raises(Preempted):
+            trained(folder, base, spec)
+    stage.train(folder, spec, base, seed=0, log=Log(folder))
+    assert "memory ran out" not in capsys.readouterr().err
+    assert result(folder) == result(whole)
+    assert 0 < result(folder)["facts"]["micro_batch_limit"] < 1000
+    events = (whole.path / "events.jsonl").read_text().splitlines()
+    cuts = [e["micro_batch_limit"] for e in map(json.loads, events) if e["kind"] == "out of memory"]
+    assert cuts and cuts[-1] == result(whole)["facts"]["micro_batch_limit"]
 
 
 @pytest.fixture(autouse=True)

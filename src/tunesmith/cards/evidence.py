@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tunesmith.core.jsonlines import whole_lines
 from tunesmith.core.parts import Spec
 
 NOT_MEASURED = "not measured"
@@ -39,15 +40,8 @@ class Evidence:
         return self._files[file]
 
     def lines(self, file: str) -> list[dict[str, Any]]:
-        """A JSONL file's values; none where there is no file. A torn last line is left out."""
-        path, found = self.folder / file, []
-        # Not splitlines(): texts hold line ends of Unicode that are none of JSON lines.
-        for line in path.read_text("utf-8").split("\n") if path.is_file() else ():
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                break
-        return found
+        """The values of a JSONL file's whole lines; none where there is no file."""
+        return list(whole_lines(self.folder / file))
 
     def at(self, source: str) -> Any:
         """The value a source names; None where it is missing."""

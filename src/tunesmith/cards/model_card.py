@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.cards import sections
+from tunesmith.cards.confusion import tables
 from tunesmith.cards.evidence import NOT_MEASURED, Evidence, Fact
 from tunesmith.cards.markdown import escaped, front_matter, table
-from tunesmith.cards.verdict import REPORT, WORDS, scores, verdict
-from tunesmith.core.folders import RunFolder, make_folders, write_json, write_text
+from tunesmith.cards.verdict import REPORT, WORDS, how_asked, scores, verdict
+from tunesmith.core.disk import make_folders, write_json, write_text
+from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import redacted
 from tunesmith.core.parts import Spec
 
@@ -55,10 +57,10 @@ def write(folder: RunFolder) -> Path:
 def card(folder: Path) -> ModelCard:
     """The card of the run in `folder`."""
     run = Evidence(folder)
-    judged = verdict(scores(run.read(REPORT)), run.at(f"{REPORT}#/rows"))
+    judged = verdict(run.read(REPORT))
     return ModelCard(
         name=folder.name,
-        summary=f"{judged.headline}. {judged.detail}",
+        summary=f"{judged['headline']}. {judged['detail']}",
         front=front(run),
         sections=[
             purpose(run),
@@ -66,6 +68,7 @@ def card(folder: Path) -> ModelCard:
             data(run),
             Section(title="Training", facts=sections.training_facts(run)),
             evaluation(run),
+            *confused(run),
             limits(run),
             exports(run),
             Section(title="Environment", facts=sections.environment_facts(run)),
@@ -79,7 +82,7 @@ def front(run: Evidence) -> dict[str, Any]:
     values = {
         "base_model": run.at(f"{sections.TRAIN}#/base/source"),
         "library_name": "peft" if "adapter" in run.read(sections.VERIFIED) else "transformers",
-        "pipeline_tag": "text-generation",
+        "pipeline_tag": task(run),
         "tags": ["tunesmith", *([method] if method else [])],
     }
     results = [
@@ -88,11 +91,15 @@ def front(run: Evidence) -> dict[str, Any]:
         if score.tuned["value"] is not None
     ]
     if results:
-        task = {"type": "text-generation"}
         data = {"name": "held-out rows of the run", "type": "private"}
-        entry = {"task": task, "dataset": data, "metrics": results}
+        entry = {"task": {"type": task(run)}, "dataset": data, "metrics": results}
         values["model-index"] = [{"name": run.folder.name, "results": [entry]}]
     return {name: value for name, value in values.items() if value is not None}
+
+
+def task(run: Evidence) -> str:
+    """The hub's name for what the model does."""
+    return "text-classification" if run.at(f"{REPORT}#/by") == "head" else "text-generation"
 
 
 def purpose(run: Evidence) -> Section:
@@ -134,11 +141,23 @@ def evaluation(run: Evidence) -> Section:
     ]
     return Section(
         title="Evaluation",
-        text="Base and tuned got the same prompts. In brackets: 95 % intervals.",
+        text=f"{how_asked(run.read(REPORT))} In brackets: 95 % intervals.",
         table=[header, *rows] if rows else [],
         behind=behind,
         facts=sections.answering_facts(run),
     )
+
+
+def confused(run: Evidence) -> list[Section]:
+    """Where labels were confused, if the run has labels."""
+    return [
+        Section(
+            title=found.title,
+            table=[list(found.header), *map(list, found.rows)],
+            behind=[run.fact(" ".join(keys[2:]), REPORT, *keys) for keys in found.keys],
+        )
+        for found in tables(run.read(REPORT))
+    ]
 
 
 def limits(run: Evidence) -> Section:
@@ -169,5 +188,8 @@ def markdown(made: ModelCard) -> str:
         if section.table:
             parts.append(table(section.table[0], section.table[1:]) + "\n")
         rows = [(f.label, f.text(), f.source) for f in section.facts]
-        parts.append(table(("what", "value", "read from"), rows) if rows else f"{NOT_MEASURED}\n")
+        if rows:
+            parts.append(table(("what", "value", "read from"), rows))
+        elif not section.table:
+            parts.append(f"{NOT_MEASURED}\n")
     return "".join(parts)

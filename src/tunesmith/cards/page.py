@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.cards import figures
+from tunesmith.cards.confusion import tables
 from tunesmith.cards.evidence import Evidence
 from tunesmith.cards.sections import (
     UNMEASURED,
@@ -19,8 +20,9 @@ from tunesmith.cards.sections import (
     findings,
     training_facts,
 )
-from tunesmith.cards.verdict import REPORT, WORDS, Score, scores, verdict
-from tunesmith.core.folders import RunFolder, make_folders, write_text
+from tunesmith.cards.verdict import REPORT, WORDS, Score, how_asked, scores, verdict
+from tunesmith.core.disk import make_folders, write_text
+from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import redact
 
 MOODS = {"info": "unsure", "warning": "warn", "error": "bad"}
@@ -62,12 +64,14 @@ def view(run: Evidence, name: str) -> dict[str, Any]:
     found = scores(report)
     return {
         "name": name,
-        "verdict": verdict(found, report.get("rows")),
+        "verdict": verdict(report),
         "tiles": tiles(run, found),
         "scores": [row(score) for score in found],
         "rows": report.get("rows"),
+        "asked": how_asked(report),
         "notes": notes(report),
         "interval_figure": interval_figure(found),
+        "confusion": tables(report),
         "samples": samples(report),
         "figures": training_figures(run),
         "training": training_facts(run),
@@ -112,8 +116,8 @@ def row(score: Score) -> dict[str, Any]:
 
 
 def notes(report: Mapping[str, Any]) -> list[str]:
-    """How the measures were computed."""
-    found = report.get("notes", {})
+    """How the measures were computed; what stands in for the base is said above them."""
+    found = {name: text for name, text in report.get("notes", {}).items() if name != "base"}
     return [f"{name}: {text}" for name, text in found.items() if text]
 
 

@@ -65,7 +65,8 @@ def training_facts(run: Evidence) -> list[Fact]:
         "seconds",
     ):
         found.append(run.fact(LABELS.get(key, key.replace("_", " ")), TRAIN, key))
-    return found
+    words = run.fact("new words", TRAIN, "words")
+    return [*found, *([words] if words.value else [])]
 
 
 LABELS = {
@@ -127,11 +128,13 @@ def findings(run: Evidence) -> list[tuple[Fact, dict[str, Any]]]:
 
 
 def answering_facts(run: Evidence) -> list[Fact]:
-    """What answering took, and how many answers ended by themselves."""
+    """What answering took and, where answers were written, how many ended by themselves."""
+    wrote = run.at(f"{REPORT}#/by") in (None, "generation")
     return [
         run.fact(f"{label}, {arm}", REPORT, "answering", arm, key)
         for label, key in ANSWERING.items()
         for arm in ("base", "tuned")
+        if key == "seconds" or wrote
     ]
 
 

@@ -1,12 +1,13 @@
-"""Did tuning help? One sentence, and no winner where the interval of the difference holds 0."""
+"""Did tuning help? What the report says of it, measure by measure and in a sentence."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 REPORT = "evaluate/report.json"
 
 Mood = Literal["good", "bad", "unsure"]
+MOODS: dict[str | None, Mood] = {"tuned": "good", "base": "bad", None: "unsure"}
 WORDS: dict[Mood, str] = {"good": "better", "bad": "worse", "unsure": "not proven"}
 
 
@@ -17,17 +18,13 @@ class Score:
     name: str
     base: Mapping[str, float]
     tuned: Mapping[str, float]
-    difference: Mapping[str, float]
-    higher_is_better: bool
+    difference: Mapping[str, Any]
     percent: bool
 
     @property
     def mood(self) -> Mood:
-        """Which way the whole interval of the difference lies."""
-        low, high = self.difference.get("low"), self.difference.get("high")
-        if low is None or high is None or not (low > 0 or high < 0):
-            return "unsure"
-        return "good" if (low > 0) == self.higher_is_better else "bad"
+        """Which arm the report found better, if it is proven."""
+        return MOODS[self.difference.get("better")]
 
     def number(self, value: float | None) -> str:
         """A value in this measure's unit."""
@@ -61,14 +58,6 @@ class Score:
         return self.name.replace("_", " ").replace(".", " ")
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What a report says in one sentence, and the numbers behind it."""
-
-    headline: str
-    detail: str
-
-
 def scores(report: Mapping[str, Any]) -> list[Score]:
     """The measures both arms have, the one that decides first."""
     arms = report.get("arms", {})
@@ -80,7 +69,6 @@ def scores(report: Mapping[str, Any]) -> list[Score]:
             base[name],
             tuned[name],
             report.get("difference", {}).get(name, {}),
-            higher_is_better=tuned[name].get("higher_is_better", True),
             percent=tuned[name].get("percent", True),
         )
         for name in sorted(tuned, key=lambda name: (name != main, name))
@@ -88,24 +76,18 @@ def scores(report: Mapping[str, Any]) -> list[Score]:
     ]
 
 
-def verdict(found: Sequence[Score], rows: int | None) -> Verdict:
-    """Headline and detail from the first measure."""
-    if not found:
-        return Verdict(
-            "Base and tuned were not compared", "Run the evaluation to see what tuning changed."
-        )
-    main = found[0]
-    before, after = main.number(main.base.get("value")), main.number(main.tuned.get("value"))
-    headline = {
-        "good": f"Tuning improved {main.label} from {before} to {after}",
-        "bad": f"Tuning made {main.label} worse: from {before} to {after}",
-        "unsure": f"No difference is proven: {main.label} {before} before, {after} after",
-    }[main.mood]
-    change, spread = main.cells()[2]
-    on = f"on {rows if rows is not None else 'an unknown number of'} held-out rows"
-    if not spread:
-        return Verdict(headline, f"Difference {change}, {on}: too few for an interval.")
-    detail = f"Difference {change}, 95 % interval {spread}, {on}."
-    if main.mood == "unsure":
-        detail += " The interval holds 0, so neither is called better."
-    return Verdict(headline, detail)
+def verdict(report: Mapping[str, Any]) -> dict[str, str]:
+    """The report's headline and detail."""
+    found: dict[str, str] = report.get("verdict") or {
+        "headline": "Base and tuned were not compared",
+        "detail": "Run the evaluation to see what tuning changed.",
+    }
+    return found
+
+
+def how_asked(report: Mapping[str, Any]) -> str:
+    """What base and tuned had in common, or what stood in for the base."""
+    stand_in = report.get("notes", {}).get("base")
+    if stand_in:
+        return f"{stand_in[:1].upper()}{stand_in[1:]}. Both were judged on the same rows."
+    return "Base and tuned got the same prompts."

@@ -9,6 +9,8 @@ from tunesmith.core.textfile import OLD_MAC, TextFile, lines
 
 Found = Iterator[tuple[int, dict[str, str]]]
 """Records, each with the line it begins at."""
+GOOD = re.compile(r'"[^"]*(?:""[^"]*)*"|[^"\r\n]*')
+"""As much of a cell as can be meant, where the whole cannot."""
 
 
 def comma_separated(table: TextFile) -> Found:
@@ -103,8 +105,12 @@ def quoted_cells(
         if not end:
             return found
         at = match.end()
-    raise table.fault(
-        number + row.count("\n", 0, at),
-        f"a quote in cell {len(found) + 1} does not stand around the whole cell; "
-        f"put quotes around all of it and double those inside",
+    good = GOOD.match(row, at)
+    at = good.end() if good else at
+    what = (
+        OLD_MAC
+        if row.startswith("\r", at)
+        else f"a quote in cell {len(found) + 1} does not stand around the whole cell; put quotes "
+        "around all of it and double those inside"
     )
+    raise table.fault(number + row.count("\n", 0, at), what)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from tunesmith.core.findings import Finding
+from tunesmith.core.jsonlines import append_line
+from tunesmith.core.quote import printable
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tunesmith.core.folders import RunFolder
 
 LINE_LIMIT = 4096
@@ -225,23 +225,6 @@ def event_line(kind: str, fields: Mapping[str, Any]) -> bytes:
 def dump(value: Any) -> bytes:
     """As one ASCII line: JSON escapes every control character, and so do we for the rest."""
     return json.dumps(value, allow_nan=False).encode("ascii") + b"\n"
-
-
-def append_line(path: "Path", line: bytes) -> None:
-    """One write in append mode, so lines of two processes never mix; mends a torn last line."""
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    file = os.open(path, flags, 0o600)
-    try:
-        size = os.fstat(file).st_size
-        torn = size > 0 and os.pread(file, 1, size - 1) != b"\n"
-        os.write(file, b"\n" + line if torn else line)
-    finally:
-        os.close(file)
-
-
-def printable(text: str) -> str:
-    """`text` with control characters escaped, so that no row or path can move the cursor."""
-    return "".join(c if c in "\n\t" or c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def redact(text: str) -> str:

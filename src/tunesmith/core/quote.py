@@ -3,10 +3,13 @@
 from collections.abc import Iterable
 from typing import Any
 
-from tunesmith.core.log import printable
-
 SHORT = 60
 """Characters of one foreign text that a sentence can carry."""
+
+
+def printable(text: str) -> str:
+    """`text` with control characters escaped, so that no row or path can move the cursor."""
+    return "".join(c if c in "\n\t" or c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def visible(value: object) -> str:

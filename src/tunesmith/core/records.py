@@ -25,11 +25,17 @@ class Sequence:
 
     ids: tuple[int, ...]
     targets: tuple[int, ...]
+    segments: tuple[int, ...] = ()
+    """Which text of a pair a token belongs to, for encoders that tell them apart; empty: one."""
 
     @property
     def supervised(self) -> int:
         """How many positions carry loss."""
         return sum(target != IGNORE for target in self.targets)
+
+
+Label = int | float | tuple[int, ...]
+"""What a row is, in numbers: a label's place, a score, or 0 and 1 for each of many labels."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ class Example:
     sequences: tuple[Sequence, ...]
     row: str
     origin: Origin
-    label: int | float | None = None
+    label: Label | None = None
     weight: float = 1.0
 
     @property
@@ -58,7 +64,8 @@ class Batch:
     weights: "torch.Tensor"  # [sequence] float
     rows: tuple[str, ...]
     origins: tuple[Origin, ...]
-    labels: "torch.Tensor | None" = None  # [example]
+    labels: "torch.Tensor | None" = None  # [example], or [example, label] of 0 and 1
+    segments: "torch.Tensor | None" = None  # [sequence, time] int64, where a row has two texts
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -86,6 +93,7 @@ def collate(examples: Iterable[Example], device: "torch.device | str") -> Batch:
         mask[i, :length] = True
         targets[i, :length] = torch.tensor(sequence.targets)
     labels = [e.label for e in examples if e.label is not None]
+    segments = _segments([s for s, _ in sequences], width)
     return Batch(
         ids=ids.to(device),
         mask=mask.to(device),
@@ -94,7 +102,17 @@ def collate(examples: Iterable[Example], device: "torch.device | str") -> Batch:
         rows=tuple(e.row for _, e in sequences),
         origins=tuple(e.origin for _, e in sequences),
         labels=torch.tensor(labels, device=device) if labels else None,
+        segments=None if segments is None else segments.to(device),
     )
+
+
+def _segments(sequences: Iterable[Sequence], width: int) -> "torch.Tensor | None":
+    """The tokens' segments, right-padded; None where every row is one text."""
+    found = [s.segments for s in sequences]
+    if not any(found):
+        return None
+    padded = [(*s, *([0] * (width - len(s)))) for s in found]
+    return torch.tensor(padded, dtype=torch.long)
 
 
 @dataclass(frozen=True)

@@ -239,8 +239,12 @@ class Pair(Row):
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> Self:
-        sides = (turns_of(content[name]) for name in ("prompt", "chosen", "rejected"))
-        return cls(*sides, tools=tuple(content.get("tools", ())))
+        return cls(
+            asked=turns_of(content["prompt"]),
+            chosen=turns_of(content["chosen"]),
+            rejected=turns_of(content["rejected"]),
+            tools=tuple(content.get("tools", ())),
+        )
 
     def dialogue(self) -> Turns:
         return self.asked + self.chosen

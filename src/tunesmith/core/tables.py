@@ -1,15 +1,21 @@
 """Tables of records: strict readers by file ending, and the parts that the data stage writes."""
 
+import io
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from tunesmith.core import textfile
 from tunesmith.core.delimited import comma_separated, tab_separated
+from tunesmith.core.disk import write_parts
+from tunesmith.core.documents import document
 from tunesmith.core.errors import DataError
-from tunesmith.core.folders import write_parts
+from tunesmith.core.gzipped import MAGIC, Inflated
 from tunesmith.core.jsonfiles import json_lines, json_list
+from tunesmith.core.parquet import parquet_rows
 from tunesmith.core.quote import quoted, visible
 from tunesmith.core.rows import Origin, Row, canonical, row_from
 from tunesmith.core.textfile import TextFile, opened, refuse_disguise, unreadable
@@ -21,7 +27,19 @@ READERS: dict[str, Reader] = {
     ".json": json_list,
     ".csv": comma_separated,
     ".tsv": tab_separated,
+    ".parquet": parquet_rows,
+    ".txt": document,
+    ".md": document,
 }
+PACKED = ".gz"
+"""What may follow the ending of every text."""
+STARTS = {".parquet": b"PAR1"}
+"""How files that are no text begin."""
+ABOUT = (
+    *("readme.md", "readme.txt", "license.md", "license.txt", "changelog.md"),
+    *("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"),
+)
+"""Files that lie beside rows and say something about them: a folder's reader passes them over."""
 
 
 @dataclass(frozen=True)
@@ -33,18 +51,27 @@ class Record:
 
 
 def read(path: Path, *, advance: Callable[[int], object] = lambda size: None) -> Iterator[Record]:
-    """The rows of a .jsonl, .json, .csv or .tsv file, one at a time, in constant memory.
+    """The rows of a file, or of every file of a folder, one at a time, in constant memory.
 
-    `advance` hears the bytes of each piece read. Raises DataError for a file that is not what its
-    name says, in one line with the place; ResourceError where the disk or the rights fail.
+    `advance` hears the bytes of each piece read; of a compressed file, its compressed ones.
+    Raises DataError for a file that is not what its name says, in one line with the place;
+    ResourceError where the disk or the rights fail.
     """
-    path = Path(path)
+    for file in files_of(Path(path)):
+        yield from read_file(file, advance)
+
+
+def read_file(path: Path, advance: Callable[[int], object]) -> Iterator[Record]:
+    """The rows of one file."""
     with opened(path) as file:
         reader = reader_of(path)
         table = TextFile(path, file, advance)
-        refuse_disguise(table)
         found = False
         try:
+            if packed(path):
+                refuse_disguise(table, MAGIC)
+                table = inflated(table)
+            refuse_disguise(table, STARTS.get(ending(path), b""))
             for line, fields in reader(table):
                 found = True
                 yield Record(Origin(str(path), line), fields)
@@ -54,15 +81,76 @@ def read(path: Path, *, advance: Callable[[int], object] = lambda size: None) ->
         raise table.fault(1, "there is no row in this file; name a file with rows")
 
 
+def inflated(table: TextFile) -> TextFile:
+    """What a compressed file holds; it tells by itself how far it was read."""
+    content = Inflated(table.path, table.file, table.advance)
+    return TextFile(table.path, io.BufferedReader(content, textfile.PIECE), lambda size: None)
+
+
+def packed(path: Path) -> bool:
+    """Whether a file says by its name that it is compressed."""
+    return path.suffix.lower() == PACKED
+
+
+def ending(path: Path) -> str:
+    """What a file's name says it holds, compressed or not: `.csv` of `rows.csv.gz`."""
+    return (Path(path.stem) if packed(path) else path).suffix.lower()
+
+
 def reader_of(path: Path) -> Reader:
     """The reader for a file name."""
-    reader = READERS.get(path.suffix.lower())
+    reader = READERS.get(ending(path))
     if reader is None:
+        inside = " inside .gz" if packed(path) else ""
         raise DataError(
-            f"{visible(path)}: the ending {quoted(path.suffix)} is not one that is read here; "
-            f"convert the file to one of {', '.join(READERS)}"
+            f"{visible(path)}: the ending {quoted(ending(path))}{inside} is not one that is read "
+            f"here; convert the file to one of {', '.join(READERS)}"
         )
+    if packed(path) and ending(path) in STARTS:
+        what = f"a {ending(path)} file is compressed by itself"
+        raise DataError(f"{visible(path)}: {what}; unpack it with gunzip")
     return reader
+
+
+def is_rows(name: str) -> bool:
+    """Whether a file in a folder is one of rows, by its name; hidden ones are not."""
+    path = Path(name)
+    return not name.startswith(".") and ending(path) in READERS and name.lower() not in ABOUT
+
+
+def files_of(path: Path) -> list[Path]:
+    """The file itself, or the files of rows in a folder and below it, by name.
+
+    Hidden files and those of ABOUT are passed over. Links are refused: rows would come from
+    elsewhere, or twice.
+    """
+    if not os.path.isdir(path):
+        return [path]
+    found = sorted(under(path), key=lambda file: file.relative_to(path).as_posix())
+    if not found:
+        raise DataError(
+            f"{visible(path)}: no file in this folder ends in one of {', '.join(READERS)}; name "
+            "a folder with rows, or a file"
+        )
+    return found
+
+
+def under(folder: Path) -> Iterator[Path]:
+    """The files of rows in a folder and below it, in no order."""
+
+    def refuse(error: OSError) -> NoReturn:
+        raise unreadable(Path(error.filename), error) from None
+
+    for place, inner, names in os.walk(folder, onerror=refuse):
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        files = [name for name in names if is_rows(name)]
+        for name in (*inner, *files):
+            if os.path.islink(path := Path(place, name)):
+                raise DataError(
+                    f"{visible(path)}: is a link, and a folder's rows must lie in it; put the "
+                    "file itself there"
+                )
+        yield from (Path(place, name) for name in files)
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

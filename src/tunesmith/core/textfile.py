@@ -22,12 +22,12 @@ NUL = "a NUL byte: this is binary or UTF-16; save the file as UTF-8 text"
 NOT_UTF8 = "is not UTF-8; convert the file, for example with iconv -f latin1 -t utf-8"
 OLD_MAC = "a carriage return ends a line by itself; save the file with \\n or \\r\\n line ends"
 DISGUISES = {
-    b"\x1f\x8b": "the file is compressed with gzip; unpack it with gunzip",
+    b"\x1f\x8b": "the file is compressed with gzip; unpack it with gunzip, or end its name in .gz",
     b"\x28\xb5\x2f\xfd": "the file is compressed with zstd; unpack it with unzstd",
     b"\xfd7zXZ": "the file is compressed with xz; unpack it with unxz",
     b"BZh91AY&SY": "the file is compressed with bzip2; unpack it with bunzip2",
     b"PK\x03\x04": "the file is a zip archive or an Excel workbook; unpack it or save it as CSV",
-    b"PAR1": "the file is Parquet; convert it to .jsonl",
+    b"PAR1": "the file is Parquet; end its name in .parquet",
     b"ARROW1": "the file is Arrow; convert it to .jsonl",
     b"SQLite format 3": "the file is an SQLite data base; export the table as CSV",
     codecs.BOM_UTF16_LE: "the file is UTF-16; save it as UTF-8",
@@ -93,15 +93,21 @@ def missing(path: Path) -> str:
     )
 
 
-def refuse_disguise(table: TextFile) -> None:
-    """Refuse a file that is another kind of file under a borrowed name."""
-    head = table.file.read(64)
-    table.file.seek(0)
+def refuse_disguise(table: TextFile, start: bytes = b"") -> None:
+    """Refuse a file that is another kind of file under a borrowed name.
+
+    `start` is how a file of its ending begins, where that is no text.
+    """
+    head = table.file.peek(64)
     if not head:
         raise table.fault(1, "the file is empty; name a file with rows")
-    for start, what in DISGUISES.items():
-        if head.startswith(start):
+    if start and head.startswith(start):
+        return
+    for other, what in DISGUISES.items():
+        if head.startswith(other):
             raise table.fault(1, what)
+    if start:
+        raise table.fault(1, "the file is not what its ending says; correct its name")
 
 
 def lines(table: TextFile) -> Iterator[tuple[int, str]]:

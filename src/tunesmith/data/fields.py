@@ -8,13 +8,29 @@ from tunesmith.core.errors import DataError
 from tunesmith.core.quote import quoted
 
 NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")
+VERDICTS = {"true": True, "false": False}
+"""How a cell of a table says whether people liked an answer, in any case of letters."""
 PREFERENCE = ("chosen", "rejected", "rejected_response", "preferred_output", "kto_tag")
 """Keys of rows that hold answers people did not want: no row to imitate."""
 
 
-def has(record: Mapping[str, Any], keys: tuple[str, ...]) -> bool:
-    """Whether the record has all the keys and is not a preference."""
-    return all(key in record for key in keys) and not any(key in record for key in PREFERENCE)
+def there(record: Mapping[str, Any], names: tuple[str, ...]) -> bool:
+    """Whether the record has one of the keys."""
+    return any(name in record for name in names)
+
+
+def has(record: Mapping[str, Any], *keys: str | tuple[str, ...]) -> bool:
+    """Whether the record has all the keys, of several in a tuple one, and is not a preference."""
+    wanted = ((key,) if isinstance(key, str) else key for key in keys)
+    return all(there(record, names) for names in wanted) and not there(record, PREFERENCE)
+
+
+def one_of(record: Mapping[str, Any], names: tuple[str, ...]) -> str:
+    """The one of several names of a key that the record uses; one is there, and two are refused."""
+    found = [name for name in names if name in record]
+    if len(found) > 1:
+        raise DataError(f"{found[0]} and {found[1]} are both here and mean the same; keep one")
+    return found[0]
 
 
 def kind(value: Any) -> str:
@@ -23,12 +39,13 @@ def kind(value: Any) -> str:
     return "null" if value is None else kinds.get(type(value), "a number")
 
 
-def text(record: Mapping[str, Any], key: str) -> str:
-    """A text that must be there; it may be empty."""
+def text(record: Mapping[str, Any], key: str, where: str = "") -> str:
+    """A text that must be there; it may be empty. `where` is what the key belongs to."""
     value = record[key]
     if not isinstance(value, str):
         advice = "write the text, or remove the row" if value is None else "put it in quotes"
-        raise DataError(f"{key} is {kind(value)}, not text; {advice}")
+        place = f"{where}.{key}" if where else key
+        raise DataError(f"{place} is {kind(value)}, not text; {advice}")
     return value
 
 
@@ -43,6 +60,18 @@ def answer_text(record: Mapping[str, Any], key: str) -> str:
 def optional_text(record: Mapping[str, Any], key: str) -> str:
     """A text that may be missing or null; then it is empty."""
     return "" if record.get(key) is None else text(record, key)
+
+
+def verdict(record: Mapping[str, Any], key: str) -> bool:
+    """Whether people liked the answer: true or false, in a table as text."""
+    value = record[key]
+    said = value.lower() if isinstance(value, str) else None
+    if isinstance(value, bool) or said in VERDICTS:
+        return VERDICTS[said] if said is not None else value
+    raise DataError(
+        f"{key} is {quoted(value)}, not true or false; write true where people liked the answer "
+        f"and false where not, or state another data.format where {key} means something else"
+    )
 
 
 def references(record: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,16 +1,19 @@
-"""A file as rows: its format found or stated, every row with its origin, source and weight."""
+"""Files as rows: their format found or stated, every row with its origin, source and weight."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from tunesmith.core.errors import DataError
 from tunesmith.core.quote import listed, quoted, visible
 from tunesmith.core.rows import Row
 from tunesmith.core.tables import Record, read
-from tunesmith.data.fields import weight
+from tunesmith.data.fields import there, weight
 from tunesmith.data.formats.base import Format
 
 MOST_NAMES = 50
@@ -19,10 +22,14 @@ MOST_NAMES = 50
 
 @dataclass
 class Reading:
-    """What was found in a file. `format` is known once the first row is read."""
+    """What was found in a file or a folder. `format` is known once the first row is read.
+
+    `source` is the name that rows have it by; the path's own where there is none.
+    """
 
     path: Path
     format: Format | None = None
+    source: str = ""
     rows: int = 0
     unused: dict[str, None] = field(default_factory=dict)
 
@@ -30,7 +37,7 @@ class Reading:
 def rows(
     reading: Reading, *, advance: Callable[[int], object] = lambda size: None
 ) -> Iterator[tuple[Record, Row]]:
-    """The rows of the file beside the records they were made of; counted in `reading`.
+    """The rows of the files beside the records they were made of; counted in `reading`.
 
     The first record decides the format, unless one is stated; every other must have it too.
     """
@@ -44,7 +51,7 @@ def rows(
             row = replace(
                 form.row(record.fields),
                 origin=record.origin,
-                source=reading.path.name,
+                source=reading.source or reading.path.name,
                 weight=weight(record.fields),
             )
         except DataError as error:
@@ -69,23 +76,24 @@ def detected(record: Mapping[str, Any]) -> Format:
         )
     shapes = "; ".join(f"{form.kind} ({', '.join(form.required)})" for form in known)
     raise DataError(
-        f"no format has the keys {keys}; known: {shapes}. Rename the keys, or state "
-        f"data.format in the run file"
+        f"no format has the keys {keys}; known: {shapes}. Rename the keys, or name the columns in "
+        f"the run file, for example data.format: {{kind: columns, user: ..., assistant: ...}}"
     )
 
 
 def detectable() -> list[Format]:
     """Every format that needs no settings, by name."""
-    members = [member for _, member in sorted(Format.members().items())]
-    plain = [m for m in members if not any(f.is_required() for f in m.model_fields.values())]
-    parts = [member.model_validate({}) for member in plain]
-    return [part for part in parts if isinstance(part, Format)]
+    found = []
+    for _, member in sorted(Format.members().items()):
+        with suppress(ValidationError):  # one that must be told its columns
+            found.append(member.model_validate({}))
+    return [part for part in found if isinstance(part, Format)]
 
 
 def check(form: Format, record: Mapping[str, Any], *, stated: bool) -> None:
     """Refuse a record that is not in the format of its file."""
     for key in form.required:
-        if key not in record:
+        if not there(record, form.spellings(key)):
             near = get_close_matches(key, [str(name) for name in record], n=1)
             advice = f"rename {quoted(near[0])}" if near else "add it, or state data.format"
             raise DataError(
@@ -102,7 +110,7 @@ def check(form: Format, record: Mapping[str, Any], *, stated: bool) -> None:
 def note_unused(reading: Reading, form: Format, record: Mapping[str, Any]) -> None:
     """Remember the keys that nothing reads, so that the summary can name them."""
     for key in record:
-        if key not in form.required and key not in form.optional and key != "weight":
+        if not form.reads(key) and key != "weight":
             if len(reading.unused) >= MOST_NAMES:
                 return
             reading.unused[key] = None

@@ -1,26 +1,29 @@
-"""From a file of rows to the parts of a run: read, transform, split, audit, every row counted."""
+"""From files of rows to the parts of a run: read, transform, split, audit, every row counted."""
 
-import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+from tunesmith.core import disk
+from tunesmith.core.disk import write_json
 from tunesmith.core.errors import DataError
 from tunesmith.core.findings import Finding
-from tunesmith.core.folders import DISK, RunFolder, Stage, write_json
+from tunesmith.core.folders import RunFolder, Stage
 from tunesmith.core.log import Log
 from tunesmith.core.parts import Spec
 from tunesmith.core.quote import listed, visible
 from tunesmith.core.rows import Origin, Row
-from tunesmith.core.tables import write_rows
-from tunesmith.core.textfile import opened, unreadable
+from tunesmith.core.tables import files_of, write_rows
+from tunesmith.core.textfile import opened
 from tunesmith.data.audits.base import Audit
 from tunesmith.data.audits.leakage import Leakage
 from tunesmith.data.audits.quality import Quality
 from tunesmith.data.formats.base import Format
 from tunesmith.data.lengths import histogram
+from tunesmith.data.located import Located, located
 from tunesmith.data.prompts import asking, exact, leaking
 from tunesmith.data.source import Reading
 from tunesmith.data.source import rows as rows_of
@@ -37,11 +40,13 @@ class Data(Spec):
     """Where the rows come from, what is done to them, and how they are divided."""
 
     source: str
-    """The file of rows: .jsonl, .json, .csv or .tsv."""
+    """The rows: a file (.jsonl, .json, .csv, .tsv, .parquet, or .txt and .md, each one document;
+    texts also as .gz), a folder of such files, or a data set of the hub as `hub:owner/name`, with
+    `@revision` and `/train*.parquet` behind it where one commit or some files are meant."""
     valid: str | None = None
-    """A file of rows to choose the best step by, used as it is, instead of splitting some off."""
+    """Rows to choose the best step by, used as they are, instead of splitting some off."""
     test: str | None = None
-    """A file of rows to judge the result by, used as it is, instead of splitting some off."""
+    """Rows to judge the result by, used as they are, instead of splitting some off."""
     format: Format | None = None
     """The form of the records; found out from their keys where it is not stated."""
     transforms: tuple[Transform, ...] = (Deduplicate(),)
@@ -83,48 +88,53 @@ def prepare(
     line. `tokenizer` only serves the lengths in the summary, which are words without it.
     """
     stage = folder.stage("data")
-    digests = {name: content_digest(path) for name, path in files(spec).items()}
-    if not stage.begin(inputs(spec, digests, seed), accept=accept, restart=restart):
+    home = folder.path.absolute().parent.parent
+    found = locate(spec, home, {} if restart else stage.inputs)
+    commits = {field: commit for each in found.values() for field, commit in each.commits.items()}
+    asked = inputs(spec, found, seed) | commits
+    if not stage.begin(asked, accept=accept, restart=restart):
         log.say(f"data: prepared before from the same inputs: {stage.path}")
         return
     try:
         clear(stage)
-        home = folder.path.absolute().parent.parent
-        parts, ledger = divided(spec, seed, log, home)
-        for name, path in files(spec).items():
-            if content_digest(path) != digests[name]:
-                raise DataError(f"{visible(path)}: the file changed while it was read; start again")
+        for each in found.values():
+            each.ready()
+        parts, ledger = divided(spec, found, seed, log)
+        for each in found.values():
+            each.check()
         findings = [finding for audit in spec.audits for finding in audit.inspect(parts)]
         write(stage, parts, ledger, findings)
         summarise(parts, ledger, findings, log, tokenizer)
-        stage.finish(parts=ledger.parts, findings=len(findings))
+        stage.finish(parts=ledger.parts, findings=len(findings), commits=commits)
     except BaseException:
         discard(stage)
         raise
 
 
-def files(spec: Data) -> dict[str, Path]:
-    """The files of rows by the setting that names them."""
+def sources(spec: Data) -> dict[str, str]:
+    """What names rows, by its setting."""
     named = {"source": spec.source, "valid": spec.valid, "test": spec.test}
-    return {name: Path(path) for name, path in named.items() if path is not None}
+    return {name: source for name, source in named.items() if source is not None}
 
 
-def content_digest(path: Path) -> str:
-    """sha256 of a file of rows; what is no file is refused before it is opened."""
-    with opened(path) as file:
-        try:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise unreadable(path, error) from None
+def locate(spec: Data, home: Path, begun: Mapping[str, Any]) -> dict[str, Located]:
+    """Where the rows are. A data set stays at the commit that this run `begun` with, or that
+    another setting has it at."""
+    known, found = dict(begun), {}
+    for name, source in sources(spec).items():
+        found[name] = located(source, home, known)
+        known |= found[name].commits
+    return found
 
 
-def inputs(spec: Data, digests: Mapping[str, str], seed: int) -> dict[str, Any]:
+def inputs(spec: Data, found: Mapping[str, Located], seed: int) -> dict[str, Any]:
     """All that decides the result, flat: settings, contents, seed.
 
     Not where the files lie: a project that moved is not done again.
     """
-    settings = dict(flat("data", spec.model_dump(mode="json", exclude={*files(spec)})))
-    return settings | {f"digest of data.{name}": d for name, d in digests.items()} | {"seed": seed}
+    settings = dict(flat("data", spec.model_dump(mode="json", exclude={*sources(spec)})))
+    contents = {f"digest of data.{name}": each.digest for name, each in found.items()}
+    return settings | contents | {"seed": seed}
 
 
 def flat(path: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -136,21 +146,23 @@ def flat(path: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def divided(spec: Data, seed: int, log: Log, home: Path) -> tuple[dict[str, list[Row]], Ledger]:
+def divided(
+    spec: Data, found: Mapping[str, Located], seed: int, log: Log
+) -> tuple[dict[str, list[Row]], Ledger]:
     """The parts, and what happened on the way to them."""
     ledger = Ledger()
     by = spec.split.by if isinstance(spec.split, Split) else None
     groups: dict[Origin, str] = {}
-    stream: Iterable[Row] = rows_from(spec.source, "source", spec, ledger, log, home, by, groups)
+    stream: Iterable[Row] = rows_from("source", found, spec, ledger, log, by, groups)
     for step in spec.transforms:
         ledger.steps.append(account := Account(step.kind))
         stream = step.apply(stream, account, seed)
     rows = list(stream)
     refuse_nothing(spec, rows, ledger)
     held_out = {
-        part: list(rows_from(path, part, spec, ledger, log, home))
-        for part, path in (("valid", spec.valid), ("test", spec.test))
-        if path is not None
+        part: list(rows_from(part, found, spec, ledger, log))
+        for part in ("valid", "test")
+        if part in found
     }
     sizes = sizes_of(spec, held_out)
     parts = split(rows, sizes, groups, seed) if sizes else {"train": rows}
@@ -170,20 +182,22 @@ def sizes_of(spec: Data, held_out: Collection[str]) -> dict[str, float | int]:
 
 
 def rows_from(
-    path: str,
     name: str,
+    found: Mapping[str, Located],
     spec: Data,
     ledger: Ledger,
     log: Log,
-    home: Path,
     by: str | None = None,
     groups: dict[Origin, str] | None = None,
 ) -> Iterator[Row]:
-    """The rows of one file; afterwards the ledger has it, and `groups` each row's group."""
-    reading, place = Reading(Path(path), spec.format), place_of(path, home)
-    with watched(reading.path, log) as advance:
+    """The rows that one setting names; afterwards the ledger has them, and `groups` each row's
+    group."""
+    there, said = found[name], sources(spec)[name]
+    origin = lru_cache(there.origin)  # Rows of one file come together.
+    reading = Reading(there.path, spec.format, there.place if there.fetched else "")
+    with watched(there.path, log) as advance:
         for record, read in rows_of(reading, advance=advance):
-            row = replace(read, origin=Origin(place, read.origin.line))
+            row = replace(read, origin=Origin(origin(read.origin.file), read.origin.line))
             if by is not None and groups is not None:
                 try:
                     groups[row.origin] = group_of(record.fields, by)
@@ -192,25 +206,21 @@ def rows_from(
             yield row
     unused = [key for key in reading.unused if key != by]
     form = reading.format.kind if reading.format else ""
-    found = "stated" if spec.format else "found"
+    how = "stated" if spec.format else "found"
     ledger.files.append(
-        {"file": place, "as": name, "format": form, "rows": reading.rows, "unused": unused}
+        {"file": there.place, "as": name, "format": form, "rows": reading.rows, "unused": unused}
     )
     rest = f"; keys not used: {listed(unused)}" if unused else ""
-    log.say(f"{visible(path)}: {reading.rows} rows, format {form} ({found}){rest}")
-
-
-def place_of(path: str, home: Path) -> str:
-    """A file as rows remember it: from the project's folder on, or by its name outside of it."""
-    file = Path(path).absolute()
-    return file.relative_to(home).as_posix() if file.is_relative_to(home) else file.name
+    log.say(f"{visible(said)}: {reading.rows} rows, format {form} ({how}){rest}")
 
 
 @contextmanager
 def watched(path: Path, log: Log) -> Iterator[Callable[[int], object]]:
-    """Progress in bytes for a file that takes a while, silence for the others."""
-    with opened(path) as file:
-        size = file.seek(0, 2)
+    """Progress in bytes for files that take a while, silence for the others."""
+    size = 0
+    for each in files_of(path):
+        with opened(each) as file:
+            size += file.seek(0, 2)
     if size < LONG:
         yield lambda read: None
         return
@@ -275,22 +285,23 @@ def clear(stage: Stage) -> None:
     """Remove what a killed process left: another split may not have each of its parts."""
     for path in stage.path.iterdir():
         if path.name != "inputs.json":
-            DISK.unlink(path)
+            disk.DISK.unlink(path)
 
 
 def discard(stage: Stage) -> None:
     """Leave nothing behind: the next attempt may have other inputs, and owes this one nothing."""
     with suppress(OSError):
         for path in stage.path.iterdir():
-            DISK.unlink(path)
-        DISK.rmdir(stage.path)
+            disk.DISK.unlink(path)
+        disk.DISK.rmdir(stage.path)
 
 
 def dropped(account: Account) -> str:
     """What a step did, in words."""
     reasons = ", ".join(f"{count} {reason}" for reason, count in account.dropped.items())
     lost = f", dropped {account.taken - account.kept} ({reasons})" if reasons else ""
-    return f"{account.kind}: {account.taken} rows in, {account.kept} kept{lost}"
+    said = "".join(f"; {note}" for note in account.notes)
+    return f"{account.kind}: {account.taken} rows in, {account.kept} kept{lost}{said}"
 
 
 def summarise(

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.quote import quoted
 from tunesmith.core.rows import ROLES, Message
-from tunesmith.data.fields import kind
+from tunesmith.data.fields import answer_text, kind, text
 
 KNOWN = (
     "role",
@@ -63,6 +64,22 @@ def answered(messages: tuple[Message, ...], where: str) -> tuple[Message, ...]:
                 f"weight to 0"
             )
     return messages
+
+
+def side(record: Mapping[str, Any], key: str, role: str) -> tuple[Message, ...]:
+    """The turns of a prompt or an answer: its messages, or its text as one turn of `role`."""
+    if isinstance(record[key], list):
+        return turns(record[key], key)
+    taken = answer_text if role == "assistant" else text
+    return (Message(role, taken(record, key)),)
+
+
+def shown(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The turns of a prompt: those of an assistant carry no loss unless they say so."""
+    return tuple(
+        replace(m, train=False) if m.role == "assistant" and m.train is None else m
+        for m in messages
+    )
 
 
 def turn(record: Any, where: str) -> Message:

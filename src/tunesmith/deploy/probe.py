@@ -1,4 +1,4 @@
-"""What the trained model says to three fixed prompts, recorded before anything is exported."""
+"""What the trained model says to three fixed texts, recorded before anything is exported."""
 
 import json
 from collections.abc import Mapping
@@ -30,31 +30,60 @@ def chats() -> list[Chat]:
 
 
 def record(policy: "Policy", base: "Base", path: Path) -> None:
-    """Write ids, greedy answer and logits of each prompt, as safetensors, to `path`.
+    """Write what the model says of each text, as safetensors, to `path`.
 
-    The metadata says how a reload must be made: base folder, dtype, messages.
+    The metadata says how a reload must be made: base folder, dtype, messages or texts.
     """
     import torch
     from safetensors.torch import save_file
 
-    from tunesmith.model.render import encode_prompt
-
-    tensors: dict[str, Any] = {}
     policy.model.eval()
     with torch.no_grad():
-        for number, chat in enumerate(chats()):
-            prompt = torch.tensor([encode_prompt(chat, policy.tokenizer)], device=policy.device)
-            whole = greedy(policy.model, prompt, stops(policy.tokenizer))
-            tensors[f"ids.{number}"] = whole[0].cpu().contiguous()
-            tensors[f"prompt.{number}"] = prompt[0].cpu().contiguous()
-            tensors[f"logits.{number}"] = last_logits(policy.model, whole)
-    messages = [[m.rendered() for m in chat.messages] for chat in chats()]
+        tensors, asked = recorded(policy)
     metadata = {
         "base": str(base.folder.resolve()),
         "dtype": str(policy.dtype).removeprefix("torch."),
-        "messages": json.dumps(messages),
+        **asked,
     }
     save_file(tensors, path, metadata=metadata)
+
+
+def recorded(policy: "Policy") -> tuple[dict[str, Any], dict[str, str]]:
+    """Tensors, and what a reload must know of them: scores where there is a head, else answers."""
+    return scored(policy) if policy.head is not None else answered(policy)
+
+
+def scored(policy: "Policy") -> tuple[dict[str, Any], dict[str, str]]:
+    """Ids and the head's scores of each text, by the model's own forward pass."""
+    from tunesmith.core.records import collate
+    from tunesmith.core.rows import Labelled
+    from tunesmith.model.plain import encode
+    from tunesmith.model.policy import Policy
+
+    plain = Policy(policy.model, policy.tokenizer, head=policy.head, fast=False)
+    tensors: dict[str, Any] = {}
+    for number, text in enumerate(PROMPTS):
+        batch = collate([encode(Labelled((text,), ()), plain.tokenizer)], plain.device)
+        tensors[f"ids.{number}"] = batch.ids[0].cpu()
+        tensors[f"scores.{number}"] = plain.scores(batch)[0].float().cpu()
+    return tensors, {"texts": json.dumps(PROMPTS)}
+
+
+def answered(policy: "Policy") -> tuple[dict[str, Any], dict[str, str]]:
+    """Ids, greedy answer and logits of each prompt."""
+    import torch
+
+    from tunesmith.model.render import encode_prompt
+
+    tensors: dict[str, Any] = {}
+    for number, chat in enumerate(chats()):
+        prompt = torch.tensor([encode_prompt(chat, policy.tokenizer)], device=policy.device)
+        whole = greedy(policy.model, prompt, stops(policy.tokenizer))
+        tensors[f"ids.{number}"] = whole[0].cpu().contiguous()
+        tensors[f"prompt.{number}"] = prompt[0].cpu().contiguous()
+        tensors[f"logits.{number}"] = last_logits(policy.model, whole)
+    messages = [[m.rendered() for m in chat.messages] for chat in chats()]
+    return tensors, {"messages": json.dumps(messages)}
 
 
 def stops(tokenizer: Any) -> dict[str, Any]:

@@ -9,18 +9,29 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import field_validator
 
+from tunesmith.core import disk
+from tunesmith.core.disk import disk_errors, write_json, write_text
 from tunesmith.core.errors import IntegrityError
-from tunesmith.core.folders import DISK, RunFolder, disk_errors, write_json, write_text
+from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
 from tunesmith.core.parts import Spec
 from tunesmith.deploy import probe
 from tunesmith.deploy.exports.adapter import Adapter
 from tunesmith.deploy.exports.base import Export, Verified, name_of
+from tunesmith.model import heads
 from tunesmith.model.binding import bind
 
 if TYPE_CHECKING:
     from tunesmith.model.load import Base
     from tunesmith.model.policy import Policy
+
+
+HEAD = (
+    "Its answers are labels. Pool the states of the body (`mean` over all tokens, or the `last`), "
+    f"multiply with `head.weight` of `{heads.NAME}` and add `head.bias`. The pooling, and the "
+    f"labels in their order, are JSON in that file's metadata under `{heads.MEANING}`.\n\n"
+)
+"""How an export with a head is read."""
 
 
 class Deploy(Spec):
@@ -71,7 +82,9 @@ def deploy(
     else:
         log.say("deploy: nothing to do, finished before with the same inputs")
     for export in spec.exports:
-        for line in export.usage(stage.path / export.kind, base):
+        place = stage.path / export.kind
+        # A server of answers has no use for a head: its reader loads the two files by itself.
+        for line in [] if (place / heads.NAME).is_file() else export.usage(place, base):
             log.say(f"  next: {line}")
 
 
@@ -107,33 +120,50 @@ def aside(stage: Path) -> Iterator[tuple[Path, Path]]:
 def write(
     export: Export, policy: "Policy", base: "Base", folder: Path, trained: Mapping[str, Any]
 ) -> None:
-    """The export's own files, then what ties them to their base, and a card."""
-    tokenizer = policy.tokenizer
+    """The export's own files, a head if there is one, what ties them to their base, and a card."""
+    from tunesmith.model.load import tensor_digest
+
+    tokenizer, head = policy.tokenizer, policy.head
     digests = export.write(policy, base, folder)
+    if head is not None:
+        digests |= {name: tensor_digest(each) for name, each in heads.save(head, folder).items()}
     method = trained["method"]
     bind(folder, base, tokenizer, kind=export.kind, method=method, tensors=digests)
-    write_text(folder / "README.md", readme(export, base, method))
+    write_text(folder / "README.md", readme(export, base, method, scores=head is not None))
 
 
-def readme(export: Export, base: "Base", method: Mapping[str, Any]) -> str:
+def readme(export: Export, base: "Base", method: Mapping[str, Any], *, scores: bool) -> str:
     """The card that a model folder is expected to carry; the measured one is in cards/."""
     settings = ", ".join(f"{name} {value}" for name, value in method.items() if name != "kind")
     front = {
         "base_model": name_of(base),
         "library_name": "peft" if export.kind == "adapter" else "transformers",
-        "pipeline_tag": "text-generation",
+        "pipeline_tag": "text-classification" if scores else "text-generation",
         "tags": ["tunesmith", method["kind"]],
     }
     # JSON is YAML, and quotes whatever a name may hold.
     head = "".join(f"{name}: {json.dumps(value)}\n" for name, value in front.items())
+    said = "scores" if scores else "logits"
     return (
         f"---\n{head}---\n\n# A model tuned with tunesmith\n\n"
-        f"Form: {export.kind}. Method: {method['kind']} ({settings}).\n\n"
+        f"Form: {export.kind}. Method: {method['kind']} ({settings}).\n\n{HEAD if scores else ''}"
         f"Base: `{base.source}`, digest `{base.digest}`. Use no other weights.\n\n"
-        "The folder was reloaded in a fresh process and its logits compared with the trained "
+        f"{with_words(base)}"
+        f"The folder was reloaded in a fresh process and its {said} compared with the trained "
         "model's before it was put here. `tunesmith.json` holds the digests of base, tokenizer, "
         "template and every tensor. How the model was trained and measured is in the run's "
         "`cards/model_card.md`.\n"
+    )
+
+
+def with_words(base: "Base") -> str:
+    """How to load a model whose vocabulary grew; empty where it did not."""
+    if not base.tokens:
+        return ""
+    return (
+        f"It has {len(base.tokens)} new words in its vocabulary. As an adapter it goes on a base "
+        "with rows for them: peft's `AutoPeftModelForCausalLM` makes these by itself, for "
+        "`PeftModel` call `resize_token_embeddings(len(tokenizer))` on the base first.\n\n"
     )
 
 
@@ -152,5 +182,5 @@ def refuse(export: Export, verified: Verified, log: Log) -> None:
 def settle(folder: Path, place: Path) -> int:
     """Put the proven export in its place; its bytes. The stage's manifest makes it durable."""
     shutil.rmtree(place, ignore_errors=True)
-    DISK.rename(folder, place)
+    disk.DISK.rename(folder, place)
     return sum(path.stat().st_size for path in place.rglob("*") if path.is_file())

@@ -8,6 +8,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ from tunesmith.core.errors import IntegrityError
 from tunesmith.core.findings import Finding
 from tunesmith.deploy.exports.base import Verified
 from tunesmith.model.binding import check_tensors, read_binding
+
+WORDS = {"logit": "greedy answer", "score": "first label"}
+"""What is chosen by the numbers that are compared."""
 
 TIMEOUT = 3600
 """Seconds after which a reload is given up."""
@@ -42,9 +47,11 @@ def verify(folder: Path, probe: Path, *, bound: float, exact: bool = True) -> Ve
 
 def sentence(numbers: dict[str, Any]) -> str:
     """What the reload found, in a line."""
+    what = WORDS[numbers["compared"]]
     return (
-        f"reloaded in a fresh process: largest logit difference {numbers['max_difference']:.1e}, "
-        f"greedy answers equal {numbers['greedy_equal']} of {numbers['prompts']}"
+        f"reloaded in a fresh process: largest {numbers['compared']} difference "
+        f"{numbers['max_difference']:.1e}, {what}s equal {numbers['greedy_equal']} of "
+        f"{numbers['prompts']}"
     )
 
 
@@ -91,11 +98,15 @@ def judge(numbers: dict[str, Any], folder: Path, *, exact: bool) -> list[Finding
         )
     # Not `>`: a NaN must not pass.
     if not numbers["relative"] <= numbers["bound"]:
-        evidence = f"{numbers['relative']:.2e} of the largest logit; {numbers['bound']:.0e} allowed"
+        evidence = (
+            f"{numbers['relative']:.2e} of the largest {numbers['compared']}; "
+            f"{numbers['bound']:.0e} allowed"
+        )
         found.append(_error("the export answers unlike the trained model", folder, evidence))
     if numbers["greedy_equal"] < numbers["prompts"]:
-        evidence = f"{numbers['greedy_equal']} of {numbers['prompts']} greedy answers are equal"
-        what = "a greedy answer differs from the trained model's"
+        chosen = WORDS[numbers["compared"]]
+        evidence = f"{numbers['greedy_equal']} of {numbers['prompts']} {chosen}s are equal"
+        what = f"a {chosen} differs from the trained model's"
         advice = "Export in float32, or measure this export before serving it."
         found.append(
             _error(what, folder, evidence)
@@ -110,55 +121,111 @@ def _error(what: str, folder: Path, evidence: str) -> Finding:
     return Finding("error", what, str(folder), evidence, advice)
 
 
+@dataclass(frozen=True)
+class Said:
+    """What a reload said to one probe text, against what the trained model had said."""
+
+    given: Any
+    wanted: Any
+    same_prompt: bool
+    same_answer: bool
+
+
 def measure(folder: Path, probe: Path) -> dict[str, Any]:
     """Reload `folder` and compare it with `probe`: what the fresh process runs."""
     import torch
     from safetensors import safe_open
-    from transformers import GenerationConfig
-
-    from tunesmith.deploy.probe import greedy, last_logits
 
     with safe_open(probe, "pt") as file:
         metadata = file.metadata()
         known = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator)
-    messages = json.loads(metadata["messages"])
     model = _model(folder, Path(metadata["base"]), getattr(torch, metadata["dtype"]))
-    endings = GenerationConfig.from_pretrained(folder)
-    settings = {"eos_token_id": endings.eos_token_id, "pad_token_id": endings.pad_token_id}
-    prompts = [_prompt(folder, turns) for turns in messages]
-    largest, total, count, scale, same_prompt, same_answer = 0.0, 0.0, 0, 0.0, 0, 0
+    scores = "texts" in metadata
+    asked = json.loads(metadata["texts" if scores else "messages"])
     with torch.no_grad():
-        for number, prompt in enumerate(prompts):
-            ids, wanted = known[f"ids.{number}"], known[f"logits.{number}"]
-            start = known[f"prompt.{number}"]
-            difference = (last_logits(model, ids[None]) - wanted).abs()
-            largest = max(largest, float(difference.max()))
-            # max() drops a NaN; the mean keeps it.
-            total, count = total + float(difference.double().sum()), count + difference.numel()
-            scale = max(scale, float(wanted.abs().max()))
-            same_prompt += prompt == start.tolist()
-            same_answer += greedy(model, start[None], settings)[0].tolist() == ids.tolist()
-    mean = total / count
+        found = list((_scored if scores else _answered)(model, folder, asked, known))
+    return {"compared": "score" if scores else "logit", **_compared(found)}
+
+
+def _compared(found: Sequence[Said]) -> dict[str, Any]:
+    differences = [(each.given - each.wanted).abs().double() for each in found]
+    largest = max(float(d.max()) for d in differences)
+    scale = max(float(each.wanted.abs().max()) for each in found)
+    # max() drops a NaN; the mean keeps it.
+    mean = sum(float(d.sum()) for d in differences) / sum(d.numel() for d in differences)
     return {
         "max_difference": largest if mean == mean else mean,
         "mean_difference": mean,
         "relative": largest / scale if mean == mean else mean,
-        "prompts": len(prompts),
-        "prompts_equal": same_prompt,
-        "greedy_equal": same_answer,
+        "prompts": len(found),
+        "prompts_equal": sum(each.same_prompt for each in found),
+        "greedy_equal": sum(each.same_answer for each in found),
     }
+
+
+def _answered(
+    model: Any, folder: Path, asked: Sequence[Any], known: Mapping[str, Any]
+) -> Iterator[Said]:
+    """Logits over the answer that was given, and the answer given now, conversation by
+    conversation."""
+    from transformers import GenerationConfig
+
+    from tunesmith.deploy.probe import greedy, last_logits
+
+    endings = GenerationConfig.from_pretrained(folder)
+    settings = {"eos_token_id": endings.eos_token_id, "pad_token_id": endings.pad_token_id}
+    for number, turns in enumerate(asked):
+        ids, start = known[f"ids.{number}"], known[f"prompt.{number}"]
+        yield Said(
+            given=last_logits(model, ids[None]),
+            wanted=known[f"logits.{number}"],
+            same_prompt=_prompt(folder, turns) == start.tolist(),
+            same_answer=greedy(model, start[None], settings)[0].tolist() == ids.tolist(),
+        )
+
+
+def _scored(
+    model: Any, folder: Path, asked: Sequence[str], known: Mapping[str, Any]
+) -> Iterator[Said]:
+    """The head's scores, text by text, as anyone would compute them who knows the two files."""
+    from safetensors import safe_open
+    from transformers import AutoTokenizer
+
+    from tunesmith.model import layout
+
+    with safe_open(folder / "head.safetensors", "pt") as file:
+        pooling = json.loads(file.metadata()["tunesmith"])["pooling"]
+        weight, bias = file.get_tensor("head.weight"), file.get_tensor("head.bias")
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    for number, text in enumerate(asked):
+        ids, wanted = known[f"ids.{number}"], known[f"scores.{number}"]
+        states = layout.body(model)(input_ids=ids[None]).last_hidden_state[0].float()
+        given = weight @ (states.mean(dim=0) if pooling == "mean" else states[-1]) + bias
+        yield Said(
+            given=given,
+            wanted=wanted,
+            same_prompt=list(tokenizer(text)["input_ids"]) == ids.tolist(),
+            same_answer=int(given.argmax()) == int(wanted.argmax()),
+        )
 
 
 def _model(folder: Path, base: Path, dtype: Any) -> Any:
     """The export in `folder`, on `base` when it is an adapter, computing in `dtype`."""
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoTokenizer
+
+    from tunesmith.model.load import factory
 
     adapter = (folder / "adapter_config.json").is_file()
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        base if adapter else folder, dtype=dtype, local_files_only=True, use_safetensors=True
+    place = base if adapter else folder
+    model: Any = factory(place).from_pretrained(
+        place, dtype=dtype, local_files_only=True, use_safetensors=True
     )
     if adapter:
+        words = len(AutoTokenizer.from_pretrained(folder, local_files_only=True))
+        if words > model.get_input_embeddings().weight.shape[0]:
+            # Rows for new words: the adapter brings their numbers.
+            model.resize_token_embeddings(words, mean_resizing=False)
         model = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
     return model.eval()
 

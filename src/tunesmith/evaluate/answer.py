@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.core.disk import disk_errors
 from tunesmith.core.errors import DataError
-from tunesmith.core.folders import disk_errors
-from tunesmith.core.log import append_line
+from tunesmith.core.jsonlines import append_line, whole_lines
 from tunesmith.core.rows import Chat, digest
 from tunesmith.model.generate import Answer, Decoder, Request, Sampling, answers
 from tunesmith.model.render import encode_prompt
@@ -76,7 +76,7 @@ def keep_answers(
 
     The model is loaded (`policy()`) only when an answer is missing.
     """
-    found = {line["row"]: Answered(**line) for line in kept(path)}
+    found = {line["row"]: Answered(**line) for line in whole_lines(path)}
     missing = {row.digest: row for row in rows if row.digest not in found}
     advance(len({row.digest for row in rows}) - len(missing))
     if not missing:
@@ -95,18 +95,3 @@ def append(path: Path, line: dict[str, Any]) -> None:
     """One more line, on the disk's side before the next is computed."""
     with disk_errors(path, "write"):
         append_line(path, json.dumps(line, allow_nan=False).encode("ascii") + b"\n")
-
-
-def kept(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines an earlier call left; one that was torn by a kill is passed over."""
-    if not path.exists():
-        return
-    with disk_errors(path, "read"):
-        content = path.read_bytes()
-    for line in content.split(b"\n"):
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            yield value

@@ -61,7 +61,8 @@ def compare(
             if arms.keys() >= {"base", "tuned"}:
                 change = values["tuned"][name] - values["base"][name]
                 spread = resampled["tuned"][name] - resampled["base"][name]
-                difference[name] = interval(change, spread) | kind
+                apart = interval(change, spread) | kind
+                difference[name] = apart | {"better": better(apart)}
     return Comparison(found, difference)
 
 
@@ -100,24 +101,43 @@ def better(difference: Value) -> str | None:
     return "tuned" if (low > 0) == difference["higher_is_better"] else "base"
 
 
-def verdict(found: Comparison, name: str, rows: int) -> str:
-    """What the measure `name` says of the two arms, in a sentence."""
+def verdict(found: Comparison, name: str, rows: int) -> dict[str, str]:
+    """What the measure `name` says of the two arms: a headline, and the numbers behind it."""
     before, after = (shown(found.arms[arm][name]) for arm in ("base", "tuned"))
-    change = found.difference[name]
-    winner = better(change)
+    change, label = found.difference[name], name.replace("_", " ").replace(".", " ")
     if change["value"] is None:
-        return f"{name} is not a number for both arms ({before}, then {after}): nothing is proven"
-    said = f"{name} {before} before, {after} after, on {rows} rows"
+        return {
+            "headline": f"Nothing is proven: {label} is not a number for both arms",
+            "detail": f"It was {before} before and {after} after, on {rows} held-out rows.",
+        }
+    headline = {
+        "tuned": f"Tuning improved {label} from {before} to {after}",
+        "base": f"Tuning made {label} worse: from {before} to {after}",
+        None: f"No difference is proven: {label} {before} before, {after} after",
+    }[change["better"]]
+    return {"headline": headline, "detail": detail(change, rows)}
+
+
+def detail(change: Value, rows: int) -> str:
+    """A difference with its interval, and what follows from it."""
+    said = f"Difference {signed(change, 'value')}"
+    on = f"on {rows} held-out rows"
     if change["low"] is None:
-        return f"{said}: fewer than {LEAST_ROWS} rows prove nothing; hold more rows out"
-    spread = f"{change['value']:+.2f}, 95 % interval {change['low']:+.2f} to {change['high']:+.2f}"
-    if winner is None:
-        return f"no difference is proven: {said} (difference {spread}, which holds 0)"
-    return f"{winner} is better: {said} (difference {spread})"
+        few = rows < LEAST_ROWS
+        why = f"fewer than {LEAST_ROWS} prove nothing" if few else "some samples give no number"
+        return f"{said}, {on}: no interval, {why}."
+    spread = f"{signed(change, 'low')} to {signed(change, 'high')}"
+    same = " The interval holds 0, so neither is called better." if not change["better"] else ""
+    return f"{said}, 95 % interval {spread}, {on}.{same}"
 
 
 def shown(value: Value) -> str:
     """A value in its unit."""
     if value["value"] is None:
         return "not a number"
-    return f"{value['value']:.2f}" + (" %" if value["percent"] else "")
+    return f"{value['value']:.1f} %" if value["percent"] else f"{value['value']:.3g}"
+
+
+def signed(change: Value, key: str) -> str:
+    """A difference with its sign, in points where the measure is in percent."""
+    return f"{change[key]:+.1f}" if change["percent"] else f"{change[key]:+.3g}"

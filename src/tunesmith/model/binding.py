@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.core.disk import write_json
 from tunesmith.core.errors import IntegrityError
-from tunesmith.core.folders import write_json
 
 if TYPE_CHECKING:
     from tunesmith.model.load import Base

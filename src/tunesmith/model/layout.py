@@ -1,6 +1,7 @@
 """What a transformers model is made of, read from its modules and never from names of models."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import SettingsError
@@ -15,7 +16,7 @@ else:
 
 
 def causal(model: Any) -> Any:
-    """The plain causal language model inside any wrapper peft has put around it."""
+    """The plain model, a language model or an encoder, inside any wrapper peft put around it."""
     unwrap = getattr(model, "get_base_model", None)
     return unwrap() if unwrap is not None else model
 
@@ -26,18 +27,43 @@ def body(model: Any) -> Any:
 
 
 def head(model: Any) -> Any:
-    """The linear layer that turns hidden states into logits."""
+    """The linear layer that turns hidden states into logits; None in an encoder."""
     return causal(model).get_output_embeddings()
+
+
+def writes(model: Any) -> bool:
+    """Whether the model predicts tokens; an encoder ends in hidden states."""
+    return head(model) is not None
 
 
 def width(model: Any) -> int:
     """The size of a hidden state."""
-    return int(head(model).weight.shape[1])
+    if writes(model):
+        return int(head(model).weight.shape[1])
+    return int(causal(model).config.hidden_size)
+
+
+def vocabulary(model: Any) -> int:
+    """How many different tokens the model can read."""
+    return int(causal(model).get_input_embeddings().weight.shape[0])
 
 
 def context(model: Any) -> int | None:
-    """The longest sequence the model was made for, when its configuration says."""
-    return getattr(causal(model).config, "max_position_embeddings", None)
+    """The longest sequence the model was made for, when its configuration says.
+
+    RoBERTa counts positions from behind its padding id, so that many of its table are never used.
+    """
+    length: int | None = getattr(causal(model).config, "max_position_embeddings", None)
+    if length is None:
+        return None
+    lookups = (m for m in body(model).modules() if isinstance(m, torch.nn.Embedding))
+    padding = [m.padding_idx for m in lookups if m.num_embeddings == length]
+    return length - max((place + 1 for place in padding if place is not None), default=0)
+
+
+def segmented(model: Any) -> bool:
+    """Whether the model is told which of two texts a token belongs to."""
+    return "token_type_ids" in signature(body(model).forward).parameters
 
 
 def blocks(model: Any) -> "nn.ModuleList":
@@ -63,6 +89,31 @@ def linears(model: Any) -> dict[str, Any]:
     return {name: m for name, m in named if id(m) in inside and is_linear(m)}
 
 
+def linear_names(model: Any) -> list[str]:
+    """Every linear layer by full name, those outside the blocks too."""
+    return [name for name, module in causal(model).named_modules() if is_linear(module)]
+
+
+def idle(model: Any, named: Mapping[str, "torch.nn.Parameter"]) -> list[str]:
+    """Those of some parameters that no hidden state depends on, found by following a gradient.
+
+    A pooler, or a language model's own head: what is not used may be missing, and cannot learn.
+    """
+    before = [weight.requires_grad for weight in named.values()]
+    device = next(causal(model).parameters()).device
+    ids = torch.arange(4, device=device).unsqueeze(0)
+    try:
+        for weight in named.values():
+            weight.requires_grad_(True)
+        with torch.enable_grad():
+            total = body(model)(input_ids=ids).last_hidden_state.float().square().sum()
+            found = torch.autograd.grad(total, list(named.values()), allow_unused=True)
+    finally:
+        for weight, wanted in zip(named.values(), before, strict=True):
+            weight.requires_grad_(wanted)
+    return [name for name, gradient in zip(named, found, strict=True) if gradient is None]
+
+
 def target_kind(name: str) -> str:
     """`attention` or `mlp`, by the module a layer sits in; fused layers count where they are."""
     parents = name.lower().split(".")[:-1]
@@ -73,7 +124,7 @@ def tied(model: Any) -> bool:
     """Whether the head and the input embedding are one tensor."""
     plain = causal(model)
     embedding = plain.get_input_embeddings()
-    return head(model).weight is embedding.weight
+    return writes(model) and head(model).weight is embedding.weight
 
 
 def trainable(parameters: Iterable[Any]) -> list[Any]:

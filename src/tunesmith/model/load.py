@@ -7,16 +7,16 @@ import shutil
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tunesmith.core.errors import IntegrityError, ResourceError, SettingsError, missing
 from tunesmith.core.late import late
 from tunesmith.core.parts import Spec
-from tunesmith.model import cache, embedded, gguf
+from tunesmith.model import cache, embedded, gguf, layout
 from tunesmith.model.cache import cache_folder as cache_folder
 from tunesmith.model.safe import check_alone, check_safetensors
 from tunesmith.model.safe import check_folder as check_folder
@@ -48,7 +48,7 @@ class ModelSpec(Spec):
     """Which model to start from. A bare name means `source`."""
 
     source: Annotated[str, Field(min_length=1)] = embedded.NAME
-    """The bundled model's name, a folder, a GGUF file, `owner/name` on the hub, or a run's folder
+    """A bundled model's name, a folder, a GGUF file, `owner/name` on the hub, or a run's folder
     (`runs/x`)."""
     start: Literal["merged", "continue"] = "merged"
     """Of an earlier run: `merged` puts new weights on its merged model, `continue` goes on with its
@@ -57,6 +57,18 @@ class ModelSpec(Spec):
     """Numbers the weights are held in; auto is float32, in which small updates are not lost."""
     revision: str | None = None
     """Commit, branch or tag of a hub model; the commit it means is recorded."""
+    tokens: list[str] = []
+    """Words that become one piece each; their rows start from the pieces they were made of."""
+
+    @field_validator("tokens")
+    @classmethod
+    def _words(cls, tokens: list[str]) -> list[str]:
+        if any(not word.strip() for word in tokens):
+            raise ValueError("a word is empty; leave it out")
+        twice = [word for place, word in enumerate(tokens) if word in tokens[:place]]
+        if twice:
+            raise ValueError(f"{twice[0]!r} is there twice; name each word once")
+        return tokens
 
     @model_validator(mode="before")
     @classmethod
@@ -70,7 +82,8 @@ class Base:
 
     `lineage` is the earlier run it was taken from: its name, the digest of its training, how it
     was taken up, its base, and what that run came from in turn. `weights` is the trained folder
-    whose weights training goes on with, where that was asked for.
+    whose weights training goes on with, where that was asked for. `tokens` are words that a run
+    adds: the folder knows nothing of them.
     """
 
     folder: Path
@@ -80,6 +93,7 @@ class Base:
     facts: dict[str, Any] = field(default_factory=dict)
     lineage: dict[str, Any] = field(default_factory=dict)
     weights: Path | None = None
+    tokens: tuple[str, ...] = ()
 
     def record(self, home: Path) -> dict[str, Any]:
         """What a run in `home` notes of its base. A path is kept from there too, as whole
@@ -96,6 +110,11 @@ def resolve(spec: ModelSpec, known: Mapping[str, Any] | None = None) -> Base:
     meant at that time. Raises SettingsError for a name that means nothing, IntegrityError for a
     folder that is damaged or could run code, ResourceError where the hub cannot be reached.
     """
+    return replace(found(spec, known or {}), tokens=tuple(spec.tokens))
+
+
+def found(spec: ModelSpec, known: Mapping[str, Any]) -> Base:
+    """The folder, by what the name is."""
     from tunesmith.model import earlier
 
     path = Path(spec.source).expanduser()
@@ -114,12 +133,18 @@ def resolve(spec: ModelSpec, known: Mapping[str, Any] | None = None) -> Base:
         bundled = embedded.file()
         if bundled is not None:
             return converted(spec, bundled, pinned=embedded.SHA256, stops=embedded.STOPS)
-        return fetched(spec, embedded.HUB, known or {})
+        return fetched(spec, embedded.HUB, known)
+    if spec.source == embedded.ENCODER:
+        folder = embedded.encoder()
+        if folder is not None:
+            return local(spec, folder)
+        return fetched(spec, embedded.ENCODER_HUB, known)
     if HUB_NAME.fullmatch(spec.source):
-        return fetched(spec, spec.source, known or {})
+        return fetched(spec, spec.source, known)
     raise SettingsError(
-        f"model.source: {spec.source!r} is neither {embedded.NAME!r}, nor a folder, nor a .gguf "
-        "file, nor a run, nor a hub name like owner/name. Correct it, or check where you are."
+        f"model.source: {spec.source!r} is neither {embedded.NAME!r} nor {embedded.ENCODER!r}, "
+        "nor a folder, nor a .gguf file, nor a run, nor a hub name like owner/name. Correct it, "
+        "or check where you are."
     )
 
 
@@ -262,18 +287,18 @@ def plain_files(snapshot: Path, folder: Path) -> None:
 
 
 def load_model(base: Base, *, dtype: str = "auto", device: str = "cpu") -> Any:
-    """The model in evaluation mode on `device`, weights finite. Nothing is fetched or run."""
+    """The model in evaluation mode on `device`, weights finite, with rows for the words that the
+    run adds. Nothing is fetched or run.
+
+    A language model comes whole. Of an encoder comes the body that makes hidden states, without
+    what it was pre-trained with.
+    """
     check_alone(base.folder)
     check_architecture(base.folder)
     wanted = getattr(torch, "float32" if dtype == "auto" else dtype)
-    try:
-        from transformers import AutoModelForCausalLM
-    except ImportError as error:
-        raise missing("transformers", "train") from error
-    factory: Any = AutoModelForCausalLM
     with quiet():
         try:
-            model, report = factory.from_pretrained(
+            model, report = factory(base.folder).from_pretrained(
                 base.folder,
                 dtype=wanted,
                 use_safetensors=True,
@@ -288,29 +313,105 @@ def load_model(base: Base, *, dtype: str = "auto", device: str = "cpu") -> Any:
                 f"{base.folder}: transformers cannot build this model ({reason}). Check "
                 "config.json, or use another model."
             ) from error
+    if is_encoder(base.folder):
+        settle_body(base.folder, model, report)
     check_report(base.folder, report)
     check_finite(base.folder, model.state_dict())
+    if base.tokens:
+        from tunesmith.model import vocabulary, words
+        from tunesmith.model.tokenizer import Tokenizer
+
+        with quiet():
+            before = Tokenizer.load(base.folder)
+            vocabulary.grow(model, before, words.extended(before, base.tokens))
     return model.to(device).eval()
 
 
+def factory(folder: Path) -> Any:
+    """The class of transformers that builds the model of a folder."""
+    try:
+        from transformers import AutoModel, AutoModelForCausalLM
+    except ImportError as error:
+        raise missing("transformers", "train") from error
+    return AutoModel if is_encoder(folder) else AutoModelForCausalLM
+
+
+def is_encoder(folder: Path) -> bool:
+    """Whether a folder's config.json says that its model reads both ways and writes nothing.
+
+    Such are the kinds that transformers can train on masked words, unless the architecture named
+    is the causal variant that some of them have.
+    """
+    from transformers.models.auto import modeling_auto as known
+
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    kind, named = config.get("model_type"), set(config.get("architectures") or [])
+    tables = (
+        known.MODEL_MAPPING_NAMES,
+        known.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        known.MODEL_FOR_PRETRAINING_MAPPING_NAMES,
+        known.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    )
+    if kind not in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES or two_towers(kind):
+        return False
+    return not config.get("is_decoder") and named <= set().union(*(entry(t, kind) for t in tables))
+
+
+def entry(table: Mapping[str, Any], kind: str) -> set[str]:
+    """The names that one of transformers' tables has for a kind of model: none, one or several."""
+    found = table.get(kind, ())
+    return {found} if isinstance(found, str) else set(found)
+
+
+def two_towers(kind: str) -> bool:
+    """Whether a kind of model reads with one stack of blocks and writes with another."""
+    from transformers import CONFIG_MAPPING
+
+    return bool(getattr(CONFIG_MAPPING[kind](), "is_encoder_decoder", False))
+
+
 def check_architecture(folder: Path) -> None:
-    """Refuse a model that is not one of transformers' own causal language models."""
+    """Refuse what is neither an encoder nor a causal language model of transformers' own."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     path = folder / "config.json"
     config = json.loads(path.read_text("utf-8"))
     kind, named = config.get("model_type"), config.get("architectures") or []
-    found: Any = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind, ())
-    known = {found} if isinstance(found, str) else set(found)
-    if not known or not set(named) <= known:
+    known = entry(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, kind)
+    if not is_encoder(folder) and (not known or not set(named) <= known):
         raise IntegrityError(
-            f"{path}: {(named or [kind])[0]!r} is not a causal language model of transformers. "
-            "Use one that is."
+            f"{path}: {(named or [kind])[0]!r} is not a causal language model and not an "
+            "encoder of transformers. Use one that is."
         )
     if config.get("quantization_config"):
         raise IntegrityError(
             f"{path}: the weights are quantised. Name the model they were made from."
         )
+
+
+def settle_body(folder: Path, model: Any, report: Any) -> None:
+    """Take out of a loading report what an encoder's file may hold or lack beside its body.
+
+    It may hold tensors that are not under the body's name where others are (the head it was
+    trained with), and copies of what the model computes itself (a table of positions). It may lack
+    what no hidden state depends on (a pooler), which is then zero: never what chance gave it.
+    """
+    prefix = f"{model.base_model_prefix}."
+    stored = [name for shard in shards(folder) for name in check_safetensors(folder / shard)]
+    computed = {name for name, _ in model.named_buffers()}
+    beside = {n for n in stored if not n.startswith(prefix)} if has(stored, prefix) else set()
+    report["unexpected_keys"] = set(report["unexpected_keys"]) - beside - computed
+    named = dict(model.named_parameters())
+    absent = {name: named[name] for name in sorted(report["missing_keys"]) if name in named}
+    unused = layout.idle(model, absent) if absent else []
+    for name in unused:
+        named[name].data.zero_()
+    report["missing_keys"] = set(report["missing_keys"]) - set(unused)
+
+
+def has(names: Collection[str], prefix: str) -> bool:
+    """Whether any name begins so."""
+    return any(name.startswith(prefix) for name in names)
 
 
 def check_report(folder: Path, report: Any) -> None:

@@ -6,6 +6,8 @@ overwritten with `p - onehot`, and one more product gives the gradient of the hi
 two products where recomputation needs three. The reference path materialises all logits.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.late import late
@@ -31,10 +33,13 @@ def nll(
 ) -> "torch.Tensor":
     """sum_i weights_i * -log p(targets_i | hidden_i): a scalar in fp32 that backward only scales.
 
-    `head` is a linear layer with `weight` [vocabulary, width] and maybe `bias`. Its gradient is
-    made when it is trainable. No rows at all give a zero that can be differentiated.
+    `head` is a linear layer with `weight` [vocabulary, width] and maybe `bias`, or one in parts
+    (`newrows.Head`). Its gradient is made when it is trainable. No rows at all give a zero that
+    can be differentiated.
     """
-    total: torch.Tensor = _Nll.apply(hidden, head.weight, _bias(head), targets, weights)  # type: ignore[no-untyped-call]
+    total: torch.Tensor = _Nll.apply(
+        hidden, head.weight, _bias(head), *_beside(head), targets, weights
+    )  # type: ignore[no-untyped-call]
     return total
 
 
@@ -44,7 +49,7 @@ def logps(
     targets: "torch.Tensor",  # [row]
 ) -> "torch.Tensor":
     """log p(targets_i | hidden_i) for each row, [row] in fp32, under any upstream gradient."""
-    values: torch.Tensor = _Logps.apply(hidden, head.weight, _bias(head), targets)  # type: ignore[no-untyped-call]
+    values: torch.Tensor = _Logps.apply(hidden, head.weight, _bias(head), *_beside(head), targets)  # type: ignore[no-untyped-call]
     return values
 
 
@@ -57,8 +62,7 @@ def nll_reference(
 
 def logps_reference(hidden: "torch.Tensor", head: Any, targets: "torch.Tensor") -> "torch.Tensor":
     """What `logps` computes, by materialised logits."""
-    logits = functional.linear(hidden, head.weight, _bias(head))
-    return token_logps(logits, targets)
+    return token_logps(head(hidden), targets)
 
 
 def token_logps(logits: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
@@ -71,6 +75,11 @@ def _bias(head: Any) -> "torch.Tensor | None":
     return getattr(head, "bias", None)
 
 
+def _beside(head: Any) -> "tuple[torch.Tensor | None, torch.Tensor | None]":
+    """The rows that stand in for some of the matrix's, and which those are."""
+    return getattr(head, "rows", None), getattr(head, "numbers", None)
+
+
 def _precise(dtype: "torch.dtype") -> "torch.dtype":
     return torch.float64 if dtype == torch.float64 else torch.float32
 
@@ -80,13 +89,53 @@ def _chunks(rows: int) -> list[slice]:
 
 
 def _logits(
-    hidden: "torch.Tensor", weight: "torch.Tensor", bias: "torch.Tensor | None", out: "torch.Tensor"
+    hidden: "torch.Tensor",
+    weight: "torch.Tensor",
+    bias: "torch.Tensor | None",
+    swap: "_Swap | None",
+    out: "torch.Tensor",
 ) -> "torch.Tensor":
     """Logits of a chunk, in the shared buffer where the dtype allows it."""
     if hidden.dtype != out.dtype:
-        return functional.linear(hidden, weight, bias).to(out.dtype)
-    torch.mm(hidden, weight.t(), out=out)
-    return out if bias is None else out.add_(bias)
+        logits = functional.linear(hidden, weight, bias).to(out.dtype)
+    else:
+        logits = torch.mm(hidden, weight.t(), out=out)
+        logits = logits if bias is None else logits.add_(bias)
+    if swap is not None:
+        logits[:, swap.numbers] = (hidden @ swap.rows.t()).to(logits.dtype)
+    return logits
+
+
+@dataclass(frozen=True)
+class _Swap:
+    """Rows that stand in for those of the matrix at `numbers`."""
+
+    rows: "torch.Tensor"  # [row, width]
+    numbers: "torch.Tensor"  # [row]
+
+    def taken(self, residual: "torch.Tensor") -> "torch.Tensor":
+        """The rows' own columns out of `residual`, which is zero there from then on: the matrix
+        has no part in them."""
+        own = residual[:, self.numbers]
+        residual[:, self.numbers] = 0
+        return own
+
+
+def _swap(rows: "torch.Tensor | None", numbers: "torch.Tensor | None") -> "_Swap | None":
+    return None if rows is None or numbers is None else _Swap(rows, numbers)
+
+
+def _to_hidden(
+    residual: "torch.Tensor",
+    weight: "torch.Tensor",
+    swap: "_Swap | None",
+    own: "torch.Tensor | None",
+    out: "torch.Tensor",
+) -> None:
+    """The gradient of a chunk's hidden states."""
+    torch.mm(residual, weight, out=out)
+    if swap is not None and own is not None:
+        out.addmm_(own, swap.rows)
 
 
 def _residuals(
@@ -119,35 +168,41 @@ class _Nll(torch.autograd.Function):
         hidden: "torch.Tensor",
         weight: "torch.Tensor",
         bias: "torch.Tensor | None",
+        rows: "torch.Tensor | None",
+        numbers: "torch.Tensor | None",
         targets: "torch.Tensor",
         weights: "torch.Tensor",
     ) -> "torch.Tensor":
-        buffer = _buffer(hidden, weight)
+        buffer, swap = _buffer(hidden, weight), _swap(rows, numbers)
         total = torch.zeros((), dtype=buffer.dtype, device=hidden.device)
-        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
+        wants_hidden, wants_weight, wants_bias, wants_rows = ctx.needs_input_grad[:4]
         d_hidden = torch.empty_like(hidden) if wants_hidden else None
         d_weight = torch.zeros_like(weight) if wants_weight else None
         d_bias = torch.zeros_like(bias) if bias is not None and wants_bias else None
+        d_rows = torch.zeros_like(rows) if rows is not None and wants_rows else None
         for part in _chunks(hidden.shape[0]):
-            rows, count = hidden[part], part.stop - part.start
-            residual = _logits(rows, weight, bias, buffer[:count])
+            states, count = hidden[part], part.stop - part.start
+            residual = _logits(states, weight, bias, swap, buffer[:count])
             share = weights[part].to(buffer.dtype)
             total -= (_residuals(residual, targets[part], share) * share).sum()
             residual = residual.to(hidden.dtype)
+            own = None if swap is None else swap.taken(residual)
             if d_hidden is not None:
-                torch.mm(residual, weight, out=d_hidden[part])
+                _to_hidden(residual, weight, swap, own, d_hidden[part])
             if d_weight is not None:
-                d_weight.addmm_(residual.t(), rows)
+                d_weight.addmm_(residual.t(), states)
             if d_bias is not None:
                 d_bias += residual.sum(0)
-        ctx.gradients = (d_hidden, d_weight, d_bias)
+            if d_rows is not None and own is not None:
+                d_rows.addmm_(own.t(), states)
+        ctx.gradients = (d_hidden, d_weight, d_bias, d_rows)
         return total
 
     @staticmethod
     def backward(ctx: Any, upstream: "torch.Tensor") -> tuple["torch.Tensor | None", ...]:
         scaled = [None if g is None else g.mul_(upstream.to(g.dtype)) for g in ctx.gradients]
         ctx.gradients = None
-        return (*scaled, None, None)
+        return (*scaled, None, None, None)
 
 
 class _Logps(torch.autograd.Function):
@@ -159,47 +214,60 @@ class _Logps(torch.autograd.Function):
         hidden: "torch.Tensor",
         weight: "torch.Tensor",
         bias: "torch.Tensor | None",
+        rows: "torch.Tensor | None",
+        numbers: "torch.Tensor | None",
         targets: "torch.Tensor",
     ) -> "torch.Tensor":
-        buffer = _buffer(hidden, weight)
+        buffer, swap = _buffer(hidden, weight), _swap(rows, numbers)
         values = torch.empty(hidden.shape[0], dtype=buffer.dtype, device=hidden.device)
         ones = torch.ones_like(values)
         d_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         for part in _chunks(hidden.shape[0]):
-            residual = _logits(hidden[part], weight, bias, buffer[: part.stop - part.start])
+            residual = _logits(hidden[part], weight, bias, swap, buffer[: part.stop - part.start])
             values[part] = _residuals(residual, targets[part], ones[part])
             if d_hidden is not None:
-                torch.mm(residual.to(hidden.dtype), weight, out=d_hidden[part])
-        ctx.save_for_backward(hidden, weight, bias, targets, d_hidden)
+                residual = residual.to(hidden.dtype)
+                own = None if swap is None else swap.taken(residual)
+                _to_hidden(residual, weight, swap, own, d_hidden[part])
+        ctx.save_for_backward(hidden, weight, bias, rows, numbers, targets, d_hidden)
         return values
 
     @staticmethod
     def backward(ctx: Any, upstream: "torch.Tensor") -> tuple["torch.Tensor | None", ...]:
-        hidden, weight, bias, targets, d_hidden = ctx.saved_tensors
+        hidden, weight, bias, rows, numbers, targets, d_hidden = ctx.saved_tensors
         g_hidden = None
         if d_hidden is not None:
             g_hidden = d_hidden * -upstream.unsqueeze(1).to(d_hidden.dtype)
-        g_weight = g_bias = None
-        if any(ctx.needs_input_grad[1:3]):
-            g_weight, g_bias = _head_gradients(hidden, weight, bias, targets, upstream)
-        return g_hidden, g_weight, g_bias, None
+        wanted = ctx.needs_input_grad[1:4]
+        of_head: tuple[torch.Tensor | None, ...] = (None, None, None)
+        if any(wanted):
+            swap = _swap(rows, numbers)
+            of_head = _head_gradients(hidden, (weight, bias, swap), targets, upstream, wanted)
+        return (g_hidden, *of_head, None, None)
 
 
 def _head_gradients(
     hidden: "torch.Tensor",
-    weight: "torch.Tensor",
-    bias: "torch.Tensor | None",
+    head: "tuple[torch.Tensor, torch.Tensor | None, _Swap | None]",
     targets: "torch.Tensor",
     upstream: "torch.Tensor",
-) -> tuple["torch.Tensor", "torch.Tensor | None"]:
+    wanted: Sequence[bool],
+) -> "tuple[torch.Tensor | None, ...]":
     """The trained head's gradients, from logits made once more: too large to have been kept."""
-    buffer, g_weight = _buffer(hidden, weight), torch.zeros_like(weight)
-    g_bias = None if bias is None else torch.zeros_like(bias)
+    weight, bias, swap = head
+    buffer = _buffer(hidden, weight)
+    g_weight = torch.zeros_like(weight) if wanted[0] else None
+    g_bias = torch.zeros_like(bias) if bias is not None and wanted[1] else None
+    g_rows = torch.zeros_like(swap.rows) if swap is not None and wanted[2] else None
     for part in _chunks(hidden.shape[0]):
-        residual = _logits(hidden[part], weight, bias, buffer[: part.stop - part.start])
+        residual = _logits(hidden[part], weight, bias, swap, buffer[: part.stop - part.start])
         _residuals(residual, targets[part], -upstream[part].to(buffer.dtype))
         residual = residual.to(hidden.dtype)
-        g_weight.addmm_(residual.t(), hidden[part])
+        own = None if swap is None else swap.taken(residual)
+        if g_weight is not None:
+            g_weight.addmm_(residual.t(), hidden[part])
         if g_bias is not None:
             g_bias += residual.sum(0)
-    return g_weight, g_bias
+        if g_rows is not None and own is not None:
+            g_rows.addmm_(own.t(), hidden[part])
+    return g_weight, g_bias, g_rows

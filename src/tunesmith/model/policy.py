@@ -5,18 +5,19 @@ which attention runs and how the head is multiplied is decided here, by trying t
 the model at hand and keeping them only where they give its own answers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tunesmith.core.late import late
 from tunesmith.core.records import IGNORE, Batch
-from tunesmith.model import attention, layout
+from tunesmith.model import attention, layout, newrows
 
 if TYPE_CHECKING:
     import torch
 
     from tunesmith.model import losshead, lowrank
+    from tunesmith.model.heads import Head
     from tunesmith.model.render import Tokenizer
 else:
     torch = late("torch")
@@ -32,9 +33,10 @@ class Undoable(Protocol):
 
 
 class Policy:
-    """A causal model under training or in use.
+    """A causal model or an encoder under training or in use.
 
-    `method` and `frozen` serve `reference()`. `fast=False` keeps to the reference seams: the
+    `method` and `frozen` serve `reference()`. With a `head` it gives scores of whole texts, and
+    what no score depends on takes no gradients. `fast=False` keeps to the reference seams: the
     model's own attention on padded rows and materialised logits.
     """
 
@@ -45,19 +47,53 @@ class Policy:
         *,
         method: Undoable | None = None,
         frozen: Any | None = None,
+        head: "Head | None" = None,
         fast: bool = True,
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
-        self.method, self.frozen = method, frozen
+        self.method, self.frozen, self.head = method, frozen, head
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
-        self.splits_head = fast and head_is_plain(layout.causal(model))
-        self.packs = self.splits_head and attention.works(layout.causal(model))
-        self.low_rank = lowrank.layers(model) if self.splits_head else []
+        plain, writes = layout.causal(model), layout.writes(model)
+        self.splits_head = fast and writes and head_is_plain(plain)
+        self.packs = self.splits_head and attention.works(plain)
+        self.low_rank = lowrank.layers(model) if self.splits_head or (fast and not writes) else []
+        self.new_rows = newrows.embeddings(model) if self.splits_head else []
+        self._seen: dict[int, tuple[torch.Tensor, torch.Tensor]] | None = None  # see `looking`
+        self._segmented = layout.segmented(model)
+        self._remembered: dict[str, torch.Tensor] = {}
+        if head is not None:
+            head.linear.to(self.device)
+            self._settle_idle()
+
+    def _settle_idle(self) -> None:
+        """Freeze what no hidden state depends on: a pooler, or the model's own head."""
+        named = dict(layout.causal(self.model).named_parameters())
+        moving = {name: weight for name, weight in named.items() if weight.requires_grad}
+        if moving:
+            with evaluating(self.model):
+                for name in layout.idle(self.model, moving):
+                    named[name].requires_grad_(False)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the scores are of, in their order; none without a head."""
+        return self.head.labels if self.head is not None else ()
+
+    def named(self) -> Iterator[tuple[str, "torch.nn.Parameter"]]:
+        """Every parameter by a stable name, the head's last."""
+        yield from self.model.named_parameters()
+        if self.head is not None:
+            yield from self.head.named()
 
     def trainable(self) -> list["torch.nn.Parameter"]:
-        """The parameters that take gradients, in the model's order."""
-        return layout.trainable(self.model.parameters())
+        """The parameters that take gradients, in the model's order, the head's last."""
+        return layout.trainable(parameter for _, parameter in self.named())
+
+    @property
+    def still(self) -> bool:
+        """Whether the head alone learns, so that the states below it stay what they are."""
+        return self.head is not None and not layout.trainable(self.model.parameters())
 
     @contextmanager
     def reference(self) -> "Iterator[Policy]":
@@ -71,8 +107,18 @@ class Policy:
         ):
             before = Policy.__new__(Policy)
             before.__dict__.update(self.__dict__)
-            before.model = model
+            before.model, before._seen = model, None
             yield before
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Evaluation without gradients, in which all measures of one batch share one pass."""
+        with torch.no_grad(), evaluating(self.model):
+            self._seen = {}
+            try:
+                yield
+            finally:
+                self._seen = None
 
     def nll(self, batch: Batch) -> "torch.Tensor":
         """Weighted sum of -log p over supervised tokens: a scalar, fp32 or better."""
@@ -80,14 +126,14 @@ class Policy:
         weights = batch.weights.repeat_interleave(batch.mask.shape[1])[chosen]
         if not self.splits_head:
             return -(self._reference_logps(batch, chosen, targets) * weights).sum()
-        return losshead.nll(self.hidden(batch, chosen), layout.head(self.model), targets, weights)
+        return losshead.nll(self.hidden(batch, chosen), newrows.head(self.model), targets, weights)
 
     def logps(self, batch: Batch) -> "torch.Tensor":
         """log p of every supervised token, [sequence, time]; 0 where no loss is taken."""
         chosen, targets = supervised(batch)
         if self.splits_head:
             states = self.hidden(batch, chosen)
-            values = losshead.logps(states, layout.head(self.model), targets)
+            values = losshead.logps(states, newrows.head(self.model), targets)
         else:
             values = self._reference_logps(batch, chosen, targets)
         flat = values.new_zeros(batch.mask.numel()).index_put((chosen,), values)
@@ -99,17 +145,64 @@ class Policy:
         if not self.splits_head:
             best = self._logits(batch)[chosen].argmax(dim=1)
             return (best == targets).sum()
-        states, head = self.hidden(batch, chosen), layout.head(self.model)
+        states, head = self.hidden(batch, chosen), newrows.head(self.model)
         pairs = zip(states.split(losshead.CHUNK), targets.split(losshead.CHUNK), strict=True)
         found = [(head(rows).argmax(dim=1) == wanted).sum() for rows, wanted in pairs]
         return torch.stack(found).sum() if found else torch.zeros((), device=self.device)
 
+    def scores(self, batch: Batch) -> "torch.Tensor":
+        """What the head says of each sequence, [sequence, out], in at least the head's precision.
+
+        Rows given to `remember` are not computed again while the model is in evaluation mode.
+        """
+        if self.head is None:
+            raise ValueError("a policy without a head has no scores")
+        known = [] if self.model.training else [self._remembered.get(row) for row in batch.rows]
+        kept = [state for state in known if state is not None]
+        states = torch.stack(kept) if len(kept) == len(batch.rows) else self.pooled(batch)
+        weight: torch.Tensor = self.head.linear.weight
+        return self.head.linear(states.to(weight.dtype))  # type: ignore[no-any-return]
+
+    def remember(self, batches: Iterable[Batch]) -> None:
+        """Keep the pooled states of whole rows, 4 bytes a number, by the rows' digests.
+
+        For a policy that is `still`. All at once and before the first step, so that no state
+        depends on which rows a step happens to put together.
+        """
+        with torch.no_grad(), evaluating(self.model):
+            for batch in batches:
+                self._remembered.update(zip(batch.rows, self.pooled(batch), strict=True))
+
+    def pooled(self, batch: Batch) -> "torch.Tensor":
+        """One state for each sequence, [sequence, width]: the mean over its real tokens
+        (arXiv 1908.10084), or the last of them."""
+        lengths = batch.mask.sum(dim=1)
+        if self.head is not None and self.head.pooling == "last":
+            starts = torch.arange(len(lengths), device=lengths.device) * batch.mask.shape[1]
+            return self.hidden(batch, starts + lengths - 1)
+        states = self.hidden(batch, batch.mask.flatten().nonzero().squeeze(1))
+        # Text by text: the same sum whether the rows were packed or padded.
+        return torch.stack([rows.mean(dim=0) for rows in states.split(lengths.tolist())])
+
     def hidden(self, batch: Batch, chosen: "torch.Tensor") -> "torch.Tensor":
         """Hidden states at the flat padded positions `chosen`, [position, width]."""
+        if self._seen is None:
+            return self._pass(batch, chosen)
+        kept = self._seen.get(id(batch))
+        if kept is None or not torch.equal(kept[0], chosen):
+            kept = self._seen[id(batch)] = (chosen, self._pass(batch, chosen))
+        return kept[1]
+
+    def _pass(self, batch: Batch, chosen: "torch.Tensor") -> "torch.Tensor":
         plain = layout.causal(self.model)
-        with lowrank.switched(self.low_rank):
+        with lowrank.switched(self.low_rank), newrows.switched(self.new_rows):
             if not self.packs:
-                output = plain.base_model(input_ids=batch.ids, attention_mask=batch.mask.long())
+                told = {} if batch.segments is None else {"token_type_ids": batch.segments}
+                output = plain.base_model(
+                    input_ids=batch.ids,
+                    attention_mask=batch.mask.long(),
+                    **(told if self._segmented else {}),
+                )
                 return output.last_hidden_state.flatten(0, 1)[chosen]  # type: ignore[no-any-return]
             packed = attention.pack(batch)
             place = torch.zeros(batch.mask.numel(), dtype=torch.long, device=batch.mask.device)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.core.errors import IntegrityError
-from tunesmith.core.log import printable
+from tunesmith.core.quote import printable
 from tunesmith.core.strictjson import Malformed, parse
 
 HEADER = 16 * 2**20

@@ -7,14 +7,14 @@ differ in what they put before the first word, which depends on where in a text 
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from tunesmith.core.disk import make_folders, write_json, write_text
 from tunesmith.core.errors import IntegrityError
-from tunesmith.core.folders import make_folders, write_json, write_text
 from tunesmith.core.rows import digest
 from tunesmith.model.template import PLAIN, Template
 
@@ -35,7 +35,12 @@ ROUNDTRIPS = (
 )
 """A tokenizer that gives all of these back is taken as lossless, and is then held to it."""
 
-ROLES = ("bos_token", "eos_token", "pad_token", "unk_token")
+WORDS = "added_words"
+"""The setting that tells words added as content from control strings, which a text cannot write."""
+
+ROLES = (
+    "bos_token", "eos_token", "pad_token", "unk_token", "cls_token", "sep_token", "mask_token",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,13 +57,18 @@ class Control:
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """A tokenizer with its template and stop ids. Make one with `load`."""
+    """A tokenizer with its template and stop ids. Make one with `load`.
+
+    One that has neither a template nor a token to end an answer with, as encoders', makes ids of
+    plain texts and refuses conversations.
+    """
 
     record: Mapping[str, Any]
     settings: Mapping[str, Any]
     generation: Mapping[str, Any]
     named: Mapping[str, str]
-    chat: Template
+    name: str
+    _chat: Template | None
     _whole: Any = field(repr=False)
     _plain: Mapping[Place, Any] = field(repr=False)
 
@@ -73,27 +83,62 @@ class Tokenizer:
         stops = generation.get("eos_token_id", config.get("eos_token_id"))
         named = roles(settings, read(folder / "special_tokens_map.json", {}))
         template = template_text(folder, settings)
-        if template is None and "eos_token" not in named:
-            raise IntegrityError(
-                f"{folder}: the tokenizer has neither a chat template nor an end-of-sequence "
-                "token, so nothing could end an answer. Add eos_token to tokenizer_config.json."
-            )
+        if template is None:
+            named = ending(record, stops) | named
+            template = PLAIN if "eos_token" in named else None
+        words = words_of(settings, named, folder)
         name = f"{folder.name}: chat template"
         return cls(
             record=record,
             settings=settings,
             generation={**generation, "eos_token_id": stops},
             named=named,
-            chat=Template(PLAIN if template is None else template, named, name=name),
+            name=str(folder),
+            _chat=None if template is None else Template(template, named, name=name),
             _whole=built(record, folder),
-            _plain={place: built(plain(record, place), folder) for place in places(record)},
+            _plain=encoders(record, words, folder),
         )
+
+    def with_words(self, words: Sequence[str], record: Mapping[str, Any]) -> "Tokenizer":
+        """The same tokenizer around a `record` in which `words` are added tokens too."""
+        folder = Path(self.name)
+        return replace(
+            self,
+            record=record,
+            settings={**self.settings, WORDS: [*self.words, *words]},
+            _whole=built(record, folder),
+            _plain=encoders(record, [*self.words, *words], folder),
+        )
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Added tokens that are content: found in any text, unlike control strings."""
+        return tuple(self.settings.get(WORDS, ()))
 
     def encode(self, text: str, place: Place = "first") -> list[int]:
         """The ids of content: a control string in it is text like any other."""
         encoder = self._plain.get(place) or self._plain["first"]
         ids: list[int] = encoder.encode(text, add_special_tokens=False).ids
         return ids
+
+    def written(self, texts: Sequence[str]) -> tuple[list[int], list[int]]:
+        """The ids of a text, or of two, with what the tokenizer puts around texts, and for each id
+        which text it belongs to. A control string in a text is text like any other."""
+        encoder = self._plain["first"]
+        found = [encoder.encode(text, add_special_tokens=False) for text in texts]
+        whole = self._whole.post_process(*found, add_special_tokens=True)
+        return whole.ids, whole.type_ids
+
+    @property
+    def chat(self) -> Template:
+        """The chat template. IntegrityError where nothing could end an answer."""
+        if self._chat is None:
+            raise IntegrityError(
+                f"{self.name}: the tokenizer has neither a chat template nor an end-of-sequence "
+                "token, so nothing could end an answer. Add eos_token to tokenizer_config.json, "
+                "or choose labels with train.objective=classify."
+            )
+        return self._chat
 
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
         """The text of `ids`, without special tokens unless `special`."""
@@ -102,8 +147,9 @@ class Tokenizer:
 
     @cached_property
     def controls(self) -> dict[str, Control]:
-        """Every added token by its text, but for runs of space: those are ordinary text."""
-        found = (control(token) for token in self.record["added_tokens"] if structural(token))
+        """Every added token by its text, but for runs of space and words: those are content."""
+        added = self.record["added_tokens"]
+        found = (control(token) for token in added if structural(token, self.words))
         return {each.text: each for each in found}
 
     @property
@@ -127,7 +173,31 @@ class Tokenizer:
         """The ids that end an answer, in training and in use: the template's own first."""
         from tunesmith.model.render import end_of_turn
 
-        return tuple(dict.fromkeys([end_of_turn(self), *self.declared_stops]))
+        own = [end_of_turn(self)] if self.chats else []
+        return tuple(dict.fromkeys([*own, *self.declared_stops]))
+
+    @property
+    def chats(self) -> bool:
+        """Whether an answer could end: our plain template ends it with the end of sequence."""
+        return self._chat is not None
+
+    @cached_property
+    def opening(self) -> tuple[int, ...]:
+        """What the tokenizer itself puts before a text: its start token, or nothing."""
+        first = self._whole.encode("a", add_special_tokens=True).ids[0]
+        return (first,) if first == self.bos_id else ()
+
+    @property
+    def closing(self) -> int:
+        """The id that ends a document: the tokenizer's end of sequence, else the model's."""
+        own = self.id_of("eos_token")
+        ends = [*([] if own is None else [own]), *self.declared_stops]
+        if not ends:
+            raise IntegrityError(
+                f"{self.name}: the tokenizer has no end-of-sequence token, so nothing could "
+                "end a document. Add eos_token to tokenizer_config.json."
+            )
+        return ends[0]
 
     @cached_property
     def declared_stops(self) -> tuple[int, ...]:
@@ -162,29 +232,32 @@ class Tokenizer:
 
     @property
     def template(self) -> str:
-        """The chat template's text."""
-        return self.chat.text
+        """The chat template's text; empty where there is none."""
+        return "" if self._chat is None else self._chat.text
 
     @property
     def template_digest(self) -> str:
-        """sha256 of the chat template's text."""
-        return self.chat.digest
+        """sha256 of the chat template's text; empty where there is none."""
+        return "" if self._chat is None else self._chat.digest
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of what decides ids: `tokenizer.json` and the named special tokens."""
-        return digest([self.record, self.named])
+        """sha256 of what decides ids: `tokenizer.json`, the named special tokens, the words."""
+        return digest([self.record, self.named, *self.words])
 
     def save(self, folder: Path) -> None:
         """Write every file that a server or a trainer may look for; the template in both places."""
         make_folders(folder)
-        settings = {**self.settings, **self.named, "chat_template": self.template}
+        talk = {} if self._chat is None else {"chat_template": self.template}
+        settings = {**self.settings, **self.named, **talk}
         write_text(folder / "tokenizer.json", json.dumps(self.record, ensure_ascii=False))
         write_json(folder / "tokenizer_config.json", settings)
         write_json(folder / "special_tokens_map.json", dict(self.named))
-        write_text(folder / "chat_template.jinja", self.template)
+        if self._chat is not None:
+            write_text(folder / "chat_template.jinja", self.template)
         kept = {k: v for k, v in self.generation.items() if v is not None}
-        write_json(folder / "generation_config.json", {**kept, "eos_token_id": list(self.stop_ids)})
+        stops = {"eos_token_id": list(self.stop_ids)} if self.stop_ids else {}
+        write_json(folder / "generation_config.json", {**kept, **stops})
 
 
 def read(path: Path, absent: Any = None) -> Any:
@@ -236,6 +309,27 @@ def roles(settings: Mapping[str, Any], fallback: Mapping[str, Any]) -> dict[str,
     return named
 
 
+def words_of(
+    settings: Mapping[str, Any], named: Mapping[str, str], folder: Path
+) -> tuple[str, ...]:
+    """The added tokens that are content. One that ends or fills a text may not be among them."""
+    words = settings.get(WORDS, [])
+    plain = isinstance(words, list) and all(isinstance(word, str) for word in words)
+    if not plain or set(words) & set(named.values()):
+        raise IntegrityError(
+            f"{folder}/tokenizer_config.json: {WORDS} is not a list of words that are no special "
+            "tokens. Get the file again."
+        )
+    return tuple(words)
+
+
+def ending(record: Mapping[str, Any], stops: Any) -> dict[str, str]:
+    """The end of sequence by name, where only the model's files say its id."""
+    texts = {token["id"]: token["content"] for token in record["added_tokens"]}
+    listed = stops if isinstance(stops, list) else [stops]
+    return {"eos_token": texts[listed[0]]} if listed and listed[0] in texts else {}
+
+
 def template_text(folder: Path, settings: Mapping[str, Any]) -> str | None:
     """The chat template: the file first, then the field, as transformers reads them."""
     path = folder / "chat_template.jinja"
@@ -251,9 +345,11 @@ def template_text(folder: Path, settings: Mapping[str, Any]) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def structural(token: Mapping[str, Any]) -> bool:
-    """Whether an added token is a control string rather than a run of space added for length."""
+def structural(token: Mapping[str, Any], words: Collection[str]) -> bool:
+    """Whether an added token is a control string, not a word or a run of space added for length."""
     text = token["content"]
+    if text in words and not token["special"]:
+        return False
     for mark in WORD_STARTS:
         text = text.replace(mark, " ")
     return bool(token["special"]) or not (text.isspace() or not text)
@@ -291,11 +387,17 @@ def places(record: Mapping[str, Any]) -> tuple[Place, ...]:
     return ("first", "after", "inside") if depends else ("first",)
 
 
-def plain(record: Mapping[str, Any], place: Place) -> dict[str, Any]:
+def encoders(record: Mapping[str, Any], words: Collection[str], folder: Path) -> dict[Place, Any]:
+    """An encoder of content for every place at which this tokenizer has its own."""
+    return {place: built(plain(record, words, place), folder) for place in places(record)}
+
+
+def plain(record: Mapping[str, Any], words: Collection[str], place: Place) -> dict[str, Any]:
     """The encoder for one place, in which control strings do not exist."""
     added = record["added_tokens"]
-    hidden = {token["content"]: HIDDEN.format(token["id"]) for token in added if structural(token)}
-    kept = [token for token in added if not structural(token)]
+    controls = [token for token in added if structural(token, words)]
+    hidden = {token["content"]: HIDDEN.format(token["id"]) for token in controls}
+    kept = [token for token in added if token not in controls]
     changes = {"first": unchanged, "after": once, "inside": never}[place]
     return {
         **record,

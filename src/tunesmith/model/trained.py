@@ -1,15 +1,18 @@
-"""A trained folder back as a model: a base alone, a base under an adapter, or a whole model."""
+"""A trained folder back as a model: a base alone, one under an adapter or a head, a whole model."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import IntegrityError
 from tunesmith.core.late import late
+from tunesmith.model import heads, layout, newrows
 from tunesmith.model.binding import check_binding
-from tunesmith.model.load import Base, load_model, quiet, read_tensors
+from tunesmith.model.load import Base, load_model, quiet, read_tensors, shards
 from tunesmith.model.policy import Policy
 from tunesmith.model.safe import check_safetensors, check_settings
 from tunesmith.model.tokenizer import Tokenizer
+from tunesmith.model.words import tokenizer_of
 
 if TYPE_CHECKING:
     import torch
@@ -25,24 +28,32 @@ def load_trained(
 ) -> Policy:
     """The model of a finished train stage, frozen and in evaluation mode, in float32.
 
-    `tuned=False` gives the base it started from, with the same tokenizer. Reads PEFT folders and
-    model folders, safetensors only. Raises IntegrityError when the folder belongs to another base,
-    is damaged, or holds neither.
+    `tuned=False` gives the base it started from, with its own tokenizer and no head. Reads PEFT
+    folders, model folders and heads, safetensors only. Raises IntegrityError when the folder
+    belongs to another base, is damaged, or holds none of them.
     """
     check_binding(train_folder, base)
-    tokenizer = Tokenizer.load(train_folder)
+    tokenizer = Tokenizer.load(train_folder if tuned else base.folder)
+    if tuned and tokenizer.words != tokenizer_of(base).words:
+        raise IntegrityError(
+            f"{train_folder}: was trained with other words in model.tokens than those named here. "
+            "Name the same ones, or train the run again: tunesmith train RUN.yaml --restart"
+        )
     if not tuned:
-        model = load_model(base, device=device)
+        model = load_model(replace(base, tokens=()), device=device)
     elif (train_folder / SETTINGS).is_file():
         model = adapted(load_model(base, device=device), train_folder).to(device)
-    else:
+    elif (train_folder / "config.json").is_file() or not (train_folder / heads.NAME).is_file():
         model = load_model(whole(train_folder, base), device=device)
-    return Policy(model.requires_grad_(False).eval(), tokenizer)
+    else:
+        model = load_model(base, device=device)  # nothing but the head was trained
+    head = heads.load(train_folder, layout.width(model)) if tuned else None
+    return Policy(model.requires_grad_(False).eval(), tokenizer, head=head)
 
 
 def whole(folder: Path, base: Base) -> Base:
     """A folder that full fine-tuning left, as the base of its own."""
-    weights = sorted(folder.glob("*.safetensors"))
+    weights = [folder / name for name in shards(folder)]
     if not weights or not (folder / "config.json").is_file():
         raise IntegrityError(
             f"{folder}: holds neither an adapter ({WEIGHTS}) nor a model (config.json and "
@@ -79,4 +90,5 @@ def adapted(model: Any, folder: Path) -> Any:
             f"{folder / WEIGHTS}: {what} ({len(missing) + len(unexpected)} such). Adapter and base "
             "do not belong together: name the base it was trained on."
         )
+    newrows.fold(found)
     return found

@@ -49,8 +49,26 @@ def bins(lengths: Sequence[int], limit: int) -> list[list[int]]:
     return groups
 
 
+def shelves(lengths: Sequence[int], limit: int) -> list[list[int]]:
+    """Places grouped so that each group, padded to its longest row, holds at most `limit` tokens:
+    rows of similar length together, longest first.
+
+    A row longer than the limit gets a group of its own.
+    """
+    groups: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        full = not groups or lengths[groups[-1][0]] * (len(groups[-1]) + 1) > limit
+        if full:
+            groups.append([])
+        groups[-1].append(place)
+    return groups
+
+
 class Groups:
-    """The micro-batches of each step, from step `start` on, for ever. `drawn` is the cursor."""
+    """The micro-batches of each step, from step `start` on, for ever. `drawn` is the cursor.
+
+    `padded` says that the model will see padding, which then counts as tokens.
+    """
 
     def __init__(
         self,
@@ -60,9 +78,10 @@ class Groups:
         tokens: int,
         seed: int,
         device: Any,
+        padded: bool = False,
         start: int = 0,
     ) -> None:
-        self.examples, self.rows, self.tokens = examples, rows, tokens
+        self.examples, self.rows, self.tokens, self.padded = examples, rows, tokens, padded
         self.seed, self.device, self.drawn = seed, device, start
 
     def __iter__(self) -> Iterator[list[Batch]]:
@@ -71,19 +90,24 @@ class Groups:
     def __next__(self) -> list[Batch]:
         places = step_rows(len(self.examples), self.rows, self.seed, self.drawn)
         self.drawn += 1
-        return cut([self.examples[p] for p in places], self.tokens, self.device)
+        chosen = [self.examples[p] for p in places]
+        return cut(chosen, self.tokens, self.device, padded=self.padded)
 
 
-def cut(examples: Sequence[Example], tokens: int, device: Any) -> list[Batch]:
-    """Examples as micro-batches of at most `tokens` tokens."""
-    groups = bins([e.length for e in examples], tokens)
+def cut(
+    examples: Sequence[Example], tokens: int, device: Any, *, padded: bool = False
+) -> list[Batch]:
+    """Examples as micro-batches of at most `tokens` tokens, with `padded` their padding too."""
+    group = shelves if padded else bins
+    groups = group([e.length for e in examples], tokens)
     return [collate([examples[i] for i in group], device) for group in groups]
 
 
 def halves(batch: Batch) -> list[Batch]:
     """A micro-batch as two of half the sequences, for when memory ran out; one stays as it is."""
     count = batch.ids.shape[0]
-    if count == 1 or batch.labels is not None or batch.extra:
+    several = batch.labels is not None and len(batch.labels) != count  # sequences to an example
+    if count == 1 or several or batch.extra:
         return [batch]
     middle = count // 2
     return [_rows_of(batch, slice(0, middle)), _rows_of(batch, slice(middle, count))]
@@ -99,4 +123,6 @@ def _rows_of(batch: Batch, rows: slice) -> Batch:
         weights=batch.weights[rows],
         rows=batch.rows[rows],
         origins=batch.origins[rows],
+        labels=None if batch.labels is None else batch.labels[rows],
+        segments=None if batch.segments is None else batch.segments[rows, :width],
     )

@@ -6,11 +6,9 @@ commit point; before it only a temporary folder exists, after it the checkpoint 
 no pointer to the latest one: the newest folder that verifies wins. Untested on NFS.
 """
 
-import base64
 import errno
 import json
 import os
-import random
 import re
 import secrets
 import time
@@ -20,13 +18,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.core import folders
+from tunesmith.core import disk, folders
+from tunesmith.core.disk import disk_errors, make_folders
 from tunesmith.core.errors import IntegrityError, ResourceError, TrainError, TunesmithError
-from tunesmith.core.folders import check_file, disk_errors, make_folders, refuse_link
+from tunesmith.core.folders import check_file, refuse_link
 from tunesmith.core.late import late
 from tunesmith.core.lock import process_runs
 from tunesmith.core.log import Log
 from tunesmith.core.signals import deferred
+from tunesmith.train.state import join, split
 
 if TYPE_CHECKING:
     import torch
@@ -60,9 +60,9 @@ class Snapshot:
     model: dict[str, "torch.Tensor"]
     optimizer: dict[str, "torch.Tensor"] = field(default_factory=dict)
     optimizer_state: Any = None
-    """With `optimizer`, what `flatten_optimizer` gave."""
+    """With `optimizer`, what `state.flatten_optimizer` gave."""
     random: Any = None
-    """What `capture_random` gave."""
+    """What `randomness.capture` gave."""
     stream: dict[str, Any] = field(default_factory=dict)
     """The stream's named state: JSON values and tensors, nested as it likes."""
     best: Any = None
@@ -125,7 +125,7 @@ def load(path: Path) -> Snapshot:
         for part in TENSORS
         if f"{part}.safetensors" in manifest["files"]
     }
-    state = folders.read_json(path / STATE)
+    state = disk.read_json(path / STATE)
     stream = join(state.pop("stream"), tensors.pop("stream", {}))
     return Snapshot(**{"model": {}, "optimizer": {}, **tensors, **state, "stream": stream})
 
@@ -138,7 +138,7 @@ def parts(snapshot: Snapshot) -> tuple[bytes, dict[str, dict[str, "torch.Tensor"
     tensors = {"model": snapshot.model, "optimizer": snapshot.optimizer, "stream": stream}
     tensors = {part: found for part, found in tensors.items() if found}
     refuse_nonfinite(snapshot.step, tensors)
-    return folders.json_bytes(state), tensors
+    return disk.json_bytes(state), tensors
 
 
 def refuse_nonfinite(step: int, tensors: Mapping[str, Mapping[str, "torch.Tensor"]]) -> None:
@@ -165,7 +165,7 @@ def make_room(folder: Path, needed: int, log: Log) -> None:
     with disk_errors(folder, "save a checkpoint", wanted):
         make_folders(folder)
         sweep(folder, log)
-        if folders.DISK.free(folder) < wanted:
+        if disk.DISK.free(folder) < wanted:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -182,14 +182,14 @@ def write(
     contents[STATE] = iter([memoryview(state)])
     with disk_errors(target, "save the checkpoint", needed):
         try:
-            folders.DISK.mkdir(temporary)
-            files = {n: folders.write_new(temporary / n, c) for n, c in contents.items()}
+            disk.DISK.mkdir(temporary)
+            files = {n: disk.write_new(temporary / n, c) for n, c in contents.items()}
             manifest = folders.sealed({"schema": folders.SCHEMA, "step": step, "files": files})
-            content = memoryview(folders.json_bytes(manifest))
-            folders.write_new(temporary / MANIFEST, [content])
-            folders.DISK.sync_folder(temporary)
+            content = memoryview(disk.json_bytes(manifest))
+            disk.write_new(temporary / MANIFEST, [content])
+            disk.DISK.sync_folder(temporary)
             commit(temporary, target)
-            folders.DISK.sync_folder(target.parent)
+            disk.DISK.sync_folder(target.parent)
         except BaseException:
             with suppress(OSError):
                 remove(temporary)
@@ -200,7 +200,7 @@ def commit(temporary: Path, target: Path) -> None:
     """Give the checkpoint its name. A whole one of that name wins; a damaged one moves aside."""
     while True:
         try:
-            folders.DISK.rename(temporary, target)
+            disk.DISK.rename(temporary, target)
             return
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
@@ -211,7 +211,7 @@ def commit(temporary: Path, target: Path) -> None:
         step = temporary.name.split("-")[1]
         aside = target.parent / f".damaged-{step}-{secrets.token_hex(8)}"
         with suppress(FileNotFoundError):  # a second writer was faster
-            folders.DISK.rename(target, aside)
+            disk.DISK.rename(target, aside)
 
 
 def read_back(target: Path) -> None:
@@ -295,7 +295,7 @@ def discard(path: Path, log: Log) -> None:
     """Delete a folder: out of sight first, so that no half of it is ever taken for a checkpoint."""
     trash = path.parent / f".trash-{path.name.lstrip('.')}-{secrets.token_hex(8)}"
     try:
-        folders.DISK.rename(path, trash)
+        disk.DISK.rename(path, trash)
         remove(trash)
     except FileNotFoundError:
         return
@@ -320,8 +320,8 @@ def sweep(folder: Path, log: Log) -> None:
 def remove(folder: Path) -> None:
     """Delete a flat folder."""
     for path in sorted(folder.iterdir()):
-        folders.DISK.unlink(path)
-    folders.DISK.rmdir(folder)
+        disk.DISK.unlink(path)
+    disk.DISK.rmdir(folder)
 
 
 def safetensors(tensors: Mapping[str, "torch.Tensor"]) -> Iterator[memoryview]:
@@ -357,121 +357,3 @@ def dtype_names() -> dict["torch.dtype", str]:
         torch.uint8: "U8",
         torch.bool: "BOOL",
     }
-
-
-def split(value: Any, name: str, tensors: dict[str, "torch.Tensor"]) -> Any:
-    """`value` as JSON; its tensors go into `tensors` and leave their name behind."""
-    if isinstance(value, torch.Tensor):
-        tensors[name] = value
-        return {"$tensor": name}
-    if isinstance(value, Mapping):
-        if not all(isinstance(key, str) for key in value) or "$tensor" in value:
-            raise TypeError(f"{name}: the keys of a state are texts, and none is '$tensor'")
-        return {key: split(v, f"{name}/{key}", tensors) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [split(v, f"{name}/{i}", tensors) for i, v in enumerate(value)]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise TypeError(f"{name}: a checkpoint holds JSON values and tensors, no {type(value)}")
-
-
-def join(value: Any, tensors: Mapping[str, "torch.Tensor"]) -> Any:
-    """The inverse of `split`; a tuple comes back as a list."""
-    if isinstance(value, Mapping):
-        if "$tensor" in value:
-            return tensors[value["$tensor"]]
-        return {key: join(v, tensors) for key, v in value.items()}
-    return [join(v, tensors) for v in value] if isinstance(value, list) else value
-
-
-def flatten_optimizer(
-    optimizer: "torch.optim.Optimizer", parameters_by_name: Mapping[str, "torch.Tensor"]
-) -> tuple[dict[str, "torch.Tensor"], Any]:
-    """An optimiser's state as tensors and JSON, by the names of its parameters."""
-    names = {id(parameter): name for name, parameter in parameters_by_name.items()}
-    groups = [
-        {
-            **{key: value for key, value in group.items() if key != "params"},
-            "parameters": [names[id(parameter)] for parameter in group["params"]],
-        }
-        for group in optimizer.param_groups
-    ]
-    state = {names[id(p)]: dict(entries) for p, entries in optimizer.state.items()}
-    tensors: dict[str, torch.Tensor] = {}
-    return tensors, split({"groups": groups, "state": state}, "optimizer", tensors)
-
-
-def restore_optimizer(
-    optimizer: "torch.optim.Optimizer",
-    parameters_by_name: Mapping[str, "torch.Tensor"],
-    tensors: Mapping[str, "torch.Tensor"],
-    state: Any,
-) -> None:
-    """Put back what `flatten_optimizer` gave; refuses an optimiser over other parameters.
-
-    Not `load_state_dict`: that casts the state to the type of the parameter, and loses bits.
-    """
-    saved = join(state, tensors)
-    names = {id(parameter): name for name, parameter in parameters_by_name.items()}
-    live = [[names[id(p)] for p in group["params"]] for group in optimizer.param_groups]
-    if [group["parameters"] for group in saved["groups"]] != live:
-        raise IntegrityError(
-            "the checkpoint's optimiser is over other parameters than this run's; use the run "
-            "file it was made with, or --restart"
-        )
-    optimizer.state.clear()
-    for group, was in zip(optimizer.param_groups, saved["groups"], strict=True):
-        for key in was.keys() - {"parameters"}:
-            before = group.get(key)
-            group[key] = tuple(was[key]) if isinstance(before, tuple) else was[key]
-        for name, parameter in zip(was["parameters"], group["params"], strict=True):
-            if name in saved["state"]:
-                entries = saved["state"][name].items()
-                optimizer.state[parameter] = {k: placed(k, v, parameter, group) for k, v in entries}
-
-
-def placed(key: str, value: Any, parameter: "torch.Tensor", group: Mapping[str, Any]) -> Any:
-    """A piece of state where torch's optimisers expect it: step counts stay on the CPU."""
-    if not isinstance(value, torch.Tensor):
-        return value
-    here = key != "step" or group.get("capturable") or group.get("fused")
-    return value.to(parameter.device if here else "cpu", copy=True)
-
-
-def capture_random() -> dict[str, Any]:
-    """The states of all global random generators, as JSON."""
-    import numpy
-
-    kind, keys, *rest = numpy.random.get_state(legacy=True)
-    captured = {
-        "torch": text(torch.get_rng_state()),
-        "python": list(random.getstate()),
-        "numpy": [kind, [int(key) for key in keys], *rest],
-    }
-    if torch.cuda.is_available():
-        captured["cuda"] = [text(state) for state in torch.cuda.get_rng_state_all()]
-    return captured
-
-
-def restore_random(captured: Mapping[str, Any]) -> None:
-    """Set all global random generators to what `capture_random` gave."""
-    import numpy
-
-    version, internal, gauss = captured["python"]
-    random.setstate((version, tuple(internal), gauss))
-    kind, keys, *rest = captured["numpy"]
-    numpy.random.set_state((kind, numpy.array(keys, dtype=numpy.uint32), *rest))
-    torch.set_rng_state(tensor(captured["torch"]))
-    for device, state in enumerate(captured.get("cuda", ())):
-        if device < torch.cuda.device_count():
-            torch.cuda.set_rng_state(tensor(state), device)
-
-
-def text(state: "torch.Tensor") -> str:
-    """Bytes of a generator as base64."""
-    return base64.b64encode(state.numpy().tobytes()).decode("ascii")
-
-
-def tensor(state: str) -> "torch.Tensor":
-    """The inverse of `text`."""
-    return torch.frombuffer(bytearray(base64.b64decode(state)), dtype=torch.uint8).clone()

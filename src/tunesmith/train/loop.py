@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tunesmith.core.errors import ResourceError, TrainError
 from tunesmith.core.late import late
 from tunesmith.core.parts import Spec
 from tunesmith.core.records import Batch, Loss, Tally
-from tunesmith.model.policy import Policy, evaluating
-from tunesmith.train import schedule
+from tunesmith.model.devices import Device
+from tunesmith.model.policy import Policy
+from tunesmith.train import randomness, schedule
 from tunesmith.train.batches import halves
-from tunesmith.train.devices import Device
 from tunesmith.train.methods.base import Method
 from tunesmith.train.methods.lora import Lora
 from tunesmith.train.objectives.base import Group, Objective, Stream
@@ -38,19 +38,20 @@ class Train(Spec):
     """How the weights are changed."""
 
     method: Method = Lora()
-    """What may move: `lora`, `full`."""
+    """What may move: `lora`, `full`, `frozen`."""
     objective: Objective = Sft()
-    """What is asked of the model: `sft`."""
+    """What is asked of the model: `sft` for answers, `lm` for documents, `classify` for labels."""
     epochs: Positive = 3
     """How often every row is seen."""
     steps: Positive | None = None
     """Optimiser steps; overrides `epochs`."""
     lr: Annotated[float, Field(gt=0)] | None = None
-    """Peak learning rate; by default the method's own (2e-4 for lora, 2e-5 for full)."""
+    """Peak learning rate; by default the method's own (lora 2e-4, full 2e-5, frozen 1e-2)."""
     batch: Positive = 8
-    """Rows in one optimiser step."""
+    """Rows in one optimiser step; of documents (`lm`), windows."""
     length: Positive = 1024
-    """Longest row, in tokens. Nothing is ever cut; see `too_long`."""
+    """Longest row, in tokens; longer documents (`lm`) go on in another window. Nothing is ever
+    cut; see `too_long`."""
     too_long: Literal["refuse", "drop"] = "refuse"
     """What happens to a longer row: the run is refused, or the row is left out and counted."""
     micro_batch: Positive = 512
@@ -71,7 +72,7 @@ class Train(Spec):
     """Optimiser steps between checkpoints."""
     keep: Positive = 2
     """Checkpoints kept, beside the best."""
-    best: Literal["loss", "token_accuracy"] = "loss"
+    best: Literal["loss", "token_accuracy", "accuracy"] = "loss"
     """The held-out measure that decides which checkpoint is the result."""
     patience: Positive | None = None
     """Looks without a better value after which training stops early; by default never."""
@@ -85,13 +86,28 @@ class Train(Spec):
     seams: Literal["fast", "reference"] = "fast"
     """`reference` trains through the model's own attention and all logits: slow, for comparison."""
 
+    @model_validator(mode="after")
+    def _something_can_be_learned(self) -> "Train":
+        if not (self.method.moves or self.objective.scores):
+            raise ValueError(
+                f"method {self.method.kind} moves no weight and objective {self.objective.kind} "
+                "trains no head, so nothing would be learned; set method to lora or full, or "
+                "objective to classify"
+            )
+        if self.best not in self.objective.measures:
+            raise ValueError(
+                f"best: {self.best} is not measured by objective {self.objective.kind}; "
+                f"it measures {' and '.join(self.objective.measures)}"
+            )
+        return self
+
     @property
     def rate(self) -> float:
         """The peak learning rate in force."""
         return self.lr if self.lr is not None else self.method.default_lr
 
 
-HIGHER_IS_BETTER = {"loss": False, "token_accuracy": True}
+HIGHER_IS_BETTER = {"loss": False, "token_accuracy": True, "accuracy": True}
 
 
 @dataclass(frozen=True)
@@ -105,6 +121,8 @@ class Step:
     tokens: int
     supervised: int
     means: dict[str, float]
+    limit: int | None
+    """The largest micro-batch that memory holds, in padded tokens, once it was seen to run out."""
 
 
 def steps(
@@ -116,16 +134,20 @@ def steps(
     total: int,
     optimizer: "torch.optim.Optimizer",
     start: int = 0,
+    limit: int | None = None,
 ) -> Iterator[Step]:
-    """Train, one optimiser step per item. The caller logs, evaluates, saves and stops."""
+    """Train, one optimiser step per item. The caller logs, evaluates, saves and stops.
+
+    `limit` is what the last step before `start` said: sums are then made in the same order.
+    """
     parameters = policy.trainable()
     warmup = schedule.warmup_steps(spec.warmup, total)
-    limit = _Limit()
+    held = Limit(limit)
     for number, group in enumerate(islice(stream, total - start), start):
         shape = schedule.factor(number, total=total, warmup=warmup, curve=spec.schedule)
         for settings in optimizer.param_groups:
             settings["lr"] = settings["scale"] * spec.rate * shape
-        loss, tally, group = accumulate(policy, objective, group, limit)
+        loss, tally, group = accumulate(policy, objective, group, held)
         norm = torch.nn.utils.clip_grad_norm_(parameters, spec.clip)
         if not (math.isfinite(loss) and bool(torch.isfinite(norm))):
             raise TrainError(diagnose(policy, objective, group, number + 1))
@@ -139,11 +161,12 @@ def steps(
             tokens=sum(batch.tokens for batch in group),
             supervised=sum(batch.supervised for batch in group),
             means=tally.means(),
+            limit=held.tokens,
         )
 
 
 @dataclass
-class _Limit:
+class Limit:
     """The largest micro-batch that memory was seen to hold, in padded tokens."""
 
     tokens: int | None = None
@@ -157,15 +180,15 @@ class _Limit:
 
 
 def accumulate(
-    policy: Policy, objective: Objective, group: Group, limit: _Limit
+    policy: Policy, objective: Objective, group: Group, limit: Limit
 ) -> tuple[float, Tally, Group]:
     """Gradients of one step: the sum over its micro-batches, divided once by the whole weight.
 
-    Out of memory halves the micro-batches and does the same step again, so the trajectory is the
-    one a machine with more memory would have taken.
+    Out of memory halves the micro-batches and does the same step again, from the random numbers
+    it began with: the trajectory is the one of a run that had these micro-batches all along.
     """
     group = limit.cut(group)
-    random_state = torch.get_rng_state()
+    before = randomness.capture()
     while True:
         try:
             return (*_backward(policy, objective, group), group)
@@ -175,7 +198,7 @@ def accumulate(
         for parameter in policy.trainable():
             parameter.grad = None
         gc.collect()
-        torch.set_rng_state(random_state)
+        randomness.restore(before)
         limit.tokens = max(batch.ids.numel() for batch in group) - 1
         smaller = limit.cut(group)
         if len(smaller) == len(group):
@@ -207,7 +230,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 def diagnose(policy: Policy, objective: Objective, group: Group, number: int) -> str:
     """One sentence on where a non-finite number came from: parameter, rows, or gradient."""
-    for name, parameter in policy.model.named_parameters():
+    for name, parameter in policy.named():
         if not torch.isfinite(parameter).all():
             return (
                 f"step {number}: {name} holds a number that is not finite; the last checkpoint "
@@ -219,7 +242,7 @@ def diagnose(policy: Policy, objective: Objective, group: Group, number: int) ->
             f"step {number}: the loss is not finite on {', '.join(bad[:5])}. Look at these rows, "
             "or lower train.lr"
         )
-    named = policy.model.named_parameters()
+    named = policy.named()
     grads = [n for n, p in named if p.grad is not None and not torch.isfinite(p.grad).all()]
     where = f" in {grads[0]} (and {len(grads) - 1} more)" if grads else ""
     rows = ", ".join(str(o) for batch in group for o in batch.origins[:3])
@@ -242,13 +265,14 @@ def _singles(batch: Batch) -> list[Batch]:
 
 
 def held_out(policy: Policy, objective: Objective, batches: Iterable[Batch]) -> dict[str, float]:
-    """Sums over tokens divided by counts, in evaluation mode: the same for every batch size."""
+    """Sums divided by counts, in evaluation mode: the same for every batch size."""
     tally = Tally()
-    with torch.no_grad(), evaluating(policy.model):
-        for batch in batches:
+    for batch in batches:
+        with policy.looking():
             tally += objective.loss(policy, batch).logs
-            hits, count = float(policy.hits(batch)), float(batch.supervised)
-            tally += Tally({"token_accuracy": (hits, count)})
+            if "token_accuracy" in objective.measures:
+                hits, count = float(policy.hits(batch)), float(batch.supervised)
+                tally += Tally({"token_accuracy": (hits, count)})
     return tally.means()
 
 

@@ -1,12 +1,13 @@
 """What a run leaves to look at: curves and probe answers, one JSON line each, rewindable."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.folders import disk_errors, write_text
-from tunesmith.core.log import append_line
+from tunesmith.core import disk
+from tunesmith.core.disk import disk_errors, sync_file, write_bytes
+from tunesmith.core.jsonlines import append_line
 
 
 class Lines:
@@ -21,20 +22,20 @@ class Lines:
         with disk_errors(self.path, "write"):
             append_line(self.path, line.encode("utf-8"))
 
-    def read(self) -> Iterator[dict[str, Any]]:
-        """The whole lines; one cut off by a crash is left out."""
-        if self.path.exists():
-            with disk_errors(self.path, "read"):
-                text = self.path.read_text(encoding="utf-8")
-            # Not splitlines(): texts hold line ends of Unicode that are none of JSON lines.
-            for line in text.split("\n"):
-                try:
-                    yield json.loads(line)
-                except json.JSONDecodeError:
-                    return
+    def settle(self) -> int:
+        """Make all lines durable; their bytes, which a checkpoint written after it counts on."""
+        if not self.path.exists():
+            return 0
+        with disk_errors(self.path, "save"):
+            sync_file(self.path)
+            disk.DISK.sync_folder(self.path.parent)
+            return disk.DISK.size(self.path)
 
-    def rewind(self, step: int) -> None:
-        """Forget lines of `step` and later: a resumed run writes them again."""
-        kept = [json.dumps(v, ensure_ascii=False) for v in self.read() if v["step"] < step]
-        if self.path.exists():
-            write_text(self.path, "".join(line + "\n" for line in kept))
+    def rewind(self, size: int) -> None:
+        """Forget what comes after the first `size` bytes: a resumed run writes it again."""
+        if not self.path.exists():
+            return
+        with disk_errors(self.path, "read"):
+            content = self.path.read_bytes()
+        if len(content) > size:
+            write_bytes(self.path, content[:size])

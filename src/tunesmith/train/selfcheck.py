@@ -1,13 +1,15 @@
 """What is checked before the first step and after the second: mistakes a loss curve would hide."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import DataError, TrainError
 from tunesmith.core.late import late
 from tunesmith.core.log import Log
+from tunesmith.core.quote import quoted
 from tunesmith.core.records import IGNORE, Example, collate
+from tunesmith.model import newrows, vocabulary
 from tunesmith.model.policy import Policy, evaluating
 from tunesmith.train.objectives.base import Objective
 
@@ -41,14 +43,14 @@ def tokens(examples: Sequence[Example], tokenizer: "Tokenizer") -> dict[str, Any
         "trained_share": trained / total,
         "sample": tokenizer.decode(span, special=True),
         "sample_row": str(examples[0].origin),
-        "ends_with_stop": span[-1] in tokenizer.stop_ids,
     }
 
 
 def loss(policy: Policy, objective: Objective, example: Example) -> dict[str, float]:
     """The first loss by the fast seams and by the model's own forward pass, which must agree."""
     batch = collate([example], policy.device)
-    plain = Policy(policy.model, policy.tokenizer, method=policy.method, fast=False)
+    tokenizer, method, head = policy.tokenizer, policy.method, policy.head
+    plain = Policy(policy.model, tokenizer, method=method, head=head, fast=False)
     with torch.no_grad(), evaluating(policy.model):
         fast = float(objective.loss(policy, batch).total)
         slow = float(objective.loss(plain, batch).total)
@@ -62,17 +64,27 @@ def loss(policy: Policy, objective: Objective, example: Example) -> dict[str, fl
     return {"loss": fast / count, "difference": abs(fast - slow) / count}
 
 
-def guessing(policy: Policy) -> float:
-    """The loss of a model that knows nothing: ln of the vocabulary's size."""
-    return math.log(policy.model.get_input_embeddings().weight.shape[0])
-
-
-def stopping(tokenizer: "Tokenizer", facts: Mapping[str, Any], log: Log) -> None:
+def stopping(examples: Sequence[Example], tokenizer: "Tokenizer", log: Log) -> dict[str, bool]:
     """Say so when answers are not trained to end with a token at which serving stops."""
-    if not facts["ends_with_stop"]:
+    span = [t for t in examples[0].sequences[0].targets if t != IGNORE]
+    stops = span[-1] in tokenizer.stop_ids
+    if not stops:
         log.say(
             "warning: answers are not trained to end with a token at which serving stops; the "
             "tuned model may not stop. Look at the chat template's end of turn"
+        )
+    return {"ends_with_stop": stops}
+
+
+def words(policy: Policy, examples: Sequence[Example], log: Log) -> None:
+    """Say which new words no row trains: their rows stay what their pieces made them."""
+    new = vocabulary.added(policy.model)
+    seen = {number for e in examples for s in e.sequences for number in s.ids} if new else set()
+    absent = [policy.tokenizer.decode([number]) for number in new if number not in seen]
+    if absent:
+        log.say(
+            f"warning: {len(absent)} of {len(new)} new forms of words are in no training row, "
+            f"first {quoted(absent[0])}; they are not trained as input"
         )
 
 
@@ -80,12 +92,14 @@ class Moved:
     """Holds what is trainable at the start, and refuses a run in which some of it never moves."""
 
     def __init__(self, policy: Policy) -> None:
-        named = policy.model.named_parameters()
+        # The row of a new word waits for the word; see `words`.
+        waiting = {id(rows) for rows in newrows.parameters(policy.model)}
+        named = [(n, p) for n, p in policy.named() if id(p) not in waiting]
         self.before = {n: p.detach().clone() for n, p in named if p.requires_grad}
 
     def check(self, policy: Policy, number: int) -> None:
-        """After `number` steps. One step is too early for LoRA, whose B starts at zero."""
-        named = dict(policy.model.named_parameters())
+        """After `number` steps."""
+        named = dict(policy.named())
         still = [n for n, old in self.before.items() if torch.equal(old, named[n].detach())]
         if still:
             raise TrainError(

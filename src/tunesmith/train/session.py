@@ -4,46 +4,53 @@ One class, and longer than most files: it is the order of things in a training, 
 """
 
 import json
-import random
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy
-
+from tunesmith.core.disk import write_json
 from tunesmith.core.errors import (
     DataError,
     IntegrityError,
     SettingsError,
     TrainError,
 )
-from tunesmith.core.folders import SINKS, Stage, write_json
+from tunesmith.core.folders import Stage
 from tunesmith.core.late import late
 from tunesmith.core.log import Log
 from tunesmith.core.records import Batch, Example
 from tunesmith.core.rows import Chat
 from tunesmith.core.signals import deferred, requested
 from tunesmith.core.tables import read_part
-from tunesmith.model import layout, load, render
-from tunesmith.model.policy import Policy, evaluating
+from tunesmith.model import devices, heads, layout, load
+from tunesmith.model.policy import Policy
 from tunesmith.model.render import Tokenizer
-from tunesmith.train import batches, checkpoint, devices, optimiser, selfcheck, weights
+from tunesmith.train import (
+    batches,
+    checkpoint,
+    optimiser,
+    probes,
+    randomness,
+    selfcheck,
+    weights,
+)
+from tunesmith.train.copies import Copies
 from tunesmith.train.loop import Step, Train, Watch, held_out, improves, steps
 from tunesmith.train.record import Lines
-from tunesmith.train.sinks.base import Writer
+from tunesmith.train.state import flatten_optimizer, restore_optimizer
 
 if TYPE_CHECKING:
     import torch
 else:
     torch = late("torch")
 
+MOVED_BY = 2
+"""Steps after which all that is trainable has moved: LoRA's A waits for B, which starts at zero."""
+START_OVER = "`tunesmith train RUN.yaml --restart`"
 LOOKS = 5
 """Looks at the held-out rows in a run that says nothing else."""
-PROBE_TOKENS = 64
-"""Longest answer to a probe prompt."""
 
 
 class _Asked(Exception):
@@ -73,8 +80,10 @@ class Session:
         self.curves = Lines(stage.path / "curves.jsonl")
         self.answers = Lines(stage.path / "probes.jsonl")
         self.facts: dict[str, Any] = {"seconds": 0.0, "tokens": 0, "supervised": 0}
+        self.facts["micro_batch_limit"] = None
         self.losses: list[float] = []
-        self.writers: list[Writer] = []
+        self.copies = Copies(log)
+        self.moved: selfcheck.Moved | None = None
 
     def run(self) -> None:
         """From a base model, or the newest checkpoint, to the finished folder."""
@@ -82,26 +91,42 @@ class Session:
         start = self._resume()
         if start == 0:
             self._first_look()
-        with self._sinks():
+        with self.copies.open(self.spec.sinks, self.stage):
             self._loop(start)
         self._finish()
 
     def _build(self) -> None:
         """Model, method, optimiser and stream, all from the seed."""
-        device = devices.choose(self.spec.device)
-        seed_everything(self.seed)
+        device = devices.choose(self.spec.device, "train.device")
+        randomness.seed_everything(self.seed)
         model = load.load_model(self.base, dtype=self.dtype, device=str(device))
         model.requires_grad_(False)
         self._check_context(model)
         model = self.spec.method.apply(model, self.seed).train()
+        head, fast = self.spec.objective.head(model, self.seed), self.spec.seams == "fast"
+        self.policy = Policy(model, self.tokenizer, method=self.spec.method, head=head, fast=fast)
         if self.base.weights is not None:
-            self.spec.method.restore(model, weights.saved(self.base.weights))
-        fast = self.spec.seams == "fast"
-        self.policy = Policy(model, self.tokenizer, method=self.spec.method, fast=fast)
+            weights.go_on(self.policy, self.spec.method, self.base.weights)
         betas, decay = self.spec.betas, self.spec.decay
         self.optimizer = optimiser.adamw(self.policy.trainable(), decay=decay, betas=betas)
         self._open_stream(start=0)
-        self.held = batches.cut(self.examples["valid"], self.spec.micro_batch, device)
+        self.held = self._cut(self.examples["valid"])
+        if self.policy.still:
+            self._remember()
+
+    def _cut(self, examples: list[Example]) -> list[Batch]:
+        """Micro-batches as this model takes them."""
+        tokens, padded = self.spec.micro_batch, not self.policy.packs
+        return batches.cut(examples, tokens, self.policy.device, padded=padded)
+
+    def _remember(self) -> None:
+        """Compute the states of every row once, since no step will change them."""
+        self.policy.model.eval()
+        found = [batch for part in self.examples.values() for batch in self._cut(part)]
+        with self.log.progress("reading rows", len(found)) as advance:
+            for batch in found:
+                self.policy.remember([batch])
+                advance(1)
 
     def _check_context(self, model: Any) -> None:
         longest = max(e.length for part in self.examples.values() for e in part)
@@ -119,6 +144,7 @@ class Session:
             tokens=self.spec.micro_batch,
             seed=self.seed,
             device=self.policy.device,
+            padded=not self.policy.packs,
             start=start,
         )
         self.stream = self.spec.objective.stream(self.policy, self.groups)
@@ -126,22 +152,26 @@ class Session:
     def _resume(self) -> int:
         """The step to go on from; everything a checkpoint holds is put back."""
         saved = checkpoint.newest(self._checkpoints, self.log)
+        if (saved.step if saved else 0) < MOVED_BY <= self.total:
+            # Before a checkpoint goes over it: the model is still what training starts from.
+            self.moved = selfcheck.Moved(self.policy)
         if saved is None:
             self.curves.rewind(0)
             self.answers.rewind(0)
             return 0
         names = self._trainable_names()
-        self.spec.method.restore(self.policy.model, saved.model)
-        checkpoint.restore_optimizer(self.optimizer, names, saved.optimizer, saved.optimizer_state)
+        weights.restore(self.policy, self.spec.method, saved.model)
+        restore_optimizer(self.optimizer, names, saved.optimizer, saved.optimizer_state)
         self._refuse_unfit(saved)
         optimiser.settle(self.optimizer, decay=self.spec.decay, betas=self.spec.betas)
         self._open_stream(saved.cursor)
         self.stream.restore(saved.stream)
-        checkpoint.restore_random(saved.random)
+        randomness.restore(saved.random)
         self.watch = Watch(**{**saved.best, "patience": self.spec.patience})
-        self.facts, self.losses = saved.progress["facts"], saved.progress["losses"]
-        self.curves.rewind(saved.step + 1)
-        self.answers.rewind(saved.step + 1)
+        self.facts |= saved.progress["facts"]
+        self.losses = saved.progress["losses"]
+        self.curves.rewind(saved.progress["written"]["curves"])
+        self.answers.rewind(saved.progress["written"]["probes"])
         self.log.say(f"train: going on from step {saved.step} of {self.total}")
         return int(saved.step)
 
@@ -150,17 +180,16 @@ class Session:
         if saved.best["measure"] != self.spec.best:
             raise SettingsError(
                 f"train.best: the run has compared its looks by {saved.best['measure']} so far; "
-                f"set it back, or start over by --restart"
+                f"set it back, or start over: {START_OVER}"
             )
         if self.total < saved.step:
             raise SettingsError(
                 f"train.steps, train.epochs: {saved.step} steps are done and {self.total} would "
-                "be all; set them back, or start over by --restart"
+                f"be all; set them back, or start over: {START_OVER}"
             )
 
     def _trainable_names(self) -> dict[str, Any]:
-        named = self.policy.model.named_parameters()
-        return {name: p for name, p in named if p.requires_grad}
+        return {name: p for name, p in self.policy.named() if p.requires_grad}
 
     @property
     def _checkpoints(self) -> Path:
@@ -168,27 +197,41 @@ class Session:
 
     def _first_look(self) -> None:
         """Refuse what can be known to be wrong before any work, and note where training starts."""
-        facts = selfcheck.tokens(self.examples["train"], self.tokenizer)
-        selfcheck.stopping(self.tokenizer, facts, self.log)
+        facts = self._facts_of_rows()
         if self.spec.seams == "fast":
             facts |= selfcheck.loss(self.policy, self.spec.objective, self.examples["train"][0])
-        facts["guessing"] = selfcheck.guessing(self.policy)
+        facts["guessing"] = self.spec.objective.guessing(self.policy)
+        selfcheck.words(self.policy, self.examples["train"], self.log)
         self.facts["start"] = facts
         counts = [sum(p.numel() for p in group) for group in self._counted()]
         self.facts["trainable_parameters"], self.facts["parameters"] = counts
         self.log.event("start", **facts, steps=self.total)
         self.log.say(
-            f"train: {len(self.examples['train'])} rows, {facts['tokens']} tokens "
-            f"({facts['trained_share']:.0%} trained), {self.total} steps, "
+            f"train: {len(rows_of(self.examples['train']))} rows, {facts['tokens']} tokens "
+            f"({self._goal(facts)}), {self.total} steps, "
             f"{counts[0]:,} of {counts[1]:,} parameters move"
         )
         self._look(0)
 
+    def _facts_of_rows(self) -> dict[str, Any]:
+        """What there is to learn from, in tokens or in labels."""
+        if self.spec.objective.scores:
+            rows = self.examples["train"]
+            return {"tokens": sum(e.length for e in rows), "labels": len(self.policy.labels)}
+        facts = selfcheck.tokens(self.examples["train"], self.tokenizer)
+        if self.spec.objective.chats:
+            facts |= selfcheck.stopping(self.examples["train"], self.tokenizer, self.log)
+        return facts
+
+    def _goal(self, facts: Mapping[str, Any]) -> str:
+        if self.spec.objective.scores:
+            return f"{facts['labels']} labels"
+        return f"{facts['trained_share']:.0%} trained"
+
     def _counted(self) -> tuple[list[Any], list[Any]]:
-        return self.policy.trainable(), list(self.policy.model.parameters())
+        return self.policy.trainable(), [parameter for _, parameter in self.policy.named()]
 
     def _loop(self, start: int) -> None:
-        moved = selfcheck.Moved(self.policy) if start == 0 and self.total >= 2 else None
         began, before = time.monotonic(), self.facts["seconds"]
         running = steps(
             self.policy,
@@ -198,6 +241,7 @@ class Session:
             total=self.total,
             optimizer=self.optimizer,
             start=start,
+            limit=self.facts["micro_batch_limit"],
         )
         with deferred(), self.log.progress("training", self.total, done=start) as advance:
             if start and self._is_look(start) and not self.watch.has_seen(start):
@@ -206,8 +250,8 @@ class Session:
                 self.facts["seconds"] = before + time.monotonic() - began
                 self._note(step)
                 done = step.number + 1
-                if moved is not None and done == 2:
-                    moved.check(self.policy, done)
+                if self.moved is not None and done == MOVED_BY:
+                    self.moved.check(self.policy, done)
                 is_best = self._is_look(done) and self._look(done)
                 self._save_if_due(done, is_best)
                 advance(1, note=f"loss {step.loss:.3f}")
@@ -225,18 +269,24 @@ class Session:
         self.facts["tokens"] += step.tokens
         self.facts["supervised"] += step.supervised
         self.losses.append(step.loss)
+        self._note_memory(step)
         values = {"loss": step.loss, "norm": step.norm, "rate": step.rate, **step.means}
         self.curves.add(step.number + 1, {**values, "tokens": step.tokens})
-        self._copy(step.number + 1, values)
+        self.copies.write(step.number + 1, values)
 
-    def _copy(self, done: int, values: Mapping[str, float]) -> None:
-        """Numbers to the sinks; one that fails is left out, since the run must outlive it."""
-        for writer in list(self.writers):
-            try:
-                writer.write(done, values)
-            except Exception as error:
-                self.log.say(f"warning: a sink failed and is left out from here: {error}")
-                self.writers.remove(writer)
+    def _note_memory(self, step: Step) -> None:
+        """Say once that memory ran out, and record how far micro-batches were cut."""
+        known, limit = self.facts["micro_batch_limit"], step.limit
+        if limit == known:
+            return
+        if known is None:
+            self.log.say(
+                f"warning: memory ran out at step {step.number + 1}; micro-batches are at most "
+                f"{limit} tokens from here, padding counted. A step still sees the same rows; to "
+                "save the failed tries, start with a lower train.micro_batch"
+            )
+        self.log.event("out of memory", step=step.number + 1, micro_batch_limit=limit)
+        self.facts["micro_batch_limit"] = limit
 
     def _is_look(self, done: int) -> bool:
         return done % self.look_every == 0 or done == self.total
@@ -251,7 +301,7 @@ class Session:
             # Someone waits for this process to end: the look is made again after resuming.
             return False
         self.curves.add(done, {"held_out": measures})
-        self._copy(done, {f"held_out/{name}": value for name, value in measures.items()})
+        self.copies.write(done, {f"held_out/{name}": value for name, value in measures.items()})
         self.log.event("held_out", step=done, **measures)
         value = measures[self.spec.best]
         if value != value:
@@ -270,22 +320,13 @@ class Session:
             yield batch
 
     def _probe(self, done: int) -> None:
-        from tunesmith.model.generate import Decoder, Request, Sampling, answers
-
-        if not self.spec.probes:
+        if not (self.spec.probes and self.spec.objective.chats):
             return
         kept = {example.row for example in self.examples["valid"]}
         prepared = read_part(self.stage.run.stage("data").path, "valid")
         asked = [row for row in prepared if isinstance(row, Chat) and row.digest in kept]
-        rows = asked[: self.spec.probes]
-        prompts = {r.digest: render.encode_prompt(r.prompt(), self.tokenizer) for r in rows}
-        sampling = Sampling(max_tokens=PROBE_TOKENS)
-        wanted = [Request(key, ids, PROBE_TOKENS) for key, ids in prompts.items()]
-        with evaluating(self.policy.model):
-            decoder = Decoder(self.policy.model, self.tokenizer, rows=len(rows), sampling=sampling)
-            for answer in answers(decoder, wanted):
-                shown = {"row": answer.key, "answer": answer.text, "stopped": answer.stopped}
-                self.answers.add(done, shown)
+        for shown in probes.asked(self.policy, self.tokenizer, asked[: self.spec.probes]):
+            self.answers.add(done, shown)
 
     def _save_if_due(self, done: int, is_best: bool) -> None:
         wanted = requested()
@@ -301,17 +342,18 @@ class Session:
 
     def _save(self, done: int) -> None:
         names = self._trainable_names()
-        tensors, described = checkpoint.flatten_optimizer(self.optimizer, names)
+        written = {"curves": self.curves.settle(), "probes": self.answers.settle()}
+        tensors, described = flatten_optimizer(self.optimizer, names)
         snapshot = checkpoint.Snapshot(
             step=done,
             cursor=self.groups.drawn,
-            model=self.spec.method.state(self.policy.model),
+            model=weights.state_of(self.policy, self.spec.method),
             optimizer=tensors,
             optimizer_state=described,
-            random=checkpoint.capture_random(),
+            random=randomness.capture(),
             stream=self.stream.state(),
             best=asdict(self.watch),
-            progress={"facts": self.facts, "losses": self.losses},
+            progress={"facts": self.facts, "losses": self.losses, "written": written},
             digests={"base": self.base.digest, "template": self.tokenizer.template_digest},
         )
         best = self.watch.best_step
@@ -320,31 +362,16 @@ class Session:
             self._checkpoints, snapshot, keep=self.spec.keep, pinned=pinned, log=self.log
         )
 
-    @contextmanager
-    def _sinks(self) -> Iterator[None]:
-        for sink in self.spec.sinks:
-            try:
-                self.writers.append(sink.open(self.stage.path / SINKS, self.stage.run.name))
-            except Exception as error:  # as above: a sink never stops a run
-                self.log.say(f"warning: the sink {sink.kind} did not open: {error}")
-        opened = list(self.writers)
-        try:
-            yield
-        finally:
-            for writer in opened:
-                try:
-                    writer.close()
-                except Exception as error:
-                    self.log.say(f"warning: a sink did not close: {error}")
-
     def _finish(self) -> None:
         """Put the best weights back, write the result, and commit the stage."""
         self._restore_best()
         self.policy.model.eval()
         layout.causal(self.policy.model).config._name_or_path = self.base.source
         self.spec.method.save(self.policy.model, self.stage.path)
+        if self.policy.head is not None:
+            heads.save(self.policy.head, self.stage.path)
         self.tokenizer.save(self.stage.path)
-        rows = [e.row for e in self.examples["train"]]
+        rows = rows_of(self.examples["train"])
         write_json(self.stage.path / "rows.json", {"trained_on": rows})
         write_json(self.stage.path / "train.json", self._result())
         self.stage.finish(best_step=self.watch.best_step, tokens=self.facts["tokens"])
@@ -364,9 +391,9 @@ class Session:
         except IntegrityError as error:
             raise IntegrityError(
                 f"{error}. It holds the best weights of a finished training; put the right file "
-                f"back, or remove {path} and take train.steps={best} with --restart"
+                f"back, or start over: {START_OVER}"
             ) from error
-        self.spec.method.restore(self.policy.model, saved.model)
+        weights.restore(self.policy, self.spec.method, saved.model)
         before = self.facts["held_out_before"]
         if not improves(self.spec.best, after, before):
             self.log.say(
@@ -381,11 +408,12 @@ class Session:
             "objective": json.loads(spec.objective.model_dump_json()),
             "base": self.base.record(self.stage.run.path),
             "from": self.base.lineage,
+            "words": list(self.base.tokens),
             "tokenizer": {
                 "digest": self.tokenizer.digest,
                 "template": self.tokenizer.template_digest,
             },
-            "rows": {part: len(found) for part, found in self.examples.items()},
+            "rows": {part: len(rows_of(found)) for part, found in self.examples.items()},
             "steps": len(self.losses),
             "best_step": self.watch.best_step,
             "best_value": self.watch.best_value,
@@ -393,14 +421,13 @@ class Session:
             "first_loss": self.losses[0],
             "last_loss": self.losses[-1],
             "rate": spec.rate,
+            "pooling": None if self.policy.head is None else self.policy.head.pooling,
             "seams": {"packed": self.policy.packs, "head": self.policy.splits_head},
             "threads": torch.get_num_threads(),
             **self.facts,
         }
 
 
-def seed_everything(seed: int) -> None:
-    """Start every global random generator from `seed`: a checkpoint carries them all."""
-    random.seed(seed)
-    numpy.random.seed(seed)
-    torch.manual_seed(seed)
+def rows_of(examples: Iterable[Example]) -> list[str]:
+    """The rows behind the examples: a document in several windows is one row."""
+    return [row for row, _ in dict.fromkeys((e.row, e.origin) for e in examples)]

@@ -1,9 +1,9 @@
 """The train stage: prepared rows and a base model in, a verified trained folder out."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from tunesmith.core.errors import DataError
+from tunesmith.core.errors import DataError, SettingsError
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
 from tunesmith.core.records import Example
@@ -11,9 +11,12 @@ from tunesmith.core.rows import Row
 from tunesmith.core.tables import read_part
 from tunesmith.model import load, render
 from tunesmith.model.render import Tokenizer
+from tunesmith.model.words import tokenizer_of
 from tunesmith.train import cache, continued
 from tunesmith.train.loop import Train
 from tunesmith.train.session import Session
+
+PARTS = ("train", "valid", "test")
 
 
 def train(
@@ -32,16 +35,38 @@ def train(
     Leaves the method's saved result, the tokenizer, `train.json`, curves and checkpoints in
     `train/`. Raises Preempted or Interrupted after saving, when asked to stop.
     """
-    stage, tokenizer = folder.stage("train"), Tokenizer.load(base.folder)
+    refuse_unfit(spec, base)
+    stage, tokenizer = folder.stage("train"), tokenizer_of(base)
     continued.refuse_unlike(spec.method, base, tokenizer)
     wanted = inputs(folder, spec, base, tokenizer, dtype, seed)
     if not stage.begin(wanted, accept=accept, restart=restart):
         log.say("train: nothing to do, finished before with the same inputs")
         return
-    examples = {part: _examples(folder, part, spec, tokenizer, log) for part in ("train", "valid")}
-    if not examples["train"]:
+    rows = {part: read_part(folder.stage("data").path, part) for part in PARTS}
+    if not rows["train"]:
         raise DataError("no rows are left to train on; see data/account.json for the reasons")
+    spec, kept = fitted(spec, rows), ("train", "valid")
+    examples = {part: _examples(part, rows[part], spec, tokenizer, log) for part in kept}
     Session(stage, spec, base, tokenizer, examples, dtype, seed, log).run()
+
+
+def refuse_unfit(spec: Train, base: load.Base) -> None:
+    """Refuse an objective that the model's kind cannot serve."""
+    if load.is_encoder(base.folder) and not spec.objective.scores:
+        raise SettingsError(
+            f"train.objective: {spec.objective.kind} trains a model to write, and {base.source} is "
+            "an encoder, which reads only. Set train.objective=classify, or name another model"
+        )
+
+
+def fitted(spec: Train, rows: Mapping[str, Sequence[Row]]) -> Train:
+    """The settings with an objective that knows its labels; rows that do not fit are refused, the
+    test rows too: after hours of training is a bad time to hear of them."""
+    spec.objective.accept(rows["train"])
+    objective = spec.objective.fitted(rows["train"])
+    for part in PARTS:
+        objective.accept(rows[part])
+    return spec.model_copy(update={"objective": objective})
 
 
 def inputs(
@@ -52,6 +77,7 @@ def inputs(
     return {
         **{f"train.{name}": value for name, value in settings.items()},
         "model.dtype": dtype,
+        "model.tokens": list(base.tokens),
         "seed": seed,
         "digest of the data": folder.stage("data").digest,
         "digest of the base": base.digest,
@@ -64,14 +90,15 @@ def inputs(
 
 
 def _examples(
-    folder: RunFolder, part: str, spec: Train, tokenizer: Tokenizer, log: Log
+    part: str, rows: Sequence[Row], spec: Train, tokenizer: Tokenizer, log: Log
 ) -> list[Example]:
     """A prepared part as tokens, over-long rows refused or dropped and counted."""
-    rows: list[Row] = list(read_part(folder.stage("data").path, part))
-    spec.objective.accept(rows)
     examples = cache.encoded(rows, spec.objective, tokenizer)
-    kept, account = render.fit(examples, spec.length, spec.too_long)
-    if len(kept) < len(examples):
-        log.say(f"{part}: {len(examples) - len(kept)} rows longer than {spec.length} left out")
+    pieces = [piece for e in examples for piece in spec.objective.cut(e, spec.length)]
+    if len(pieces) > len(examples):
+        log.say(f"{part}: {len(examples)} rows in {len(pieces)} windows of up to {spec.length}")
+    kept, account = render.fit(pieces, spec.length, spec.too_long)
+    if len(kept) < len(pieces):
+        log.say(f"{part}: {len(pieces) - len(kept)} rows longer than {spec.length} left out")
     log.event("tokens", part=part, **account.record())
     return list(kept)

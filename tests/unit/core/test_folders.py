@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from tunesmith.core import folders
+from tunesmith.core.disk import Disk, read_json, write_bytes, write_json
 from tunesmith.core.errors import IntegrityError, ResourceError, SettingsError
-from tunesmith.core.folders import Disk, RunFolder, Stage, read_json, write_bytes, write_json
+from tunesmith.core.folders import RunFolder, Stage
 
 
 @pytest.fixture

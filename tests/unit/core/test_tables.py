@@ -1,8 +1,10 @@
 """The readers give back what was written, and put the finger on the line of a fault."""
 
 import csv
+import gzip
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from tunesmith.core import textfile
 from tunesmith.core.errors import DataError, ResourceError
 from tunesmith.core.rows import Chat, Message, Origin
-from tunesmith.core.tables import read, read_part, write_rows
+from tunesmith.core.tables import READERS, read, read_part, write_rows
 
 QUICK = settings(max_examples=100, deadline=None)
 SHARED = settings(QUICK, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -83,12 +85,12 @@ def test_the_line_of_a_single_fault_is_right(
 
 
 @QUICK
-@given(st.binary(max_size=200), st.sampled_from(["jsonl", "json", "csv", "tsv"]))
+@given(st.binary(max_size=200), st.sampled_from(sorted(READERS)), st.booleans())
 def test_any_bytes_are_rows_or_one_sentence(
-    tmp_path_factory: pytest.TempPathFactory, content: bytes, ending: str
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, ending: str, packed: bool
 ) -> None:
-    path = tmp_path_factory.mktemp("any") / f"t.{ending}"
-    path.write_bytes(content)
+    path = tmp_path_factory.mktemp("any") / f"t{ending}{'.gz' if packed else ''}"
+    path.write_bytes(gzip.compress(content) if packed else content)
     try:
         list(read(path))
     except DataError as error:
@@ -109,6 +111,76 @@ def test_progress_hears_every_byte(tmp_path: Path) -> None:
         heard: list[int] = []
         list(read(path, advance=heard.append))
         assert sum(heard) == len(content)
+
+
+def test_progress_of_a_compressed_file_is_in_its_own_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"a":1}\n' * 10_000) * 2)
+    heard: list[int] = []
+    assert len(list(read(path, advance=heard.append))) == 20_000
+    assert sum(heard) == path.stat().st_size
+
+
+def test_progress_of_parquet_comes_to_its_bytes(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path = tmp_path / "t.parquet"
+    parquet.write_table(pyarrow.table({"a": list(range(1000))}), path)
+    heard: list[int] = []
+    rows = list(read(path, advance=heard.append))
+    assert [(row.origin.line, row.fields["a"]) for row in rows] == [(n + 1, n) for n in range(1000)]
+    assert sum(heard) == path.stat().st_size and len(heard) > 10
+
+
+def test_without_pyarrow_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "t.parquet").write_bytes(b"PAR1 and more")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ResourceError, match=r"pip install 'tunesmith\[parquet\]'"):
+        list(read(tmp_path / "t.parquet"))
+
+
+def fault(folder: Path, content: bytes) -> str:
+    """What is said about a table, without its name."""
+    with pytest.raises(DataError) as caught:
+        read_bytes(folder, "t.csv", content)
+    return str(caught.value).partition("t.csv:")[2]
+
+
+@pytest.mark.parametrize("row", [b"1,2", b'"1",2', b'1,"2"', b'"1\n",2'])
+def test_a_stray_carriage_return_before_the_line_end_is_refused(tmp_path: Path, row: bytes) -> None:
+    line = 3 + row.count(b"\n")
+    said = fault(tmp_path, b"a,b\r\n3,4\r\n" + row + b"\r\r\n5,6\r\n")
+    assert said.startswith(f"{line}: a carriage return ends a line by itself")
+
+
+@pytest.mark.parametrize(
+    ("row", "line"),
+    [
+        (b'"x\ny"z,2\n', 4),
+        (b'"x\n\ny",z"z"\n', 5),
+        (b'"x\ny"z,"2\n3"\n', 4),
+        (b'1,"x\n""y"" \n" z\n', 5),
+        (b'"x\ny",2,3\n', 3),
+        (b'"x\n\xff",2\n', 4),
+        (b'"x\n\0",2\n', 4),
+    ],
+)
+def test_a_fault_in_a_row_of_several_lines_is_told_at_its_own(
+    tmp_path: Path, row: bytes, line: int
+) -> None:
+    """But one of the whole row, as a cell too many, at the row's first."""
+    assert fault(tmp_path, b"a,b\n1,2\n" + row + b"3,4\n").startswith(f"{line}: ")
+
+
+def test_an_empty_line_is_an_empty_cell_where_there_is_one_column(tmp_path: Path) -> None:
+    """Nothing tells the two apart, and a row may not vanish."""
+    rows = read_bytes(tmp_path, "t.csv", b"\na\nx\n\n\r\ny\n")
+    assert [row["a"] for row in rows] == ["x", "", "", "y"]
+    rows = read_bytes(tmp_path, "t.csv", b"\na,b\nx,1\n\n\r\ny,2\n")
+    assert [row["a"] for row in rows] == ["x", "y"]
 
 
 def test_a_disk_that_fails_is_a_matter_of_resources(

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tunesmith.core.rows import Chat, Message, Origin
+from tunesmith.core.records import Example, Sequence
+from tunesmith.core.rows import Chat, Judged, Labelled, Message, Origin, Row, Text
 from tunesmith.data.show import TRAINED, show
 
 
@@ -21,21 +22,26 @@ class Piece:
 
 @pytest.fixture(autouse=True)
 def _pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A renderer of one token a turn."""
+    """A renderer whose token ids are places in `SAID`; what an assistant said is trained."""
     render = ModuleType("tunesmith.model.render")
 
-    def pieces(row: Chat, tokenizer: Any) -> list[Piece]:
-        return [
-            Piece(m.content or "", i, m.role == "assistant") for i, m in enumerate(row.messages)
-        ]
+    def pieces(example: Example, tokenizer: Any) -> list[Piece]:
+        (sequence,) = example.sequences
+        return [Piece(SAID[i].content or "", i, SAID[i].role == "assistant") for i in sequence.ids]
 
     vars(render)["pieces"] = pieces
     monkeypatch.setitem(__import__("sys").modules, "tunesmith.model.render", render)
 
 
-def itself(row: Any, tokenizer: Any) -> Any:
-    """What this file's renderer takes."""
-    return row
+SAID: list[Message] = []
+
+
+def itself(row: Row, tokenizer: Any) -> Example:
+    """One token a turn, one sequence a row."""
+    first = len(SAID)
+    SAID.extend(row.dialogue())
+    sequence = Sequence(tuple(range(first, len(SAID))), ())
+    return Example((sequence,), row.digest, row.origin)
 
 
 def row(answer: str) -> Chat:
@@ -62,3 +68,27 @@ def test_without_colours_marks_stand_around_what_is_trained() -> None:
 def test_a_row_cannot_write_to_the_terminal() -> None:
     assert "\x1b" not in show([row("\x1b[2Jgone\x9b")], 1, None, encode=itself).plain
     assert "\\x1b[2Jgone" in show([row("\x1b[2Jgone")], 1, None, encode=itself).plain
+
+
+def test_a_label_and_a_verdict_stand_in_the_heading() -> None:
+    place, ask, say = Origin("rows.jsonl", 3), Message("user", "q"), Message("assistant", "a")
+    rows: list[Row] = [
+        Labelled(("q",), ("card\n lost",), origin=place),
+        Labelled(("q",), ("a", "b"), True, origin=place),
+        Judged((ask,), (say,), False, origin=place),
+        Text("q", origin=place),
+    ]
+    drawn = show(rows, 9, None, encode=itself).plain
+    headings = [line for line in drawn.splitlines() if line.startswith("rows.jsonl:3")]
+    ends = ["label 'card\\n lost'", 'label \'["a","b"]\'', "not liked", "1 trained"]
+    assert [line.endswith(end) for line, end in zip(headings, ends, strict=True)] == [True] * 4
+
+
+def test_two_answers_stand_apart() -> None:
+    def both(row: Chat, tokenizer: Any) -> Example:
+        one, two = itself(row, tokenizer), itself(row, tokenizer)
+        return Example(one.sequences + two.sequences, row.digest, row.origin)
+
+    text = show([row("answer")], 1, None, encode=both, marks=("[[", "]]"))
+    assert text.plain.startswith("rows.jsonl:3: 4 tokens, 2 trained, weight 2\n")
+    assert text.plain.count("q [bold][[answer]]\n") == 2

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tunesmith.core.errors import DataError
-from tunesmith.core.rows import Chat, Message, Origin
+from tunesmith.core.rows import Chat, Judged, Labelled, Message, Origin, Pair, Row, Text
 from tunesmith.data.prompts import asked, asking, leaking, normalised
 from tunesmith.data.split import Split, group_of, split
 
@@ -22,7 +22,7 @@ def row(line: int, *turns: str, shown: int = 0) -> Chat:
     return Chat(tuple(messages), origin=Origin("r", line))
 
 
-def lines(parts: dict[str, list[Chat]]) -> dict[str, list[int]]:
+def lines(parts: dict[str, list[Row]]) -> dict[str, list[int]]:
     """The parts as line numbers."""
     return {part: [r.origin.line for r in rows] for part, rows in parts.items()}
 
@@ -147,3 +147,24 @@ def test_a_group_is_a_key_or_a_path_and_must_be_there() -> None:
     for by in ("nobody", "metadata", "metadata.nobody", "customer.x"):
         with pytest.raises(DataError, match="data.split.by"):
             group_of(record, by)
+
+
+def of_a_kind(kind: type[Row], line: int, text: str, answer: str) -> Row:
+    """A row of a kind that asks `text`."""
+    place, ask, say = Origin("r", line), Message("user", text), Message("assistant", answer)
+    made: dict[type[Row], Row] = {
+        Text: Text(text, origin=place),
+        Labelled: Labelled((text, "other"), (answer,), origin=place),
+        Pair: Pair((ask,), (say,), (Message("assistant", f"not {answer}"),), origin=place),
+        Judged: Judged((ask,), (say,), True, origin=place),
+    }
+    return made[kind]
+
+
+@pytest.mark.parametrize("kind", [Text, Labelled, Pair, Judged])
+def test_rows_of_every_kind_that_ask_the_same_stay_in_one_part(kind: type[Row]) -> None:
+    rows = [of_a_kind(kind, i, f"{' ' * (i % 3)}What {i % 20}", f"x {i}") for i in range(60)]
+    parts = split(rows, TENTHS, {}, 0)
+    seen = [{row.origin.line % 20 for row in found} for found in parts.values()]
+    assert [len(found) for found in parts.values()] == [48, 6, 6]
+    assert sum(len(s) for s in seen) == len(set.union(*seen)) == 20

@@ -104,6 +104,36 @@ def test_dropped_rows_are_said_with_their_reason(tmp_path: Path, run: RunFolder)
     assert "deduplicate: 53 rows in, 50 kept, dropped 3 (3 the same as an earlier row)" in log.lines
 
 
+def test_a_small_class_is_said(tmp_path: Path, run: RunFolder) -> None:
+    log, path = Heard(), tmp_path / "rows.csv"
+    path.write_text("text,label\n" + "".join(f"text {i},{'ab'[i > 8]}\n" for i in range(11)))
+    done(run, log, source=str(path), transforms=[{"kind": "sample", "per_class": 4}], split="none")
+    said = "1 of 2 classes have fewer than 4 rows, all kept: 'b'"
+    assert f"sample: 11 rows in, 6 kept, dropped 5 (5 not in the sample); {said}" in log.lines
+    assert account(run)["steps"][0]["notes"] == [said]
+
+
+EVERY_KIND = [
+    {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "two words"}]},
+    {"text": "three words here"},
+    {"text": "three words here", "label": "never counted"},
+    {"prompt": "q", "chosen": "one", "rejected": "two"},
+    {"prompt": "q", "completion": "two words", "label": True},
+]
+
+
+@pytest.mark.parametrize("record", EVERY_KIND)
+def test_rows_of_every_kind_go_through_the_whole_stage(
+    tmp_path: Path, run: RunFolder, record: dict[str, Any]
+) -> None:
+    log, path = Heard(), tmp_path / "rows.jsonl"
+    path.write_text(f"{json.dumps(record)}\n" * 3)
+    (row,) = done(run, log, source=str(path), split="none")["train"]
+    assert row.record()["origin"] == {"file": "rows.jsonl", "line": 1}
+    assert "words a row: median 3, 95 of 100 have at most 3, longest 3" in log.lines
+    assert json.loads((run.path / "data" / "findings.json").read_text()) == []
+
+
 def test_lengths_are_tokens_where_there_is_a_tokenizer(tmp_path: Path, run: RunFolder) -> None:
     class Letters:
         def encode(self, text: str) -> list[int]:
@@ -167,8 +197,7 @@ def test_a_killed_attempt_leaves_no_part_of_it(tmp_path: Path, run: RunFolder) -
     source = rows_file(tmp_path / "rows.jsonl", *many(50))
     data = Data(source=source, split="none")
     stage = run.stage("data")
-    digests = {"source": stage_module.content_digest(Path(source))}
-    stage.begin(stage_module.inputs(data, digests, 0))
+    stage.begin(stage_module.inputs(data, stage_module.locate(data, tmp_path, {}), 0))
     (stage.path / "test.jsonl").write_text("of a killed process")
     assert set(done(run, source=source, split="none")) == {"train"}
 
@@ -291,9 +320,11 @@ def test_settings_in_short_and_in_full_are_equal_and_survive_json() -> None:
     "settings",
     [
         {},
-        {"source": "a", "format": "sharegpt"},
+        {"source": "a", "format": "sharegpt4"},
+        {"source": "a", "format": "columns"},
         {"source": "a", "transforms": [{"kind": "sample"}]},
         {"source": "a", "transforms": [{"kind": "sample", "rows": 0}]},
+        {"source": "a", "transforms": [{"kind": "sample", "rows": 1, "per_class": 1}]},
         {"source": "a", "split": "nothing"},
         {"source": "a", "leaks": "ignore"},
         {"source": "a", "sources": "b"},

@@ -55,28 +55,48 @@ def test_the_difference_is_paired() -> None:
 @pytest.mark.parametrize(
     ("base", "tuned", "winner", "words"),
     [
-        ([False] * 40, [True] * 30 + [False] * 10, "tuned", "tuned is better"),
-        ([True] * 30 + [False] * 10, [False] * 40, "base", "base is better"),
-        ([True] * 20 + [False] * 20, [True] * 21 + [False] * 19, None, "no difference is proven"),
-        ([True] * 20, [True] * 20, None, "no difference is proven"),
-        ([False] * 5, [True] * 5, None, "fewer than 6 rows prove nothing"),
+        (
+            [False] * 40,
+            [True] * 30 + [False] * 10,
+            "tuned",
+            "Tuning improved exact from 0.0 %",
+        ),
+        (
+            [True] * 30 + [False] * 10,
+            [False] * 40,
+            "base",
+            "Tuning made exact worse: from",
+        ),
+        ([True] * 20 + [False] * 20, [True] * 21 + [False] * 19, None, "No difference is proven"),
+        ([True] * 20, [True] * 20, None, "No difference is proven"),
+        ([False] * 5, [True] * 5, None, "No difference is proven"),
     ],
 )
 def test_no_winner_unless_the_interval_leaves_0_out(
     base: list[bool], tuned: list[bool], winner: str | None, words: str
 ) -> None:
     found = of(base, tuned)
-    assert better(found.difference["exact"]) == winner
-    sentence = verdict(found, "exact", len(base))
-    assert words in sentence
-    assert winner is not None or "is better" not in sentence
+    assert better(found.difference["exact"]) == found.difference["exact"]["better"] == winner
+    said = verdict(found, "exact", len(base))
+    assert said["headline"].startswith(words)
+    few = len(base) < 6
+    assert ("fewer than 6 prove nothing" in said["detail"]) == few
+    assert ("The interval holds 0" in said["detail"]) == (winner is None and not few)
 
 
 def test_lower_perplexity_wins() -> None:
     found = of([True] * 12, [True] * 12)
     assert found.difference["perplexity"]["value"] < 0
     assert better(found.difference["perplexity"]) == "tuned"
-    assert "tuned is better" in verdict(found, "perplexity", 12)
+    said = verdict(found, "perplexity", 12)
+    assert said["headline"] == "Tuning improved perplexity from 1.95 to 1.4"
+    assert "95 % interval -" in said["detail"] and "on 12 held-out rows" in said["detail"]
+
+
+def test_a_measure_that_is_no_number_proves_nothing() -> None:
+    arms = {"base": rows([True] * 8), "tuned": rows([True] * 8, nll=float("nan"))}
+    said = verdict(compare([Perplexity()], arms, draws=100, seed=0), "perplexity", 8)
+    assert said["headline"].startswith("Nothing is proven") and "not a number" in said["detail"]
 
 
 def test_many_rows_are_drawn_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:

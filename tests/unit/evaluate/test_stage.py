@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from tests.trained import base_of, prepared, trained
 from tunesmith.core.errors import DataError, IntegrityError, Preempted, SettingsError, TrainError
 from tunesmith.core.folders import RunFolder
+from tunesmith.core.jsonlines import whole_lines
 from tunesmith.core.log import Log
-from tunesmith.evaluate import answer, stage
+from tunesmith.evaluate import answer, arms
 from tunesmith.evaluate.metrics.exact import Exact
 from tunesmith.evaluate.metrics.rouge import Rouge
 from tunesmith.evaluate.stage import Evaluate, evaluate
@@ -20,6 +22,7 @@ from tunesmith.model.generate import Sampling
 from tunesmith.model.load import Base
 from tunesmith.model.policy import Policy
 
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no accelerator")
 SPEC = Evaluate(sampling=Sampling(max_tokens=12), batch=3)
 Run = tuple[RunFolder, Base]
 
@@ -49,7 +52,7 @@ def without_time(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def kept(folder: RunFolder, arm: str) -> list[dict[str, Any]]:
-    return list(answer.kept(folder.path / f"evaluate/answers-{arm}.jsonl"))
+    return list(whole_lines(folder.path / f"evaluate/answers-{arm}.jsonl"))
 
 
 def test_the_report(run: Run) -> None:
@@ -62,7 +65,7 @@ def test_the_report(run: Run) -> None:
     change = found["difference"]["perplexity"]
     before, after = (found["arms"][arm]["perplexity"]["value"] for arm in ("base", "tuned"))
     assert after < before and change["value"] == pytest.approx(after - before)
-    assert "before" in found["verdict"] and "rouge-score" in found["notes"]["rougeL"]
+    assert "before" in found["verdict"]["headline"] and "rouge-score" in found["notes"]["rougeL"]
     assert len(found["samples"]) == 3
     assert {"prompt", "base", "tuned", "wanted"} <= found["samples"][0].keys()
     rows = {line["row"] for line in kept(run[0], "base")}
@@ -107,9 +110,9 @@ def test_a_stopped_evaluation_goes_on(
         file.write('{"row": "torn')
     monkeypatch.setattr(answer, "answer_rows", plain)
     loads = list[str]()
-    load = stage.Loaded.__call__
+    load = arms.Loaded.__call__
     monkeypatch.setattr(
-        stage.Loaded, "__call__", lambda self: (loads.append(self.arm), load(self))[1]
+        arms.Loaded, "__call__", lambda self: (loads.append(self.arm), load(self))[1]
     )
     assert without_time(asked(run)) == whole
     lines = [line["row"] for a in ("base", "tuned") for line in kept(run[0], a)]
@@ -122,6 +125,21 @@ def test_the_order_of_the_rows_and_the_batch_change_no_answer(run: Run) -> None:
     first = without_time(asked(run, spec))
     again = without_time(asked(run, spec.model_copy(update={"batch": 8}), restart=True))
     assert first == again
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, gpu])])
+def test_both_arms_answer_on_the_device_that_was_said(
+    run: Run, monkeypatch: pytest.MonkeyPatch, device: Any
+) -> None:
+    plain, seen = answer.answer_rows, set[str]()
+
+    def watched(policy: Policy, *args: Any, **named: Any) -> Iterator[Any]:
+        seen.add(policy.device.type)
+        yield from plain(policy, *args, **named)
+
+    monkeypatch.setattr(answer, "answer_rows", watched)
+    asked(run, SPEC.model_copy(update={"device": device}))
+    assert seen == {device}
 
 
 def test_no_held_out_rows(run: Run) -> None:

@@ -47,7 +47,7 @@ def rewritten(path: Path, **changes: object) -> None:
     import numpy as np
     from safetensors.numpy import load_file, save_file
 
-    from tunesmith.core.folders import file_digest
+    from tunesmith.core.disk import file_digest
 
     flat = {**load_file(path), **{name: np.array(value) for name, value in changes.items()}}
     save_file(flat, path)
@@ -77,7 +77,7 @@ def test_damage_is_a_miss(case: str, home: Path, tokenizer: Tokenizer) -> None:
     (path,) = (home / "tokens").glob("*.safetensors")
     DAMAGE[case](path)
     assert made(tokenizer) == first
-    assert cache._read(path, ROWS) == first, "made again, and kept"
+    assert cache._read(path, ROWS, Sft()) == first, "made again, and kept"
 
 
 def test_a_header_that_lies_is_never_opened(
@@ -85,7 +85,7 @@ def test_a_header_that_lies_is_never_opened(
 ) -> None:
     import safetensors.torch
 
-    from tunesmith.core.folders import file_digest
+    from tunesmith.core.disk import file_digest
 
     first = made(tokenizer)
     (path,) = (home / "tokens").glob("*.safetensors")
@@ -100,7 +100,7 @@ def test_a_link_is_not_followed(home: Path, tokenizer: Tokenizer, tmp_path: Path
     (path,) = (home / "tokens").glob("*.safetensors")
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
-    assert cache._read(path, ROWS) is None
+    assert cache._read(path, ROWS, Sft()) is None
     assert made(tokenizer) == first and not path.is_symlink()
 
 

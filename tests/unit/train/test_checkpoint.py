@@ -12,8 +12,9 @@ from safetensors.torch import load as library_load
 
 from tunesmith.core.errors import IntegrityError
 from tunesmith.core.log import Log
-from tunesmith.train import checkpoint
+from tunesmith.train import checkpoint, randomness
 from tunesmith.train.checkpoint import Snapshot
+from tunesmith.train.state import flatten_optimizer, restore_optimizer, split
 
 
 def saved(folder: Path, **parts: Any) -> Snapshot:
@@ -58,7 +59,7 @@ def test_numbers_keep_every_bit_and_text_every_character(tmp_path: Path) -> None
 @pytest.mark.parametrize("value", [{1: 2}, {"a": object()}, {"$tensor": "x"}, {"a": {2}}, b"x"])
 def test_what_json_would_change_is_refused(value: Any) -> None:
     with pytest.raises(TypeError, match="stream"):
-        checkpoint.split(value, "stream", {})
+        split(value, "stream", {})
 
 
 def test_only_safetensors_and_json_are_written(tmp_path: Path) -> None:
@@ -103,14 +104,14 @@ def test_an_optimiser_goes_on_as_if_never_stopped(
     optimizer.param_groups[0]["lr"] = 0.05
     for entries in optimizer.state.values():  # kept in fp32 by hand: must not be cast down
         entries.update({k: v.float() for k, v in entries.items() if k == "exp_avg"})
-    tensors, state = checkpoint.flatten_optimizer(optimizer, named)
+    tensors, state = flatten_optimizer(optimizer, named)
     model = {name: p.detach().clone() for name, p in named.items()}
     found = saved(tmp_path, model=model, optimizer=tensors, optimizer_state=state)
 
     again, fresh = begin()
     for name, parameter in again.items():
         parameter.data.copy_(found.model[name])
-    checkpoint.restore_optimizer(fresh, again, found.optimizer, found.optimizer_state)
+    restore_optimizer(fresh, again, found.optimizer, found.optimizer_state)
     for name in named:
         for key, value in optimizer.state.get(named[name], {}).items():
             got = fresh.state[again[name]][key]
@@ -125,19 +126,19 @@ def test_an_optimiser_goes_on_as_if_never_stopped(
 
 def test_an_optimiser_over_other_parameters_is_refused() -> None:
     named = {"a": torch.nn.Parameter(torch.ones(1)), "b": torch.nn.Parameter(torch.ones(1))}
-    state = checkpoint.flatten_optimizer(torch.optim.SGD([named["a"]], lr=1), named)
+    state = flatten_optimizer(torch.optim.SGD([named["a"]], lr=1), named)
     with pytest.raises(IntegrityError, match="over other parameters"):
-        checkpoint.restore_optimizer(torch.optim.SGD([named["b"]], lr=1), named, *state)
+        restore_optimizer(torch.optim.SGD([named["b"]], lr=1), named, *state)
 
 
 def test_what_the_optimiser_held_before_does_not_stay() -> None:
     named = {"a": torch.nn.Parameter(torch.ones(1))}
     optimizer = torch.optim.AdamW(named.values(), lr=1)
-    untouched = checkpoint.flatten_optimizer(optimizer, named)
+    untouched = flatten_optimizer(optimizer, named)
     named["a"].grad = torch.ones(1)
     optimizer.step()
-    checkpoint.restore_optimizer(optimizer, named, *untouched)
-    assert checkpoint.flatten_optimizer(optimizer, named)[0] == {}
+    restore_optimizer(optimizer, named, *untouched)
+    assert flatten_optimizer(optimizer, named)[0] == {}
 
 
 def test_random_numbers_go_on_where_they_stopped(tmp_path: Path) -> None:
@@ -146,10 +147,10 @@ def test_random_numbers_go_on_where_they_stopped(tmp_path: Path) -> None:
         return random.gauss(0, 1), random.random(), spare, torch.randn(3).tolist()
 
     draw()
-    captured = saved(tmp_path, random=checkpoint.capture_random()).random
+    captured = saved(tmp_path, random=randomness.capture()).random
     wanted = draw()
     draw()
-    checkpoint.restore_random(captured)
+    randomness.restore(captured)
     assert draw() == wanted
 
 
@@ -157,7 +158,7 @@ def test_capturing_the_random_state_changes_nothing() -> None:
     torch.manual_seed(1)
     first = torch.randn(2)
     torch.manual_seed(1)
-    checkpoint.capture_random()
+    randomness.capture()
     assert torch.equal(torch.randn(2), first)
 
 
@@ -168,20 +169,20 @@ def test_random_numbers_and_optimiser_on_an_accelerator(tmp_path: Path) -> None:
     optimizer = torch.optim.AdamW([parameter], lr=0.1)
     parameter.grad = torch.randn(3, device="cuda")
     optimizer.step()
-    tensors, state = checkpoint.flatten_optimizer(optimizer, {"a": parameter})
+    tensors, state = flatten_optimizer(optimizer, {"a": parameter})
     found = saved(
         tmp_path,
         model={"a": parameter},
         optimizer=tensors,
         optimizer_state=state,
-        random=checkpoint.capture_random(),
+        random=randomness.capture(),
     )
     wanted = torch.randn(3, device="cuda")
-    checkpoint.restore_random(found.random)
+    randomness.restore(found.random)
     assert torch.equal(torch.randn(3, device="cuda"), wanted)
     other = torch.nn.Parameter(found.model["a"].cuda())
     fresh = torch.optim.AdamW([other], lr=0.1)
-    checkpoint.restore_optimizer(fresh, {"a": other}, found.optimizer, found.optimizer_state)
+    restore_optimizer(fresh, {"a": other}, found.optimizer, found.optimizer_state)
     for p, o in ((parameter, optimizer), (other, fresh)):
         p.grad = torch.full((3,), 0.3, device="cuda")
         o.step()

@@ -1,10 +1,12 @@
 """The loop: rates, stopping, and what happens when numbers or memory give out."""
 
 import math
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -13,7 +15,7 @@ from tests.rows import batch, examples
 from tunesmith.core.errors import ResourceError, TrainError
 from tunesmith.core.records import collate
 from tunesmith.model.policy import Policy
-from tunesmith.train import optimiser, schedule
+from tunesmith.train import optimiser, randomness, schedule
 from tunesmith.train.batches import Groups, cut
 from tunesmith.train.loop import Train, Watch, held_out, steps
 from tunesmith.train.methods.lora import Lora
@@ -21,6 +23,7 @@ from tunesmith.train.objectives.base import PassThrough
 from tunesmith.train.objectives.sft import Sft
 
 Tiny = Callable[[str], Path]
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no accelerator")
 LENGTHS = (9, 14, 5, 7, 21, 11, 6, 8, 17, 12, 9, 10)
 
 
@@ -96,6 +99,8 @@ class Faulty(Sft):
         self.calls.append(batch.ids.numel())
         if self.fault == "memory" and len(self.calls) == 3:
             raise MemoryError
+        if self.fault == "first" and len(self.calls) == 1:
+            raise MemoryError
         if self.fault == "always" and batch.ids.shape[0] >= 1:
             raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate")
         return super().loss(policy, batch)
@@ -113,6 +118,45 @@ def test_out_of_memory_halves_the_micro_batch_on_the_same_trajectory(tiny: Tiny)
     )
     assert [s.loss for s in taken] == pytest.approx(wanted, rel=1e-6)
     assert max(objective.calls[3:]) < max(objective.calls[:3])
+
+
+class Drawing(Faulty):
+    """Also draws from every generator, on every device there is, as a stream or a reward may."""
+
+    drawn: list[list[float]] = []
+
+    def loss(self, policy: Any, batch: Any) -> Any:
+        numbers = [random.random(), numpy.random.rand(), float(torch.rand(()))]
+        numbers.append(float(torch.rand((), device=policy.device)))
+        self.drawn.append(numbers)
+        return super().loss(policy, batch)
+
+
+@pytest.mark.parametrize(
+    "device",
+    ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, gpu])],
+)
+def test_after_out_of_memory_it_is_the_run_that_knew_the_limit(device: str, tiny: Tiny) -> None:
+    """Dropout and all other random numbers of the repeated step are drawn as if for the first
+    time: the weights are equal to the bit."""
+
+    def trained(limit: int | None, fault: str) -> tuple[list[torch.Tensor], Drawing, int | None]:
+        randomness.seed_everything(0)
+        policy = policy_of(tiny("llama"), Lora(rank=4, dropout=0.2))
+        policy.model.to(device)
+        objective = Drawing(calls=[], drawn=[], fault=fault)
+        optimizer = optimiser.adamw(policy.trainable(), decay=0.0, betas=(0.9, 0.999))
+        groups = Groups(examples(LENGTHS, 300), rows=4, tokens=1000, seed=0, device=device)
+        spec, stream = Train(lr=1e-2), PassThrough(groups)
+        taken = list(
+            steps(policy, objective, stream, spec, total=3, optimizer=optimizer, limit=limit)
+        )
+        return weights(policy), objective, taken[-1].limit
+
+    given, failing, limit = trained(None, "first")
+    wanted, calm, same = trained(limit, "none")
+    assert limit == same and failing.drawn[1:] == calm.drawn
+    assert all(torch.equal(a, b) for a, b in zip(given, wanted, strict=True))
 
 
 def test_out_of_memory_on_one_row_is_one_sentence(tiny: Tiny) -> None:

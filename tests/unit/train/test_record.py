@@ -6,6 +6,7 @@ import pytest
 
 from tunesmith.cards.evidence import Evidence
 from tunesmith.core.errors import ResourceError
+from tunesmith.core.jsonlines import whole_lines
 from tunesmith.train.record import Lines
 
 ODD = "one\u2028two\u0085three\x0cfour"
@@ -15,10 +16,23 @@ def test_texts_may_hold_any_line_end(tmp_path: Path) -> None:
     lines = Lines(tmp_path / "probes.jsonl")
     for step in range(3):
         lines.add(step, {"answer": ODD})
-    assert [line["answer"] for line in lines.read()] == [ODD] * 3
+    assert [line["answer"] for line in whole_lines(lines.path)] == [ODD] * 3
     assert len(Evidence(tmp_path).lines("probes.jsonl")) == 3
-    lines.rewind(2)
-    assert [line["step"] for line in lines.read()] == [0, 1]
+
+
+def test_rewound_it_is_what_it_was_when_it_was_settled(tmp_path: Path) -> None:
+    """Also where what came after is torn, or of the same step."""
+    lines = Lines(tmp_path / "curves.jsonl")
+    assert lines.settle() == 0
+    lines.add(1, {"loss": 2.0})
+    size, before = lines.settle(), lines.path.read_bytes()
+    lines.add(1, {"held_out": {"loss": 3.0}})
+    with lines.path.open("ab") as file:
+        file.write(b'{"step": 2, "lo')
+    lines.rewind(size)
+    assert lines.path.read_bytes() == before
+    lines.rewind(0)
+    assert lines.path.read_bytes() == b""
 
 
 def test_a_full_disk_is_a_sentence() -> None:

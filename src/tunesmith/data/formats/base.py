@@ -12,9 +12,24 @@ class Format(Part):
     """A shape of record that users have files in."""
 
     required: ClassVar[tuple[str, ...]] = ()
-    """Keys that a record of this format must have."""
+    """Keys that a record of this format must have, each by its usual name."""
+    also: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Other names of required keys."""
     optional: ClassVar[tuple[str, ...]] = ()
     """Keys that it may have; all others are named in the summary as not used."""
+
+    def reads(self, key: str) -> bool:
+        """Whether a key means something here."""
+        return key in self.optional or any(key in self.spellings(usual) for usual in self.required)
+
+    def spellings(self, key: str) -> tuple[str, ...]:
+        """The names of a required key, the usual one first."""
+        return (key, *self.also.get(key, ()))
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Keys that the settings name for answers: a row that only asks need not have them."""
+        return ()
 
     @abstractmethod
     def matches(self, record: Mapping[str, Any]) -> bool:

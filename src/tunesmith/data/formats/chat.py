@@ -25,7 +25,7 @@ class Chat(Format):
 
     def matches(self, record: Mapping[str, Any]) -> bool:
         """Whether there are messages, and no answer that people did not want."""
-        return has(record, self.required)
+        return has(record, *self.required)
 
     def row(self, record: Mapping[str, Any]) -> Row:
         """The conversation, texts untouched."""

@@ -17,6 +17,8 @@ class Account:
     kept: int = 0
     changed: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    """What a person should know beside the counts."""
 
     def drop(self, reason: str) -> None:
         """Count one dropped row under its reason."""

@@ -2,40 +2,88 @@
 
 import hashlib
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from tunesmith.core.rows import Row
+from tunesmith.core.errors import DataError
+from tunesmith.core.quote import listed, visible
+from tunesmith.core.rows import Chat, Labelled, Row
 from tunesmith.data.transforms.base import Account, Transform
 
 
 class Sample(Transform):
-    """A random subset of `rows` rows, in their order. Holds only those rows in memory.
+    """A random subset, in its order: `rows` rows, or `per_class` of each label (few-shot).
 
-    Each row draws its place from the seed and its own content, so a row added to the file changes
-    the choice by one row at most.
+    The class of a row is its label, or the last answer of a conversation; a row of several labels
+    counts for each. Each row draws its place from the seed and its own content, so a row added to
+    the file changes the choice by one row at most of each of its classes. Holds only the chosen
+    rows in memory.
     """
 
     kind: Literal["sample"] = "sample"
-    rows: int = Field(ge=1)
+    rows: int | None = Field(default=None, ge=1)
     """How many rows to keep; fewer are all kept."""
+    per_class: int | None = Field(default=None, ge=1)
+    """How many rows of each label to keep; of a label with fewer all are kept, and that is said."""
+
+    @model_validator(mode="after")
+    def say_one_size(self) -> "Sample":
+        """Two sizes contradict each other, and none is none."""
+        if (self.rows is None) == (self.per_class is None):
+            raise ValueError("state one of rows and per_class, such as {kind: sample, rows: 100}")
+        return self
 
     def apply(self, rows: Iterable[Row], account: Account, seed: int) -> Iterator[Row]:
         """The chosen rows."""
-        chosen: list[tuple[int, int, Row]] = []  # a heap with the worst draw on top
+        size = self.per_class or self.rows or 0
+        heaps: dict[str, list[tuple[int, int]]] = {}  # of each class, with the worst draw on top
+        held: dict[int, tuple[Row, set[str]]] = {}  # beside each row the classes that chose it
         for index, row in enumerate(rows):
             account.taken += 1
-            entry = (-draw(seed, row), -index, row)
-            if len(chosen) < self.rows:
-                heapq.heappush(chosen, entry)
-            else:
-                heapq.heappushpop(chosen, entry)
-                account.drop("not in the sample")
-        for _, _, row in sorted(chosen, key=lambda entry: -entry[1]):
+            names = set(classes(row)) if self.per_class else {"any"}
+            held[index], place = (row, names), draw(seed, row)
+            for name in sorted(names):
+                heap = heaps.setdefault(name, [])
+                heapq.heappush(heap, (-place, -index))
+                if len(heap) > size:
+                    release(-heapq.heappop(heap)[1], name, held, account)
+        if self.per_class:
+            note_small(heaps, size, account)
+        for row, _ in held.values():
             account.kept += 1
             yield row
+
+
+def release(index: int, name: str, held: dict[int, tuple[Row, set[str]]], account: Account) -> None:
+    """Take a row out of the sample of one class, and drop it when no other has it."""
+    held[index][1].remove(name)
+    if not held[index][1]:
+        del held[index]
+        account.drop("not in the sample")
+
+
+def classes(row: Row) -> tuple[str, ...]:
+    """The classes a row counts for; rows with an empty set of labels are one class of their own."""
+    if isinstance(row, Labelled):
+        return row.labels or ("no label",)
+    if isinstance(row, Chat):
+        return (row.answer(),)
+    raise DataError(
+        f"{visible(row.origin)}: a row of the kind {row.kind} has no label to sample by; state "
+        f"rows instead of per_class"
+    )
+
+
+def note_small(heaps: Mapping[str, Sized], size: int, account: Account) -> None:
+    """Say which classes have fewer rows than asked for."""
+    small = [name for name, heap in heaps.items() if len(heap) < size]
+    if small:
+        account.notes.append(
+            f"{len(small)} of {len(heaps)} classes have fewer than {size} rows, all kept: "
+            f"{listed(small, most=5)}"
+        )
 
 
 def draw(seed: int, row: Row) -> int:

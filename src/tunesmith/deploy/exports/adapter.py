@@ -29,8 +29,8 @@ class Adapter(Export):
         """Only a run that trained adapters has something to export here."""
         if not (trained / "adapter_config.json").is_file():
             raise SettingsError(
-                "deploy.exports: adapter: this run changed the model's own weights, so there is "
-                "no adapter to export. Use: exports: [merged]"
+                "deploy.exports: adapter: this run trained the model's own weights, or a head "
+                "alone, so there is no adapter to export. Use: exports: [merged]"
             )
 
     def write(self, policy: "Policy", base: "Base", folder: Path) -> dict[str, str]:
@@ -75,6 +75,8 @@ def unservable(settings: dict[str, Any]) -> str:
         return f"it serves LORA, this is {settings.get('peft_type')}"
     if settings.get("use_dora"):
         return "it does not serve DoRA"
+    if settings.get("trainable_token_indices"):
+        return "it does not serve the rows of new words"
     if settings.get("modules_to_save"):
         return "it does not serve modules_to_save"
     if largest_rank(settings) > VLLM_RANKS[-1]:

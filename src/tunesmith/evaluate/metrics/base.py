@@ -17,6 +17,10 @@ class Judged:
 
     `answer` is the generated text; `references` the right ones (the row's own first). `nll` and
     `tokens` are the summed negative log-likelihood (nats) of the reference and its token count.
+
+    Where labels are judged, `labels` names all that a model chooses among, `wanted` are the row's
+    own, `given` the model's, and `chances` its probability of each of `labels`, in their order.
+    `unknown` is the label that means none of them, `many` says that a row may have several.
     """
 
     row: str
@@ -26,13 +30,30 @@ class Judged:
     stopped: bool = True
     nll: float = 0.0
     tokens: int = 0
+    wanted: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    chances: tuple[float, ...] = ()
+    unknown: str | None = None
+    many: bool = False
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Every label that a row may want, the unknown one too."""
+        if self.unknown is None or self.unknown in self.labels:
+            return self.labels
+        return (*self.labels, self.unknown)
+
+
+Needs = Literal["answers", "likelihood", "labels", "chances"]
 
 
 class Metric(Part):
     """A score that is a function of summed counts, so an interval resamples vectors, not texts."""
 
-    needs: ClassVar[Literal["answers", "likelihood"]] = "answers"
-    """What it reads: generated answers, or the likelihood of the references."""
+    needs: ClassVar[Needs] = "answers"
+    """What it reads: generated answers, the likelihood of the references, the labels that were
+    given, or the probability of each label."""
     higher_is_better: ClassVar[bool] = True
     percent: ClassVar[bool] = True
     """Whether a value is shown as a percentage of 100."""

@@ -3,14 +3,12 @@
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from tunesmith.core.late import late
-from tunesmith.evaluate.fields import named, part_of
+from tunesmith.evaluate import corpus
+from tunesmith.evaluate.fields import named
 from tunesmith.evaluate.metrics.base import Judged, Metric
 
 if TYPE_CHECKING:
     import numpy as np
-else:
-    np = late("numpy")
 
 
 class Bleu(Metric):
@@ -31,18 +29,13 @@ class Bleu(Metric):
 
     def counts(self, judged: Judged) -> "np.ndarray":
         """sacrebleu's own [lengths, matches, totals] of the row, then 1 for the row."""
-        references = [[part_of(text, self.field)] for text in judged.references]
-        answer = part_of(judged.answer, self.field)
-        (found,) = scorer(self.lowercase)._extract_corpus_statistics([answer], references)
-        return np.array([*found, 1], dtype=float)
+        return corpus.counts(scorer(self.lowercase), judged, self.field)
 
     def values(self, total: "np.ndarray") -> dict[str, float]:
-        *found, rows = total
-        score = scorer(self.lowercase)._compute_score_from_stats([int(n) for n in found])
-        return {self.names()[0]: score.score if rows else np.nan}
+        return {self.names()[0]: corpus.score(scorer(self.lowercase), total)}
 
     def note(self) -> str:
-        return signature(scorer(self.lowercase))
+        return corpus.signature(scorer(self.lowercase))
 
 
 @cache
@@ -51,9 +44,3 @@ def scorer(lowercase: bool) -> Any:
     from sacrebleu.metrics.bleu import BLEU
 
     return BLEU(lowercase=lowercase, force=True)
-
-
-def signature(made: Any) -> str:
-    """sacrebleu's signature, without the number of references, which may differ from row to row."""
-    made.num_refs = -1
-    return "sacrebleu " + str(made.get_signature().format()).replace("nrefs:var|", "")

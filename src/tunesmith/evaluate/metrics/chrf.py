@@ -3,15 +3,12 @@
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from tunesmith.core.late import late
-from tunesmith.evaluate.fields import named, part_of
+from tunesmith.evaluate import corpus
+from tunesmith.evaluate.fields import named
 from tunesmith.evaluate.metrics.base import Judged, Metric
-from tunesmith.evaluate.metrics.bleu import signature
 
 if TYPE_CHECKING:
     import numpy as np
-else:
-    np = late("numpy")
 
 
 class Chrf(Metric):
@@ -33,18 +30,13 @@ class Chrf(Metric):
 
     def counts(self, judged: Judged) -> "np.ndarray":
         """sacrebleu's own n-gram counts of the row, then 1 for the row."""
-        references = [[part_of(text, self.field)] for text in judged.references]
-        answer = part_of(judged.answer, self.field)
-        (found,) = self._scorer()._extract_corpus_statistics([answer], references)
-        return np.array([*found, 1], dtype=float)
+        return corpus.counts(self._scorer(), judged, self.field)
 
     def values(self, total: "np.ndarray") -> dict[str, float]:
-        *found, rows = total
-        score = self._scorer()._compute_score_from_stats([int(n) for n in found])
-        return {self.names()[0]: score.score if rows else np.nan}
+        return {self.names()[0]: corpus.score(self._scorer(), total)}
 
     def note(self) -> str:
-        return signature(self._scorer())
+        return corpus.signature(self._scorer())
 
     def _scorer(self) -> Any:
         return scorer(self.words, self.lowercase)

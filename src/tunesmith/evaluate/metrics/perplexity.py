@@ -13,10 +13,11 @@ else:
 
 
 class Perplexity(Metric):
-    """exp of the mean negative log-likelihood of the reference's tokens, its stop token included.
+    """exp of the mean negative log-likelihood of the reference's tokens, its stop token included;
+    of a document's, its end included.
 
     One mean over all tokens of all rows, never a mean of means. Compare it only between models
-    with the same tokenizer.
+    with the same tokenizer; where a run adds words, both arms are counted in the base's tokens.
     """
 
     needs: ClassVar[Literal["answers", "likelihood"]] = "likelihood"

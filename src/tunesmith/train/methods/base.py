@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 class Method(Part):
     """A way to change a model. It decides what may move and never sees rows or losses."""
 
+    moves: ClassVar[bool] = True
+    """Whether any weight of the model itself moves; without, only a head on top of it learns."""
     passing: ClassVar[tuple[str, ...]] = ()
     """Settings that matter in training only: another run may go on from the weights without them.
     All others say what the saved weights mean."""

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tunesmith.core.folders import disk_errors
+from tunesmith.core.disk import disk_errors
 from tunesmith.train.methods.base import Method
 from tunesmith.train.weights import copy_into, saved
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from tunesmith.core.disk import disk_errors
 from tunesmith.core.errors import SettingsError
-from tunesmith.core.folders import disk_errors
 from tunesmith.core.late import late
-from tunesmith.model import layout
+from tunesmith.model import layout, vocabulary
 from tunesmith.train.methods.base import Method
 from tunesmith.train.weights import copy_into, saved
 
@@ -57,12 +57,13 @@ class Lora(Method):
         settings = LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha if self.alpha is not None else 2 * self.rank,  # type: ignore[arg-type]
-            target_modules=endings(wanted, layout.linears(model)),
+            target_modules=endings(wanted, layout.linear_names(model)),
             lora_dropout=self.dropout,
             use_rslora=self.scaling == "rslora",
             use_dora=self.dora,
             fan_in_fan_out=any(type(m).__name__ == "Conv1D" for m in wanted.values()),
-            task_type="CAUSAL_LM",
+            task_type="CAUSAL_LM" if layout.writes(model) else "FEATURE_EXTRACTION",
+            trainable_token_indices=vocabulary.trained_alone(model),
         )
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             # peft 0.21 asks transformers 5.23 a question by its old name.

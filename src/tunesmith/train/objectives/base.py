@@ -1,17 +1,20 @@
 """What an objective promises: tokens out of a row, a summed loss out of a batch."""
 
+import math
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.parts import Part
-from tunesmith.core.records import IGNORE, Batch, Example, Loss
+from tunesmith.core.records import IGNORE, Batch, Example, Label, Loss, Tally
 from tunesmith.core.rows import Chat, Row
+from tunesmith.model import layout
 
 if TYPE_CHECKING:
     import torch
 
+    from tunesmith.model.heads import Head
     from tunesmith.model.policy import Policy
     from tunesmith.model.render import Tokenizer
 
@@ -57,6 +60,16 @@ class Objective(Part):
     """The kind of row it trains on."""
     needs_reference: ClassVar[bool] = False
     """Whether it asks the policy for the model as it was before."""
+    chats: ClassVar[bool] = True
+    """Whether it teaches answers to prompts, so that probes and stop tokens mean something."""
+    scores: ClassVar[bool] = False
+    """Whether it asks for scores of whole texts, by a head, and not for tokens."""
+    measures: ClassVar[tuple[str, ...]] = ("loss", "token_accuracy")
+    """What is known of held-out rows at every look."""
+
+    def fitted(self, rows: Sequence[Row]) -> Self:
+        """The objective with what it must find in the training rows first, such as labels."""
+        return self
 
     def accept(self, rows: Iterable[Row]) -> None:
         """Refuse rows of a kind that this objective cannot train on, by the place of the first."""
@@ -68,14 +81,31 @@ class Objective(Part):
                     "train.objective, or another data.format"
                 )
 
+    def head(self, model: Any, seed: int) -> "Head | None":
+        """A fresh head for the scores it asks for, on top of `model`; started from `seed`."""
+        return None
+
+    def label(self, row: Any) -> Label | None:
+        """What the row should be scored as; None where the answer is tokens."""
+        return None
+
     @abstractmethod
     def encode(self, row: Any, tokenizer: "Tokenizer") -> Example:
         """Tokens and targets of one row; a row with no trained token is refused, shown."""
+
+    def cut(self, example: Example, length: int) -> list[Example]:
+        """A row that may go on in another sequence, in pieces of at most `length` tokens which
+        together train what the whole does; most rows may not, and stay whole."""
+        return [example]
 
     def weight(self, batch: Batch) -> "torch.Tensor":
         """How many terms the batch adds to the step's loss: weighted supervised tokens."""
         counts = (batch.targets != IGNORE).sum(dim=1)  # [sequence]
         return (counts * batch.weights).sum()
+
+    def guessing(self, policy: "Policy") -> float:
+        """The loss of a model that knows nothing: ln of the vocabulary's size."""
+        return math.log(layout.vocabulary(policy.model))
 
     @abstractmethod
     def loss(self, policy: "Policy", batch: Batch) -> Loss:
@@ -84,3 +114,9 @@ class Objective(Part):
     def stream(self, policy: "Policy", groups: Iterator[Group]) -> Stream:
         """The groups to train on. Reinforcement learning samples here."""
         return PassThrough(groups)
+
+
+def next_tokens(policy: "Policy", batch: Batch, weight: float) -> Loss:
+    """The loss of predicting what comes next, `weight` supervised tokens of it."""
+    total = policy.nll(batch)
+    return Loss(total, Tally({"loss": (float(total.detach()), weight)}))

@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Literal
 
-from tunesmith.core.records import Batch, Example, Loss, Tally
+from tunesmith.core.records import Batch, Example, Loss
 from tunesmith.core.rows import Chat
 from tunesmith.model import render
-from tunesmith.train.objectives.base import Objective
+from tunesmith.train.objectives.base import Objective, next_tokens
 
 if TYPE_CHECKING:
     from tunesmith.model.policy import Policy
@@ -25,6 +25,4 @@ class Sft(Objective):
         return render.encode(row, tokenizer)
 
     def loss(self, policy: "Policy", batch: Batch) -> Loss:
-        total = policy.nll(batch)
-        count = float(self.weight(batch))
-        return Loss(total, Tally({"loss": (float(total.detach()), count)}))
+        return next_tokens(policy, batch, float(self.weight(batch)))

@@ -47,5 +47,6 @@ class Wandb(Sink):
             x_save_requirements=False,
             symlink=False,
         )
-        where = {"project": self.project, "name": name, "dir": str(folder)}
-        return WandbWriter(wandb.init(**where, mode=self.mode, settings=quiet))
+        return WandbWriter(
+            wandb.init(project=self.project, name=name, dir=folder, mode=self.mode, settings=quiet)
+        )

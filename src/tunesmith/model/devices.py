@@ -1,4 +1,4 @@
-"""Which device a run trains on, and sums over the processes of a run."""
+"""Which device a model trains or answers on."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -13,8 +13,8 @@ else:
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
-def choose(device: Device) -> "torch.device":
-    """The device meant; one that is asked for by name and absent is refused."""
+def choose(device: Device, setting: str) -> "torch.device":
+    """The device that `setting` means; one that is asked for by name and absent is refused."""
     present = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
@@ -24,7 +24,7 @@ def choose(device: Device) -> "torch.device":
         return torch.device(next(name for name, there in present.items() if there))
     if not present[device]:
         raise ResourceError(
-            f"train.device: {device} is not available to this build of torch "
-            f"({torch.__version__}). Use train.device=auto, or run: tunesmith doctor"
+            f"{setting}: {device} is not available to this build of torch "
+            f"({torch.__version__}). Use {setting}=auto, or run: tunesmith doctor"
         )
     return torch.device(device)

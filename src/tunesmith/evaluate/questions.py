@@ -1,0 +1,207 @@
+"""What both arms are asked, alike: the held-out rows, by which metrics, among which labels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tunesmith.core.errors import DataError, SettingsError
+from tunesmith.core.quote import quoted
+from tunesmith.core.rows import Chat, Labelled, Row, Text
+from tunesmith.core.tables import read_part
+from tunesmith.evaluate import documents, general
+from tunesmith.evaluate.labels import LabelRow, Labels, labels_of, learned, listed
+from tunesmith.evaluate.metrics.accuracy import Accuracy
+from tunesmith.evaluate.metrics.base import Metric, Needs
+from tunesmith.evaluate.metrics.calibration import Calibration
+from tunesmith.evaluate.metrics.exact import Exact
+from tunesmith.evaluate.metrics.f1 import F1
+from tunesmith.evaluate.metrics.perplexity import Perplexity
+from tunesmith.evaluate.metrics.rouge import Rouge
+from tunesmith.evaluate.metrics.scope import Scope
+from tunesmith.model.devices import Device
+from tunesmith.model.generate import Sampling
+
+if TYPE_CHECKING:
+    from tunesmith.evaluate.stage import Evaluate
+
+HeldOut = Chat | Labelled | Text
+"""The kinds of row that can be measured by."""
+
+METRICS: dict[type[Row], tuple[Metric, ...]] = {
+    Chat: (Exact(), Rouge(), Perplexity()),
+    Labelled: (Accuracy(), F1(), Calibration()),
+    Text: (Perplexity(),),
+}
+"""What a kind of row is measured by where the run file names nothing."""
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The rows, and how they are asked and judged.
+
+    `labels` is None where answers are free and no metric asks for labels; `valid` holds the rows
+    that a threshold for the unknown is chosen on, none where there is no need of one. `general` is
+    the text read beside the rows.
+    """
+
+    rows: Sequence[HeldOut]
+    metrics: Sequence[Metric]
+    sampling: Sampling
+    by: Literal["generation", "likelihood"]
+    labels: Labels | None
+    valid: Sequence[LabelRow]
+    batch: int
+    seed: int
+    device: Device
+    general: str
+
+    @property
+    def labelled(self) -> list[LabelRow]:
+        """The rows that have labels."""
+        return [row for row in self.rows if not isinstance(row, Text)]
+
+    @property
+    def headed(self) -> bool:
+        """Whether a model with a head is asked, which writes no answers."""
+        return isinstance(self.rows[0], Labelled)
+
+    def need(self, *needs: Needs) -> bool:
+        """Whether a metric reads one of these."""
+        return any(metric.needs in needs for metric in self.metrics)
+
+    @property
+    def writes(self) -> bool:
+        """Whether answers are generated."""
+        return self.by == "generation" and not self.headed and self.need("answers", "labels")
+
+    @property
+    def scores(self) -> bool:
+        """Whether the probability of every label is asked for."""
+        return self.need("chances") or (not self.writes and self.need("answers", "labels"))
+
+
+def questions(data: Path, spec: "Evaluate", seed: int) -> Questions:
+    """What to ask of the prepared rows in `data`. Raises DataError and SettingsError for rows and
+    settings that measure nothing together."""
+    rows = held_out(data, spec.part, spec.limit)
+    metrics = metrics_for(spec, rows)
+    found = Questions(
+        rows=rows,
+        metrics=metrics,
+        sampling=spec.sampling,
+        by=spec.by,
+        labels=None,
+        valid=(),
+        batch=spec.batch,
+        seed=seed,
+        device=spec.device,
+        general=general.chosen(spec.general, rows),
+    )
+    if isinstance(rows[0], Text):
+        return found
+    free = spec.sampling.choices == "free" and spec.unknown is None
+    if found.headed and found.need("likelihood"):
+        named = next(metric.kind for metric in metrics if metric.needs == "likelihood")
+        raise SettingsError(
+            f"evaluate.metrics: {named} reads how likely an answer is, and rows with labels have "
+            "none to read; leave it out"
+        )
+    if free and not found.headed and not found.scores and not found.need("labels"):
+        return found
+    labels = label_set(data, spec.sampling, type(rows[0]), spec.unknown)
+    valid = threshold_rows(data, labels, spec) if labels.untaught else ()
+    listed_there = isinstance(spec.sampling.choices, list) and not found.headed
+    source = "evaluate.sampling.choices" if listed_there else "the training rows"
+    labels.check([*found.labelled, *valid], source)
+    sampling = spec.sampling
+    if sampling.choices != "free":
+        sampling = sampling.model_copy(update={"choices": list(labels.texts)})
+    return replace(found, sampling=sampling, labels=labels, valid=valid)
+
+
+def held_out(data: Path, part: str, limit: int | None) -> list[HeldOut]:
+    """The first rows of a part, all of one kind that can be asked."""
+    found = read_part(data, part)[:limit]
+    if not found:
+        raise nothing_to_ask(part)
+    kind = type(found[0])
+    if kind not in METRICS:
+        known = ", ".join(each.kind for each in METRICS)
+        raise DataError(
+            f"{found[0].origin}: a row of kind {kind.kind} cannot be asked; evaluate takes rows of "
+            f"kind {known}"
+        )
+    rows = [row for row in found if isinstance(row, kind) and isinstance(row, HeldOut)]
+    if len(rows) < len(found):
+        odd = next(row for row in found if not isinstance(row, kind))
+        raise DataError(
+            f"{odd.origin}: a row of kind {odd.kind}, where the rows before it are of kind "
+            f"{kind.kind}; keep one kind in the {part} rows"
+        )
+    return rows
+
+
+def nothing_to_ask(part: str) -> DataError:
+    """The refusal of a run without held-out rows; known before training, so said there too."""
+    return DataError(
+        f"evaluate.part={part}: the run has no {part} rows, and rows it learned from measure "
+        f"nothing. Set data.split.{part}, or give a file as data.{part}"
+    )
+
+
+def metrics_for(spec: "Evaluate", rows: Sequence[Row]) -> list[Metric]:
+    """The metrics that the run file names, or those of this kind of row."""
+    if spec.metrics or not rows:
+        return documents.fitting(list(spec.metrics), rows)
+    scope = [Scope()] if spec.unknown is not None else []
+    return [*METRICS.get(type(rows[0]), ()), *scope]
+
+
+def label_set(data: Path, sampling: Sampling, kind: type[Row], unknown: str | None) -> Labels:
+    """The labels that the run file lists, or that training rows of this kind have."""
+    if isinstance(sampling.choices, list) and kind is Chat:
+        return listed(sampling.choices, unknown)
+    train = read_part(data, "train")
+    rows = [row for row in train if type(row) is kind and isinstance(row, Chat | Labelled)]
+    if not rows:
+        raise DataError(f"no training row is of kind {kind.kind}, so there is no label to choose")
+    labels = learned(rows, unknown)
+    if len(labels.names) < 2 and not labels.many:
+        raise DataError(
+            f"all training rows have the label {quoted(labels.names[0])}: there is nothing to "
+            "choose. Add rows with another label"
+        )
+    if labels.many and unknown is not None:
+        raise SettingsError(
+            "evaluate.unknown: rows that may have several labels say `none of them` by an empty "
+            "set; leave it out"
+        )
+    return labels
+
+
+def threshold_rows(data: Path, labels: Labels, spec: "Evaluate") -> list[LabelRow]:
+    """The valid rows, by which the threshold for a label that no training row has is chosen."""
+    rows = [row for row in read_part(data, "valid") if isinstance(row, Chat | Labelled)]
+    if spec.by == "generation" and rows and isinstance(rows[0], Chat):
+        raise SettingsError(
+            f"evaluate.unknown={labels.unknown}: no training row has this label, so only a "
+            "threshold on probabilities can tell it; set evaluate.by=likelihood"
+        )
+    unknown = sum(labels.unknown in labels_of(row) for row in rows)
+    if not 0 < unknown < len(rows):
+        what = "only rows" if unknown else "no row"
+        raise DataError(
+            f"evaluate.unknown={labels.unknown}: no training row has this label, and there are "
+            f"{what} of it among the {len(rows)} valid ones, so no threshold can be chosen. Give "
+            "a file with both kinds as data.valid"
+        )
+    return rows
+
+
+def settled(sampling: Sampling, data: Path) -> Sampling:
+    """The sampling with `choices: labels` made the list of what training rows answer."""
+    if sampling.choices != "labels":
+        return sampling
+    texts = label_set(data, sampling, Chat, None).texts
+    return sampling.model_copy(update={"choices": list(texts)})

@@ -1,0 +1,105 @@
+"""A model's probability of every label for each row, kept line by line like answers."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunesmith.core.errors import DataError, IntegrityError, TrainError
+from tunesmith.core.jsonlines import whole_lines
+from tunesmith.core.rows import Chat, Labelled
+from tunesmith.evaluate.answer import append
+from tunesmith.evaluate.labels import LabelRow, Labels
+from tunesmith.model import layout
+from tunesmith.model.render import encode_prompt
+
+if TYPE_CHECKING:
+    from tunesmith.model.policy import Policy
+
+Found = Iterator[tuple[str, Sequence[float]]]
+"""The digest of a row, and the probability of each label in the order of their names."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One line of `scores-<arm>.jsonl`; `seconds` since the line before it."""
+
+    row: str
+    chances: tuple[float, ...]
+    seconds: float
+
+
+def keep_scores(
+    path: Path,
+    rows: Sequence[LabelRow],
+    score: Callable[[Sequence[LabelRow]], Found],
+    *,
+    advance: Callable[..., None],
+) -> dict[str, Scored]:
+    """Probabilities for all rows, by row digest; those in `path` stay, `score` gives the rest."""
+    found = {
+        line["row"]: Scored(line["row"], tuple(line["chances"]), line["seconds"])
+        for line in whole_lines(path)
+    }
+    missing = {row.digest: row for row in rows if row.digest not in found}
+    advance(len({row.digest for row in rows}) - len(missing))
+    before = time.monotonic()
+    for row, chances in score(list(missing.values())) if missing else ():
+        if not all(map(math.isfinite, chances)):
+            raise TrainError(
+                f"{missing[row].origin}: the probabilities of its labels are not numbers: the "
+                "model's numbers overflow. Train with a lower train.lr, or in float32"
+            )
+        now = time.monotonic()
+        found[row] = Scored(row, tuple(chances), now - before)
+        append(path, asdict(found[row]))
+        before = now
+        advance(1)
+    return found
+
+
+def has_head(policy: "Policy", labels: Labels) -> bool:
+    """Whether the model came with a head that chooses among these labels."""
+    return policy.head is not None and set(labels.names) <= set(policy.labels)
+
+
+def by_head(policy: "Policy", rows: Sequence[LabelRow], labels: Labels, batch: int) -> Found:
+    """What the model's own head says."""
+    from tunesmith.model.classify import probabilities
+
+    if not has_head(policy, labels):
+        raise IntegrityError(
+            f"the trained model has no head for the {len(labels.names)} labels of the training "
+            "rows. Train the run again: tunesmith train RUN.yaml --restart"
+        )
+    order = [policy.labels.index(name) for name in labels.names]
+    given = [row for row in rows if isinstance(row, Labelled)]
+    for row, chances in probabilities(policy, given, batch):
+        yield row, [chances[place] for place in order]
+
+
+def by_likelihood(policy: "Policy", rows: Sequence[LabelRow], labels: Labels) -> Found:
+    """The likelihood of each label as the whole answer, made to sum to 1 over the labels."""
+    from tunesmith.model import tree
+    from tunesmith.model.trie import closed
+
+    trie = closed(labels.texts, policy.tokenizer)
+    context = layout.context(policy.model)
+    for row in rows:
+        if not isinstance(row, Chat):
+            raise TypeError("labels with a head are not read as answers")
+        ids = encode_prompt(row.prompt(), policy.tokenizer)
+        if context is not None and len(ids) + trie.depth > context:
+            raise DataError(
+                f"{row.origin}: the prompt has {len(ids)} tokens and this model reads at most "
+                f"{context} with the answer. Shorten it, or use a model with more context"
+            )
+        yield row.digest, tree.logps(policy.model, ids, trie).softmax(dim=0).tolist()
+
+
+def by_shares(rows: Sequence[LabelRow], labels: Labels) -> Found:
+    """The same for every row, whatever it says: how often training rows have each label."""
+    for row in rows:
+        yield row.digest, labels.shares

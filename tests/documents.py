@@ -1,0 +1,32 @@
+"""Documents of a few words, and a prepared run of them."""
+
+from pathlib import Path
+
+from tests.trained import WORDS
+from tunesmith.core.folders import RunFolder
+from tunesmith.core.rows import Origin, Text
+from tunesmith.core.tables import write_rows
+
+
+def document(number: int, *, words: int = 12) -> Text:
+    """A short text whose words follow from its number."""
+    said = [WORDS[(number * k + 3 * k + number) % len(WORDS)] for k in range(1, words + number % 7)]
+    return Text(text=" ".join(said) + ".", origin=Origin("texts.jsonl", number + 1))
+
+
+def prepared_documents(path: Path, *, rows: int = 12, held: int = 3, words: int = 12) -> RunFolder:
+    """A run folder whose data stage is finished, with documents in every part."""
+    folder = RunFolder(path)
+    folder.create()
+    stage = folder.stage("data")
+    stage.begin({"rows": rows, "words": words})
+    texts = [document(n, words=words) for n in range(rows + 2 * held)]
+    parts = {
+        "train": texts[:rows],
+        "valid": texts[rows : rows + held],
+        "test": texts[rows + held :],
+    }
+    for part, found in parts.items():
+        write_rows(stage.path / f"{part}.jsonl", [row.record() for row in found])
+    stage.finish()
+    return folder

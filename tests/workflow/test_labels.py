@@ -1,0 +1,209 @@
+"""Chat rows that end in a label: trained, asked among the labels, measured, and shown."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tunesmith
+from tests.tiny import tiny_model
+from tests.trained import WORDS, base_of, settings, trained
+from tunesmith import door
+from tunesmith.cards import model_card, page
+from tunesmith.cli import app
+from tunesmith.core.folders import RunFolder
+from tunesmith.core.log import Log
+from tunesmith.core.rows import Chat, Labelled, Message, Origin, Row
+from tunesmith.core.tables import write_rows
+from tunesmith.evaluate.metrics.accuracy import Accuracy
+from tunesmith.evaluate.metrics.calibration import Calibration
+from tunesmith.evaluate.metrics.f1 import F1
+from tunesmith.evaluate.metrics.scope import Scope
+from tunesmith.evaluate.stage import Evaluate, evaluate
+from tunesmith.model.generate import Sampling
+from tunesmith.model.load import Base
+from tunesmith.train.methods.full import Full
+
+LABELS = ("order late", "order lost", "refund")
+METRICS = [Accuracy(), F1(), Calibration()]
+
+
+def row(number: int, label: str | None = None) -> Chat:
+    """A row whose label stands in its first word. Held-out rows ask what training rows ask: a tiny
+    model is to know the labels here, not to generalise."""
+    words = [WORDS[number % 3], WORDS[3 + number % 4]]
+    label = label or LABELS[number % 3]
+    turns = (Message("user", " ".join(words)), Message("assistant", label))
+    return Chat(turns, origin=Origin("rows.jsonl", number + 1), source="rows.jsonl")
+
+
+def prepared(path: Path, **parts: Sequence[Row]) -> RunFolder:
+    folder = RunFolder(path)
+    folder.create()
+    stage = folder.stage("data")
+    stage.begin({"rows": 1})
+    for part, rows in parts.items():
+        write_rows(stage.path / f"{part}.jsonl", [each.record() for each in rows])
+    stage.finish()
+    return folder
+
+
+def whole(path: Path, base: Base, *, strange: bool = False) -> RunFolder:
+    """Trained on a dozen rows; with `strange`, some held-out ones have a label none of them has."""
+    other = [row(n, "none") for n in range(30, 34)] if strange else []
+    folder = prepared(
+        path,
+        train=[row(n) for n in range(12)],
+        valid=[row(n) for n in range(12, 20)] + other[:2],
+        test=[row(n) for n in range(20, 29)] + other[2:],
+    )
+    return trained(folder, base, settings(method=Full(), epochs=12, lr=5e-3, evaluate_every=36))
+
+
+@pytest.fixture
+def run(tiny: Callable[[str], Path], tmp_path: Path) -> tuple[RunFolder, Base]:
+    base = base_of(tiny("llama"))
+    return whole(tmp_path / "run", base), base
+
+
+def asked(run: tuple[RunFolder, Base], spec: Evaluate) -> dict[str, Any]:
+    folder, base = run
+    evaluate(folder, spec, base, seed=0, log=Log(folder, quiet=True))
+    found: dict[str, Any] = json.loads((folder.path / "evaluate/report.json").read_text())
+    return found
+
+
+def lines(folder: RunFolder, name: str) -> list[dict[str, Any]]:
+    text = (folder.path / "evaluate" / name).read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_labels_are_asked_judged_and_shown(run: tuple[RunFolder, Base]) -> None:
+    folder, _ = run
+    spec = Evaluate(metrics=METRICS, sampling=Sampling(choices="labels"), batch=4)
+    found = asked(run, spec)
+    arms = found["arms"]
+    assert arms["tuned"]["accuracy"]["value"] > 80 > 60 > arms["base"]["accuracy"]["value"]
+    assert {"f1_macro", "f1_micro", "calibration_error", "brier", "log_loss"} < set(arms["base"])
+    assert arms["tuned"]["log_loss"]["value"] < arms["base"]["log_loss"]["value"]
+    for arm in ("base", "tuned"):
+        assert {line["answer"] for line in lines(folder, f"answers-{arm}.jsonl")} <= {*LABELS}
+        for line in lines(folder, f"scores-{arm}.jsonl"):
+            assert sum(line["chances"]) == pytest.approx(1)
+        assert found["answering"][arm]["stopped"] == 1
+    pairs = found["labels"]["arms"]["tuned"]["pairs"]
+    assert found["labels"]["names"] == sorted(LABELS) and sum(n for *_, n in pairs) == 9
+    text = page.write(folder).read_text()
+    assert "What the tuned model took each label for" in text and "order lost" in text
+    assert "What the tuned model took each label for" in model_card.write(folder).read_text()
+
+
+def test_likelihood_ranks_the_labels_that_were_taught_first(run: tuple[RunFolder, Base]) -> None:
+    likely = asked(run, Evaluate(metrics=METRICS, by="likelihood"))
+    assert likely["arms"]["tuned"]["accuracy"]["value"] > 80
+    assert not (run[0].path / "evaluate/answers-tuned.jsonl").exists()
+    assert likely["by"] == "likelihood" and likely["samples"][0]["tuned"] in LABELS
+    assert likely["answering"]["tuned"].keys() == {"seconds"}
+
+
+def test_kept_probabilities_are_not_asked_for_again(
+    run: tuple[RunFolder, Base], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tunesmith.evaluate import scores
+    from tunesmith.model import tree
+
+    spec = Evaluate(metrics=METRICS, by="likelihood")
+    calls = list[int]()
+    plain = tree.logps
+
+    def torn(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return plain(*args)
+
+    monkeypatch.setattr(tree, "logps", torn)
+    with pytest.raises(KeyboardInterrupt):
+        asked(run, spec)
+    assert len(lines(run[0], "scores-base.jsonl")) == 4
+    asked(run, spec)
+    assert len(calls) == 5 + 5 + 9, "the rest of the base's nine, then the tuned model's"
+    assert scores.kept(run[0].path / "evaluate/scores-base.jsonl")
+
+
+def test_what_no_training_row_has_is_told_by_a_threshold(
+    tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    base = base_of(tiny("llama"))
+    run = whole(tmp_path / "run", base, strange=True), base
+    spec = Evaluate(metrics=[*METRICS, Scope()], by="likelihood", unknown="none")
+    found = asked(run, spec)
+    values = {name: found["arms"]["tuned"][name] for name in ("accuracy", *Scope().names())}
+    right = 9 * values["in_scope_accuracy"]["value"] + 2 * values["out_of_scope_recall"]["value"]
+    assert values["accuracy"]["value"] == pytest.approx(right / 11)
+    assert "none where the largest probability is under" in found["notes"]["threshold, tuned"]
+    assert "10 valid rows" in found["notes"]["threshold, base"]
+    assert found["labels"]["names"] == [*sorted(LABELS), "none"]
+    assert found["labels"]["arms"]["tuned"]["each"]["none"]["rows"] == 2
+
+
+def headed(number: int, label: str | None = None) -> Labelled:
+    """The same row with its label beside the text."""
+    chat = row(number, label)
+    text = (chat.messages[0].content or "",)
+    return Labelled(given=text, labels=(chat.answer(),), origin=chat.origin, source=chat.source)
+
+
+def test_a_head_is_measured_against_the_majority(
+    tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    classify = pytest.importorskip("tunesmith.train.objectives.classify")
+    base = base_of(tiny("llama"))
+    folder = prepared(
+        tmp_path / "run",
+        train=[headed(n) for n in range(11)],
+        valid=[headed(n) for n in range(12, 15)],
+        test=[headed(n) for n in range(20, 29)] + [headed(32, "none")],
+    )
+    spec = settings(objective=classify.Classify(), epochs=12, evaluate_every=36)
+    trained(folder, base, spec)
+    stage = folder.stage("data")
+    rows = [headed(n) for n in range(12, 15)] + [headed(30, "none")]
+    write_rows(stage.path / "valid.jsonl", [each.record() for each in rows])
+    (stage.path / "MANIFEST.json").unlink()
+    stage.finish()
+    found = asked((folder, base), Evaluate(unknown="none"))
+    arms = found["arms"]
+    assert found["by"] == "head" and found["main"] == "accuracy"
+    assert arms["tuned"]["accuracy"]["value"] > 60
+    assert arms["base"]["in_scope_accuracy"]["value"] in (0, pytest.approx(100 * 3 / 9))
+    assert "the largest class is 'order" in found["notes"]["base"]
+    shares = [line["chances"] for line in lines(folder, "scores-base.jsonl")]
+    assert all(each == pytest.approx([4 / 11, 4 / 11, 3 / 11]) for each in shares)
+    assert "stand in for it" in page.write(folder).read_text()
+    assert "stand in for it" in model_card.write(folder).read_text()
+
+
+def test_a_run_file_asks_among_labels_and_so_does_predict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_model("llama", tmp_path / "tiny")
+    texts = [f"{a} {b} {c}" for a in WORDS[:3] for b in WORDS[3:6] for c in WORDS[6:9]]
+    written = [{"prompt": t, "completion": LABELS[n % 3]} for n, t in enumerate(texts)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in written))
+    (tmp_path / "bot.yaml").write_text(
+        "model: tiny\ndata: {source: rows.jsonl, split: {valid: 3, test: 7}}\n"
+        "train: {steps: 2, probes: 0}\n"
+        "evaluate: {metrics: [accuracy, f1], sampling: {choices: labels}}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert door.enter(app, ["evaluate", "bot.yaml", "evaluate.metrics=[accuracy,f1]"]) == 0
+    answers = {line["answer"] for line in lines(RunFolder(Path("runs/bot")), "answers-base.jsonl")}
+    assert answers <= set(LABELS)
+    assert tunesmith.load("bot").answer("red dog") in LABELS
+    assert tunesmith.load("bot", ["evaluate.sampling.choices=[cat,dog]"]).answer("red") in (
+        "cat",
+        "dog",
+    )
