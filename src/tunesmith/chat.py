@@ -70,7 +70,7 @@ class Talk:
 
     def refuse_head(self) -> None:
         """A model that chooses among labels has nothing to say."""
-        if getattr(self.model.policy, "head", None) is not None:
+        if self.model.policy.head is not None:
             raise SettingsError(
                 f"{self.model.folder.path}: this run chooses labels and writes nothing; use: "
                 f"tunesmith predict {self.model.folder.name} ROWS"

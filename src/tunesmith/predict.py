@@ -12,12 +12,13 @@ from typing import Any
 
 from tunesmith.answered import PREDICTED, Asked, compare, mend, opening, put
 from tunesmith.answers import Arm, Tuned, load, run_folder
-from tunesmith.core.errors import DataError
+from tunesmith.core.errors import DataError, SettingsError
 from tunesmith.core.late import late
 from tunesmith.core.log import Log
 from tunesmith.core.rows import Chat, Labelled, Row, digest
 from tunesmith.core.tables import Record, read
 from tunesmith.data.asked import asker
+from tunesmith.model import heads
 from tunesmith.run import Run
 from tunesmith.run import load as load_run
 
@@ -71,6 +72,11 @@ def answerer(run: str, overrides: Iterable[str], arm: Arm) -> tuple[Run, dict[st
     settings, train = load_run(folder.path, overrides), folder.stage("train")
     if not train.finished:
         train.manifest()  # Raises, with what to do.
+    if arm == "base" and (train.path / heads.NAME).is_file():
+        raise SettingsError(
+            f"{folder.path}: this run chooses labels by a head, and its base has none; leave out "
+            "--base"
+        )
     sampling = settings.evaluate.sampling.model_dump(mode="json")
     return settings, {
         "training": train.digest[:SHORT],
@@ -116,7 +122,7 @@ def write(
 def predicted(model: Tuned, records: Iterator[Record], ask: Ask, emit: Emit) -> None:
     """Every record and what the model makes of it, to `emit` in order."""
     # A run with a head chooses among its labels; all others write.
-    answered = generated if getattr(model.policy, "head", None) is None else classified
+    answered = generated if model.policy.head is None else classified
     answered(model, records, ask, Line(emit))
 
 

@@ -487,32 +487,6 @@ def test_predict_holds_few_rows_at_a_time(there: Path) -> None:
     assert given == 200 and most <= 3 * WINDOW * 2
 
 
-def test_a_run_with_a_head_predicts_labels(
-    there: Path, say: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from types import SimpleNamespace
-
-    from tunesmith import answers, predict
-    from tunesmith.core.errors import DataError
-
-    def probabilities(policy: Any, asked: Any, batch: int) -> Iterator[tuple[str, list[float]]]:
-        if any("long" in row.given[0] for row in asked):
-            raise DataError("rows:1: too long")
-        yield from ((row.digest, [0.25, 0.75]) for row in asked)
-
-    policy = SimpleNamespace(head=SimpleNamespace(many=False), labels=("no", "yes"))
-    tuned = answers.Tuned(policy, None, None)  # type: ignore[arg-type]
-    monkeypatch.setattr(predict, "load", lambda *_: tuned)
-    monkeypatch.setattr(predict, "classify", SimpleNamespace(probabilities=probabilities))
-    asked = tmp_path / "asked.jsonl"
-    asked.write_text('{"prompt": "a"}\n{"prompt": "long"}\n{"prompt": "b"}\n')
-    said = say("predict", "bot", str(asked))
-    first, failed, last = (json.loads(line)["predicted"] for line in said.out.splitlines())
-    assert first["label"] == last["label"] == "yes"
-    assert first["probabilities"] == {"no": 0.25, "yes": 0.75}
-    assert said.code == 3 and failed["failed"] == "rows:1: too long"
-
-
 def test_predict_does_not_touch_a_file_that_is_not_its_own(
     there: Path, say: Command, tmp_path: Path
 ) -> None:

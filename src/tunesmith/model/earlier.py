@@ -34,7 +34,7 @@ def resolve(spec: ModelSpec, path: Path) -> Base:
     stage = RunFolder(path).stage("train")
     stage.manifest()
     record = read_json(stage.path / "train.json")
-    own = base_of(path, record["base"])
+    own = base_of(path, record["base"], record.get("words", []))
     lineage = {
         "run": path.resolve().name,
         "training": stage.digest,
@@ -49,12 +49,12 @@ def resolve(spec: ModelSpec, path: Path) -> Base:
     return merged(spec, stage, own, lineage)
 
 
-def base_of(path: Path, record: Mapping[str, Any]) -> Base:
+def base_of(path: Path, record: Mapping[str, Any], words: list[str]) -> Base:
     """The base that the run at `path` was trained on, as its train.json recorded it."""
     # A project that was moved or copied has its own base at the same place beside the run.
     beside = os.path.normpath(path / record["path"]) if "path" in record else ""
     source = beside if beside and Path(beside).exists() else record["source"]
-    found = load.resolve(ModelSpec(source=source, revision=record.get("revision")))
+    found = load.resolve(ModelSpec(source=source, revision=record.get("revision"), tokens=words))
     if found.digest != record["digest"]:
         raise IntegrityError(
             f"{path}: was trained on {record['source']} with digest {record['digest'][:12]}, and "
@@ -67,7 +67,7 @@ def base_of(path: Path, record: Mapping[str, Any]) -> Base:
 def merged(spec: ModelSpec, stage: Stage, own: Base, lineage: dict[str, Any]) -> Base:
     """The run's model as a plain folder: where it lies, or merged once into the cache."""
     folder, digest = stage.path, stage.digest
-    if not (folder / trained.SETTINGS).is_file():
+    if (folder / "config.json").is_file():
         weights = load.shards(folder)
         identity, facts = cache.folder_digest(folder, weights), load.facts_of(folder)
         return Base(folder, identity, spec.source, "", facts, lineage)

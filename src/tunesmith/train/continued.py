@@ -18,13 +18,17 @@ def refuse_unlike(method: Method, base: "Base", tokenizer: "Tokenizer") -> None:
     if base.weights is None:
         return
     record = json.loads((base.weights / "train.json").read_text("utf-8"))
-    problems = list(differences(method, record["method"], base.lineage["run"]))
+    run = base.lineage["run"]
+    problems = differences(method, record["method"], run)
     if problems:
         raise SettingsError(*problems)
     if record["tokenizer"]["digest"] != tokenizer.digest:
         raise SettingsError(
-            f"model.start: {base.lineage['run']} was trained with another tokenizer than this run "
-            f"has; give it the same, {ADVICE}"
+            f"model.tokens: {run} was trained with {json.dumps(record.get('words', []))} and this "
+            f"run says {json.dumps(list(base.tokens))}; say the same, {ADVICE}"
+            if record.get("words", []) != list(base.tokens)
+            else f"model.start: {run} was trained with another tokenizer than its base has now; "
+            f"put that base back, {ADVICE}"
         )
 
 

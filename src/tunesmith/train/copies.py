@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from tunesmith.core.errors import TunesmithError
 from tunesmith.core.folders import SINKS, Stage
 from tunesmith.core.log import Log
 from tunesmith.train.sinks.base import Sink, Writer
@@ -18,12 +17,10 @@ class Copies:
 
     @contextmanager
     def open(self, sinks: Sequence[Sink], stage: Stage) -> Iterator[None]:
-        """Inside, the sinks are open. A sentence of ours stops the run, nothing else does."""
+        """Inside, the sinks are open, but for those that did not open."""
         for sink in sinks:
             try:
                 self.writers.append(sink.open(stage.path / SINKS, stage.run.name))
-            except TunesmithError:
-                raise
             except Exception as error:
                 self.log.say(f"warning: the sink {sink.kind} did not open: {error}")
         opened = list(self.writers)

@@ -103,10 +103,10 @@ class Session:
         model.requires_grad_(False)
         self._check_context(model)
         model = self.spec.method.apply(model, self.seed).train()
-        if self.base.weights is not None:
-            self.spec.method.restore(model, weights.saved(self.base.weights))
         head, fast = self.spec.objective.head(model, self.seed), self.spec.seams == "fast"
         self.policy = Policy(model, self.tokenizer, method=self.spec.method, head=head, fast=fast)
+        if self.base.weights is not None:
+            weights.go_on(self.policy, self.spec.method, self.base.weights)
         betas, decay = self.spec.betas, self.spec.decay
         self.optimizer = optimiser.adamw(self.policy.trainable(), decay=decay, betas=betas)
         self._open_stream(start=0)

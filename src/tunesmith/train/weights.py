@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunesmith.core.errors import IntegrityError
-from tunesmith.model import heads
+from tunesmith.core.errors import IntegrityError, SettingsError
+from tunesmith.model import heads, layout
 from tunesmith.model.load import read_tensors
 
 if TYPE_CHECKING:
@@ -26,6 +26,24 @@ def restore(policy: "Policy", method: "Method", state: Mapping[str, "torch.Tenso
     head = {} if policy.head is None else policy.head.state()
     method.restore(policy.model, {n: t for n, t in state.items() if n not in head})
     copy_into(head, {n: t for n, t in state.items() if n in head})
+
+
+def go_on(policy: "Policy", method: "Method", folder: Path) -> None:
+    """Put in what an earlier run left in its trained folder: the method's weights, and the head
+    where both have one. A head for other labels is refused."""
+    method.restore(policy.model, saved(folder))
+    before = heads.load(folder, layout.width(policy.model))
+    if policy.head is None or before is None:
+        return
+    for name in ("labels", "many", "pooling"):
+        was, now = getattr(before, name), getattr(policy.head, name)
+        if was != now:
+            raise SettingsError(
+                f"train.objective.{name}: the run that this one goes on from was trained with "
+                f"{was} and this one says {now}; say the same, or take the run up as a whole: "
+                "model.start=merged"
+            )
+    copy_into(policy.head.state(), before.state())
 
 
 def saved(folder: Path) -> "dict[str, torch.Tensor]":

@@ -26,6 +26,11 @@ class Format(Part):
         """The names of a required key, the usual one first."""
         return (key, *self.also.get(key, ()))
 
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Keys that the settings name for answers: a row that only asks need not have them."""
+        return ()
+
     @abstractmethod
     def matches(self, record: Mapping[str, Any]) -> bool:
         """Whether the record has this format's keys. No two formats may match one record."""

@@ -89,6 +89,12 @@ class Columns(Format):
         """Whether the settings name a column."""
         return key in self.named
 
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The columns of what the model is to say."""
+        named = (self.stated.get(name) for name in ("assistant", "label"))
+        return tuple(column for said in named if said for column in columns(said, "assistant"))
+
     def matches(self, record: Mapping[str, Any]) -> bool:
         """Whether every column is there."""
         return self.named <= record.keys()

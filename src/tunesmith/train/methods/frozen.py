@@ -35,9 +35,6 @@ class Frozen(Method):
     def disabled(self, model: Any, frozen: Any | None) -> Iterator[Any]:
         yield model
 
-    def merge(self, model: Any) -> Any:
-        return model
-
     def state(self, model: Any) -> dict[str, "torch.Tensor"]:
         return {}
 

@@ -47,7 +47,6 @@ class Wandb(Sink):
             x_save_requirements=False,
             symlink=False,
         )
-        opened = wandb.init(
-            project=self.project, name=name, dir=str(folder), mode=self.mode, settings=quiet
+        return WandbWriter(
+            wandb.init(project=self.project, name=name, dir=folder, mode=self.mode, settings=quiet)
         )
-        return WandbWriter(opened)

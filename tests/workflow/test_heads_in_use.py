@@ -1,0 +1,89 @@
+"""A run with a head in use: it predicts labels, and another run goes on from it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny import tiny_model
+from tunesmith.core.errors import SettingsError
+from tunesmith.core.folders import RunFolder
+from tunesmith.core.log import Log
+from tunesmith.model.load import ModelSpec, resolve
+from tunesmith.pipeline import Job, carry_out
+from tunesmith.predict import write
+from tunesmith.run import from_mapping
+
+LABELS = ["late", "lost"]
+
+
+def made(home: Path, name: str, source: Path, **changes: Any) -> RunFolder:
+    """A trained run that chooses among LABELS, or among those in `changes`."""
+    rows = home / "rows.jsonl"
+    if not rows.exists():
+        lines = [
+            {"text": f"order {i} is {LABELS[i % 2]}", "label": LABELS[i % 2]} for i in range(32)
+        ]
+        rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    objective = {"kind": "classify", "labels": changes.pop("labels", LABELS)}
+    settings = {
+        "name": name,
+        "model": {"source": str(source), "start": changes.pop("start", "merged")},
+        "data": {"source": str(rows), "split": {"valid": 4, "test": 4}},
+        "train": {"steps": 4, "batch": 4, "objective": objective, **changes},
+    }
+    folder = RunFolder(home / "runs" / name)
+    carry_out(Job(from_mapping(settings, {}), folder, Log(quiet=True)), "train")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with the runs `sorter` (frozen base) and `adapted` (LoRA), each with a head."""
+    home = tmp_path_factory.mktemp("headed")
+    tiny_model("llama", home / "tiny")
+    made(home, "sorter", home / "tiny", method="frozen")
+    made(home, "adapted", home / "tiny", method={"kind": "lora", "rank": 4})
+    return home
+
+
+def facts(folder: RunFolder) -> dict[str, Any]:
+    """What a finished training says of itself."""
+    found: dict[str, Any] = json.loads((folder.path / "train" / "train.json").read_text())
+    return found
+
+
+@pytest.mark.parametrize("name", ["sorter", "adapted"])
+def test_it_predicts_a_label_and_how_likely_each_is(home: Path, tmp_path: Path, name: str) -> None:
+    asked, out = tmp_path / "asked.csv", tmp_path / "labelled.jsonl"
+    asked.write_text("text,id\norder 7 is late,007\norder 8 is lost,008\n")
+    write(str(home / "runs" / name), asked, out, (), "tuned", Log(quiet=True))
+    found = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["id"] for row in found] == ["007", "008"]
+    for row in found:
+        said = row["predicted"]
+        assert list(said["probabilities"]) == LABELS
+        assert sum(said["probabilities"].values()) == pytest.approx(1)
+        assert said["label"] == max(LABELS, key=lambda name: said["probabilities"][name])
+    with pytest.raises(SettingsError, match="leave out --base"):
+        write(str(home / "runs" / name), asked, None, (), "base", Log(quiet=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "method"), [("sorter", "frozen"), ("adapted", {"kind": "lora", "rank": 4})]
+)
+def test_a_head_goes_on_where_it_was(home: Path, name: str, method: Any) -> None:
+    source = home / "runs" / name
+    onward = made(home, f"{name}-onward", source, start="continue", method=method)
+    best = facts(RunFolder(source))["best_value"]
+    assert facts(onward)["held_out_before"] == pytest.approx(best, rel=1e-5)
+    with pytest.raises(SettingsError, match=r"train\.objective\.labels: .* say the same"):
+        made(home, f"{name}-other", source, start="continue", method=method, labels=LABELS[::-1])
+
+
+def test_a_new_head_stands_on_what_was_trained_before(home: Path) -> None:
+    base = resolve(ModelSpec(source=str(home / "tiny")))
+    assert resolve(ModelSpec(source=str(home / "runs" / "sorter"))).digest == base.digest
+    assert resolve(ModelSpec(source=str(home / "runs" / "adapted"))).digest != base.digest
+    made(home, "above", home / "runs" / "adapted", method="frozen")
