@@ -1,5 +1,8 @@
-"""Every run file in examples/ goes from rows to its report, on a tiny model."""
+"""Every run file in examples/ goes from rows to its report, on a tiny model, and so does every run
+file that a guide shows."""
 
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +25,29 @@ QUICK = [
 ]
 
 
+ROOT = Path(__file__).parents[2]
+SHOWN = [
+    (page.stem, number, text)
+    for page in sorted((ROOT / "docs" / "guides").glob("*.md"))
+    for number, text in enumerate(re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL))
+    if text.startswith("model:")
+]
+EARLIER = "runs/documents"
+
+
+def tiny_for(text: str, tiny: Callable[[str], Path]) -> list[str]:
+    """The override that puts a tiny model of the same kind in the place of a bundled one."""
+    kind = "bert" if "all-minilm" in text else "llama"
+    return [] if EARLIER in text else [f"model.source={tiny(kind)}"]
+
+
+def run(path: Path, overrides: list[str]) -> None:
+    """From rows to the report."""
+    assert door.enter(app, ["evaluate", str(path), *overrides, *QUICK]) == 0
+    folder = Path("runs") / (load(path).name)
+    assert (folder / "evaluate" / "report.html").exists()
+
+
 @pytest.mark.parametrize("path", [*EXAMPLES, BUNDLED], ids=lambda p: p.stem)
 def test_an_example_runs(
     path: Path,
@@ -29,14 +55,40 @@ def test_an_example_runs(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert door.enter(app, ["evaluate", str(path), f"model={tiny('llama')}", *QUICK]) == 0
-    (run,) = (tmp_path / "runs").iterdir()
-    assert (run / "evaluate" / "report.html").exists()
+    folder = path.parent
+    if EARLIER in path.read_text():
+        folder = Path(shutil.copytree(path.parent, tmp_path / "there"))
+    monkeypatch.chdir(folder if folder != path.parent else tmp_path)
+    if folder != path.parent:
+        earlier = folder / "documents.yaml"
+        run(earlier, tiny_for(earlier.read_text(), tiny))
+    run(folder / path.name, tiny_for(path.read_text(), tiny))
 
 
-def test_examples_say_the_bundled_model_and_few_settings() -> None:
+@pytest.mark.parametrize(("page", "number", "text"), SHOWN)
+def test_what_a_guide_shows_runs(
+    page: str,
+    number: int,
+    text: str,
+    tiny: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = Path(shutil.copytree(ROOT / "examples", tmp_path / "there"))
+    monkeypatch.chdir(folder)
+    if EARLIER in text:
+        earlier = folder / "documents.yaml"
+        run(earlier, tiny_for(earlier.read_text(), tiny))
+    (folder / "shown.yaml").write_text(text)
+    run(folder / "shown.yaml", tiny_for(text, tiny))
+
+
+def test_examples_name_bundled_models_and_few_settings() -> None:
     for path in [*EXAMPLES, BUNDLED]:
-        assert load(path).model.source == "smollm2-135m-instruct"
+        assert load(path).model.source.removeprefix(str(path.parent) + "/") in (
+            "smollm2-135m-instruct",
+            "all-minilm-l6-v2",
+            EARLIER,
+        )
         settings = [line for line in path.read_text().splitlines() if ":" in line.split("#")[0]]
         assert len(settings) <= 25
