@@ -19,7 +19,7 @@ from tunesmith.model.words import tokenizer_of
 from tunesmith.run import Run
 from tunesmith.train.batches import steps_in
 from tunesmith.train.loop import Train
-from tunesmith.train.stage import fitted, refuse_unfit
+from tunesmith.train.stage import fitted, learnable, refuse_unfit
 
 PARTS = ("train", "valid", "test")
 
@@ -48,19 +48,21 @@ def whole(run: Run, log: Log) -> dict[str, Any]:
         prepare(folder, run.data, seed=run.seed, log=log)
         base = resolve(run.model)
         refuse_unfit(run.train, base)
-        counted = tokens(folder, run.train, tokenizer_of(base))
+        counted = tokens(folder, run.train, tokenizer_of(base), run.evaluate.unknown)
     return counted | cost(run, base, counted)
 
 
-def tokens(folder: RunFolder, spec: Train, tokenizer: Tokenizer) -> dict[str, Any]:
+def tokens(
+    folder: RunFolder, spec: Train, tokenizer: Tokenizer, unknown: str | None = None
+) -> dict[str, Any]:
     """What training would see: too long rows are refused here as they would be there, and only
     those: test rows are asked, not trained on."""
     found: dict[str, Any] = {"rows": {}}
-    rows = {part: read_part(folder.path / "data", part) for part in PARTS}
+    rows = learnable(folder.path / "data", unknown)
     spec = fitted(spec, rows)
     for part, read in rows.items():
         if part == "test":
-            found["rows"][part] = len(read)
+            found["rows"][part] = len(read_part(folder.path / "data", part))
             continue
         examples = [spec.objective.encode(row, tokenizer) for row in read]
         pieces = [piece for e in examples for piece in spec.objective.cut(e, spec.length)]

@@ -102,6 +102,7 @@ def go(job: Job, until: str) -> None:
         dtype=run.model.dtype,
         seed=run.seed,
         log=log,
+        unknown=run.evaluate.unknown,
         accept=accept,
         restart=again,
     )

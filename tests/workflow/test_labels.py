@@ -13,6 +13,7 @@ from tests.trained import WORDS, base_of, settings, trained
 from tunesmith import door
 from tunesmith.cards import model_card, page
 from tunesmith.cli import app
+from tunesmith.core.errors import DataError
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
 from tunesmith.core.rows import Chat, Labelled, Message, Origin, Row
@@ -25,6 +26,7 @@ from tunesmith.evaluate.stage import Evaluate, evaluate
 from tunesmith.model.generate import Sampling
 from tunesmith.model.load import Base
 from tunesmith.train.methods.full import Full
+from tunesmith.train.objectives.classify import Classify
 
 LABELS = ("order late", "order lost", "refund")
 METRICS = [Accuracy(), F1(), Calibration()]
@@ -111,7 +113,6 @@ def test_likelihood_ranks_the_labels_that_were_taught_first(run: tuple[RunFolder
 def test_kept_probabilities_are_not_asked_for_again(
     run: tuple[RunFolder, Base], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tunesmith.evaluate import scores
     from tunesmith.model import tree
 
     spec = Evaluate(metrics=METRICS, by="likelihood")
@@ -130,7 +131,8 @@ def test_kept_probabilities_are_not_asked_for_again(
     assert len(lines(run[0], "scores-base.jsonl")) == 4
     asked(run, spec)
     assert len(calls) == 5 + 5 + 9, "the rest of the base's nine, then the tuned model's"
-    assert scores.kept(run[0].path / "evaluate/scores-base.jsonl")
+    rows = [line["row"] for line in lines(run[0], "scores-base.jsonl")]
+    assert len(rows) == len(set(rows)) == 9
 
 
 def test_what_no_training_row_has_is_told_by_a_threshold(
@@ -159,18 +161,18 @@ def headed(number: int, label: str | None = None) -> Labelled:
 def test_a_head_is_measured_against_the_majority(
     tiny: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    classify = pytest.importorskip("tunesmith.train.objectives.classify")
     base = base_of(tiny("llama"))
     rows = [headed(n) for n in range(29)]
-    folder = prepared(tmp_path / "run", train=rows[:11], valid=rows[12:15], test=rows[20:])
-    spec = settings(objective=classify.Classify(), epochs=12, evaluate_every=36)
-    trained(folder, base, spec)
-    stage = folder.stage("data")
-    for part, held in (("valid", rows[12:15]), ("test", rows[20:])):
-        strange = headed(30 + len(held), "none")
-        write_rows(stage.path / f"{part}.jsonl", [each.record() for each in (*held, strange)])
-    (stage.path / "MANIFEST.json").unlink()
-    stage.finish()
+    folder = prepared(
+        tmp_path / "run",
+        train=rows[:11],
+        valid=[*rows[12:15], headed(30, "none")],
+        test=[*rows[20:], headed(32, "none")],
+    )
+    spec = settings(objective=Classify(), epochs=12, evaluate_every=36)
+    with pytest.raises(DataError, match="the label 'none' is on no training row"):
+        trained(folder, base, spec)
+    trained(folder, base, spec, unknown="none", restart=True)
     found = asked((folder, base), Evaluate(unknown="none"))
     arms = found["arms"]
     assert found["by"] == "head" and found["main"] == "accuracy"

@@ -1,13 +1,14 @@
 """The train stage: prepared rows and a base model in, a verified trained folder out."""
 
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tunesmith.core.errors import DataError, SettingsError
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
 from tunesmith.core.records import Example
-from tunesmith.core.rows import Row
+from tunesmith.core.rows import Labelled, Row
 from tunesmith.core.tables import read_part
 from tunesmith.model import load, render
 from tunesmith.model.render import Tokenizer
@@ -27,10 +28,12 @@ def train(
     dtype: str = "auto",
     seed: int,
     log: Log,
+    unknown: str | None = None,
     accept: Collection[str] = (),
     restart: bool = False,
 ) -> None:
     """Train as `spec` says on the run's prepared rows, going on where an earlier call stopped.
+    `unknown` is the label that means none of those that are learned.
 
     Leaves the method's saved result, the tokenizer, `train.json`, curves and checkpoints in
     `train/`. Raises Preempted or Interrupted after saving, when asked to stop.
@@ -39,15 +42,30 @@ def train(
     stage, tokenizer = folder.stage("train"), tokenizer_of(base)
     continued.refuse_unlike(spec.method, base, tokenizer)
     wanted = inputs(folder, spec, base, tokenizer, dtype, seed)
+    wanted["evaluate.unknown"] = unknown if spec.objective.scores else None
     if not stage.begin(wanted, accept=accept, restart=restart):
         log.say("train: nothing to do, finished before with the same inputs")
         return
-    rows = {part: read_part(folder.stage("data").path, part) for part in PARTS}
+    rows = learnable(folder.stage("data").path, unknown)
     if not rows["train"]:
         raise DataError("no rows are left to train on; see data/account.json for the reasons")
     spec, kept = fitted(spec, rows), ("train", "valid")
     examples = {part: _examples(part, rows[part], spec, tokenizer, log) for part in kept}
     Session(stage, spec, base, tokenizer, examples, dtype, seed, log).run()
+
+
+def learnable(data: Path, unknown: str | None) -> dict[str, list[Row]]:
+    """The prepared rows by part. Held-out rows of the unknown label are left out where no training
+    row has it: a head has no output for them, only the evaluation tells them, by a threshold."""
+    rows = {part: read_part(data, part) for part in PARTS}
+    if any(has(row, unknown) for row in rows["train"]):
+        return rows
+    return {part: [row for row in found if not has(row, unknown)] for part, found in rows.items()}
+
+
+def has(row: Row, label: str | None) -> bool:
+    """Whether a row with labels has this one."""
+    return isinstance(row, Labelled) and label in row.labels
 
 
 def refuse_unfit(spec: Train, base: load.Base) -> None:
