@@ -19,7 +19,7 @@ SHOWN = 5
 def told(
     added: Sequence[str], rows: Iterable[Row], before: Tokenizer, after: Tokenizer
 ) -> Iterator[str]:
-    """A line for each added word, one for the long words of the rows, one for the costliest left."""
+    """A line for each added word, one for the long words of the rows, and the costliest left."""
     for word in added:
         first, then = pieces(word, before), pieces(word, after)
         yield f"  {printable(word)}: {first} pieces, now {then}"
