@@ -3,16 +3,15 @@
     python bench/medquad.py [--data ../shared/data] [--steps 48] [--documents 42] [--words 0]
 
 The bundled model reads on in the answers of MedQuAD (NIH, CC BY 4.0), 1,024 tokens a step, and is
-judged by the shortest held-out documents. Answers that training has too are left out of them. With
-`--words N` the N words of the training documents that cost the most pieces become one piece each.
-Writes bench/results/medquad.json.
+judged by the shortest held-out documents. Answers that training has too are left out of them.
+With `--words N` the N words of the training documents that cost the most pieces become one piece
+each. Writes bench/results/medquad.json, or medquad_words.json.
 """
 
 import argparse
 import json
 import tempfile
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
 from tunesmith.core.rows import Origin, Text
 from tunesmith.core.tables import write_rows
-from tunesmith.data.words import WORD, pieces, told
+from tunesmith.data.words import common, costly, told
 from tunesmith.evaluate.stage import Evaluate, evaluate
 from tunesmith.model.load import ModelSpec, resolve
 from tunesmith.model.tokenizer import Tokenizer
@@ -53,14 +52,6 @@ def documents(folder: Path) -> dict[str, list[Text]]:
         ]
         seen |= {text for _, texts in kept for text in texts}
     return found
-
-
-def costly(rows: list[Text], count: int, tokenizer: Tokenizer) -> list[str]:
-    """The words whose pieces take the most room in the rows."""
-    times = Counter(word for row in rows for word in WORD.findall(row.text))
-    saved = {word: (pieces(word, tokenizer) - 1) * n for word, n in times.items()}
-    ordered = sorted(saved, key=lambda word: (-saved[word], word))
-    return [word for word in ordered if saved[word]][:count]
 
 
 def run(home: Path, parts: dict[str, list[Text]], steps: int, words: list[str]) -> dict[str, Any]:
@@ -99,7 +90,7 @@ def main() -> None:
     for part, count in (("valid", 3), ("test", chosen.documents)):
         parts[part] = sorted(parts[part], key=lambda row: len(row.text))[:count]
     plain = Tokenizer.load(resolve(ModelSpec()).folder)
-    words = costly(parts["train"], chosen.words, plain)
+    words = costly(common(parts["train"]), plain)[: chosen.words]
     with tempfile.TemporaryDirectory() as home:
         found = run(Path(home), parts, chosen.steps, words)
     grown = tokenizer_of(resolve(ModelSpec(tokens=words)))

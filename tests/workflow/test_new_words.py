@@ -128,12 +128,18 @@ def test_both_arms_are_measured_per_token_of_the_base(case: tuple[RunFolder, Bas
 
 def test_pieces_before_and_after_are_told(tiny: Tiny) -> None:
     base = replace(base_of(tiny("llama")), tokens=("hypothyroidism",))
-    rows = [Text(text="hypothyroidism is not hypothyroidism, 12345678 tires"), Text(text="x")]
+    said = "hypothyroidism is not hypothyroidism, 12345678 tires, hemodialysis"
+    rows = [Text(text=said), Text(text="x")]
     before, after = Tokenizer.load(base.folder), tokenizer_of(base)
-    first, last = told(base.tokens, rows, before, after)
-    size = len(before.encode(" hypothyroidism", "inside"))
+    first, all_of_them, left = told(base.tokens, rows, before, after)
+    size, other = (
+        len(before.encode(f" {w}", "inside")) for w in ("hypothyroidism", "hemodialysis")
+    )
     assert first == f"  hypothyroidism: {size} pieces, now 1" and size > 3
-    assert last == f"the 1 commonest long words of the rows: {size}.00 pieces a word, now 1.00"
+    ends = [(2 * size + other) / 3, (2 + other) / 3]
+    said = f"{ends[0]:.3f} pieces a word, now {ends[1]:.3f}"
+    assert all_of_them == f"the 2 commonest long words of the rows: {said}"
+    assert left == f"what costs the most pieces yet: hemodialysis ({other})"
 
 
 def test_a_run_of_answers_takes_words_too(

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from tunesmith.core.quote import printable
 from tunesmith.core.rows import Row
@@ -10,14 +10,16 @@ from tunesmith.model.tokenizer import Tokenizer
 
 WORD = re.compile(r"[^\W\d_]{8,}")
 """A word long enough to be a term of the field."""
-MOST = 50
+MOST = 2000
 """Words of the rows that are looked at, the commonest long ones."""
+SHOWN = 5
+"""Words named that still cost the most."""
 
 
 def told(
     added: Sequence[str], rows: Iterable[Row], before: Tokenizer, after: Tokenizer
 ) -> Iterator[str]:
-    """A line for each added word, and one for the commonest long words of the rows."""
+    """A line for each added word, one for the long words of the rows, and the costliest left."""
     for word in added:
         first, then = pieces(word, before), pieces(word, after)
         yield f"  {printable(word)}: {first} pieces, now {then}"
@@ -26,9 +28,18 @@ def told(
     if total:
         ends = [sum(pieces(w, by) * n for w, n in counts.items()) / total for by in (before, after)]
         yield (
-            f"the {len(counts)} commonest long words of the rows: {ends[0]:.2f} pieces a word, now "
-            f"{ends[1]:.2f}"
+            f"the {len(counts)} commonest long words of the rows: {ends[0]:.3f} pieces a word, now "
+            f"{ends[1]:.3f}"
         )
+    left = [f"{printable(word)} ({pieces(word, after)})" for word in costly(counts, after)[:SHOWN]]
+    if left:
+        yield f"what costs the most pieces yet: {', '.join(left)}"
+
+
+def costly(counts: Mapping[str, int], tokenizer: Tokenizer) -> list[str]:
+    """The words that are several pieces, those first that would save the most as one."""
+    saved = {word: (pieces(word, tokenizer) - 1) * times for word, times in counts.items()}
+    return sorted((word for word in saved if saved[word]), key=lambda word: (-saved[word], word))
 
 
 def pieces(word: str, tokenizer: Tokenizer) -> int:

@@ -71,7 +71,7 @@ def added(
     """The comparison with the perplexity of the general text beside its own measures."""
     if not all(arms.values()):
         return compared
-    order = list(next(iter(arms.values())))
+    order = sorted(next(iter(arms.values())))  # An interval must not depend on what came first.
     judged = {arm: [judgement(found[row]) for row in order] for arm, found in arms.items()}
     general = compare.compare([Perplexity()], judged, draws=draws, seed=seed)
     values = {
