@@ -166,7 +166,7 @@ def test_under_a_head_it_is_undone_merged_saved_and_loaded(
     method.save(policy.model, tmp_path)
     model = method.load(load_model(base_of(folder)).requires_grad_(False), tmp_path)
     assert torch.equal(Policy(model.eval(), None, head=head).scores(rows), wanted)
-    merged = Policy(method.merge(policy.model).eval(), None, head=head).scores(rows)
+    merged = Policy(merge(policy.model).eval(), None, head=head).scores(rows)
     torch.testing.assert_close(merged.detach(), wanted, rtol=1e-5, atol=1e-5)
 
 
