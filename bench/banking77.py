@@ -32,7 +32,10 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
         for lr in (3e-3, 1e-2, 3e-2)
         for epochs in (30, 100)
     ],
-    "full": [{"lr": lr, "epochs": 10, "batch": 16} for lr in (2e-4, 5e-4)],
+    "full": [
+        {"lr": 2e-4, "epochs": 10, "batch": 16},
+        {"lr": 5e-4, "epochs": 6, "batch": 16},
+    ],
 }
 
 

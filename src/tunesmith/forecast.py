@@ -132,10 +132,11 @@ def sentence(found: dict[str, Any]) -> str:
     rows = ", ".join(f"{part} {count}" for part, count in found["rows"].items())
     if "tokens" not in found:
         return f"rows: {rows}. Nothing was written."
+    # A goal that scores whole texts trains no token.
+    trained = f", {found['trained']:,} of them trained" if found["trained"] else ""
     return (
         f"rows: {rows}\n"
-        f"tokens: {found['tokens']:,} an epoch, {found['trained']:,} of them trained, "
-        f"the longest row {found['longest']}\n"
+        f"tokens: {found['tokens']:,} an epoch{trained}, the longest row {found['longest']}\n"
         f"steps: {found['steps']}; {found['moving_parameters']:,} of "
         f"{found['parameters']:,} parameters move\n"
         f"roughly: {found['memory_bytes'] / 2**30:.1f} GiB of memory, "

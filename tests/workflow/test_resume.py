@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
@@ -28,8 +28,6 @@ STEPS = 9
 class Thrice(Sft):
     """Takes three steps on every group: with the rows as they are, and twice with one left out,
     drawn at random when the group arrives. What is drawn is the stream's state."""
-
-    kind: Literal["thrice"] = "thrice"  # type: ignore[assignment]
 
     def stream(self, policy: Any, groups: Iterator[Group]) -> "Repeats":
         return Repeats(groups)

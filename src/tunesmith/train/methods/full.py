@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunesmith.core.disk import disk_errors
+from tunesmith.model.load import quiet
 from tunesmith.train.methods.base import Method
 from tunesmith.train.weights import copy_into, saved
 
@@ -46,7 +47,7 @@ class Full(Method):
         copy_into(self.state(model), state)
 
     def save(self, model: Any, folder: Path) -> None:
-        with disk_errors(folder, "save the trained model"):
+        with disk_errors(folder, "save the trained model"), quiet():
             model.save_pretrained(folder)
 
     def load(self, model: Any, folder: Path) -> Any:
