@@ -110,8 +110,8 @@ def purpose(run: Evidence) -> Section:
         run.fact("rows trained on", sections.TRAIN, "rows", "train"),
     ]
     text = (
-        "It was trained to answer as the rows of its run do. Only prompts like those rows were "
-        "measured; for any other use, measure first."
+        "It was trained to say what the rows of its run say. Only rows like those were measured; "
+        "for any other use, measure first."
     )
     return Section(title="What it is for", text=text, facts=facts)
 
@@ -141,7 +141,11 @@ def evaluation(run: Evidence) -> Section:
     ]
     return Section(
         title="Evaluation",
+<<<<<<< HEAD
         text=f"{how_asked(run.read(REPORT))} In brackets: 95 % intervals.",
+=======
+        text="Base and tuned were measured on the same rows. In brackets: 95 % intervals.",
+>>>>>>> language
         table=[header, *rows] if rows else [],
         behind=behind,
         facts=sections.answering_facts(run),
