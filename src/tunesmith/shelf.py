@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core import folders
+from tunesmith.core import disk
 from tunesmith.core.disk import disk_errors
 from tunesmith.core.errors import TunesmithError
 from tunesmith.core.folders import RunFolder, refuse_link
@@ -116,9 +116,9 @@ def discard(place: Path) -> None:
     with disk_errors(place, "remove"):
         for home, inner, names in os.walk(place, topdown=False):
             for path in (Path(home, name) for name in (*names, *inner)):
-                gone = folders.DISK.unlink if linked_or_file(path) else folders.DISK.rmdir
+                gone = disk.DISK.unlink if linked_or_file(path) else disk.DISK.rmdir
                 gone(path)
-        folders.DISK.rmdir(place)
+        disk.DISK.rmdir(place)
 
 
 def linked_or_file(path: Path) -> bool:
