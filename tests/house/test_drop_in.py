@@ -46,9 +46,6 @@ class BitFit(Method):
     def needs_copy(self) -> bool:
         return True
 
-    def merge(self, model: Any) -> Any:
-        return model
-
     def state(self, model: Any) -> dict[str, Any]:
         return {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
 
