@@ -141,11 +141,7 @@ def evaluation(run: Evidence) -> Section:
     ]
     return Section(
         title="Evaluation",
-<<<<<<< HEAD
         text=f"{how_asked(run.read(REPORT))} In brackets: 95 % intervals.",
-=======
-        text="Base and tuned were measured on the same rows. In brackets: 95 % intervals.",
->>>>>>> language
         table=[header, *rows] if rows else [],
         behind=behind,
         facts=sections.answering_facts(run),

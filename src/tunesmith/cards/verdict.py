@@ -90,4 +90,4 @@ def how_asked(report: Mapping[str, Any]) -> str:
     stand_in = report.get("notes", {}).get("base")
     if stand_in:
         return f"{stand_in[:1].upper()}{stand_in[1:]}. Both were judged on the same rows."
-    return "Base and tuned got the same prompts."
+    return "Base and tuned were asked the same rows."
