@@ -304,7 +304,7 @@ def test_what_stands_in_for_the_base_is_said(finished: RunFolder) -> None:
     made = report() | {"notes": {"base": "the largest class stands in"}}
     (finished.path / "evaluate/report.json").write_text(json.dumps(made))
     for text in (page.write(finished).read_text(), model_card.write(finished).read_text()):
-        assert "The largest class stands in" in text and "got the same prompts" not in text
+        assert "The largest class stands in" in text and "were asked the same rows" not in text
 
 
 @given(st.text())
