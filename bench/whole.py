@@ -1,0 +1,44 @@
+"""A whole run for a benchmark: settings in, what was measured out. Resumes in the folder given."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from w1 import machine
+
+
+def carried_out(home: Path, settings: Mapping[str, Any], until: str = "evaluate") -> dict[str, Any]:
+    """Report and training of `runs/<name>` in `home`, from a finished run or after doing it."""
+    from tunesmith import pipeline
+    from tunesmith.run import from_mapping
+
+    job = pipeline.job(from_mapping(settings, {}), home=home)
+    pipeline.carry_out(job, until)
+    report = json.loads((job.folder.path / "evaluate" / "report.json").read_text())
+    trained = json.loads((job.folder.path / "train" / "train.json").read_text())
+    kept = ("arms", "difference", "notes", "rows", "part", "samples")
+    facts = ("seconds", "tokens", "steps", "best_step", "best_value", "rows", "rate")
+    return {
+        "report": {name: report.get(name) for name in kept},
+        "train": {name: trained.get(name) for name in facts},
+    }
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> str:
+    """The rows as JSONL; where they are."""
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return str(path)
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The records of a JSONL file."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def keep(name: str, found: Mapping[str, Any]) -> None:
+    """Put a result where results are."""
+    path = Path(__file__).parent / "results" / f"{name}.json"
+    path.write_text(json.dumps({"machine": machine(), **found}, indent=2) + "\n")
