@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -53,6 +54,8 @@ def test_the_numbers_of_a_run_stay_on_the_machine_and_out_of_its_result(
     folder = prepared(tmp_path / "run")
     train(folder, spec, base_of(tiny("llama")), seed=0, log=Log(folder))
     said = capfd.readouterr()
+    senders = [thread.name for thread in threading.enumerate() if "Exporting" in thread.name]
+    assert senders == [], "something would be sent from time to time"
     assert "warning: a sink" not in said.err and "warning: the sink" not in said.err
     assert said.out == "", "stdout belongs to the command's result"
     stage = folder.stage("train")
