@@ -15,6 +15,8 @@ LIBRARIES = ("tunesmith", "torch", "transformers", "peft", "tokenizers", "safete
 SWITCHES = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    # Measures of itself that wandb would send once a minute, offline or not.
+    "WANDB_ERROR_REPORTING": "false",
     # Without it MLflow wants a data base, and with that twenty times the packages.
     "MLFLOW_ALLOW_FILE_STORE": "true",
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -2,6 +2,9 @@
 
 import importlib.util
 import os
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -53,6 +56,8 @@ def test_the_numbers_of_a_run_stay_on_the_machine_and_out_of_its_result(
     folder = prepared(tmp_path / "run")
     train(folder, spec, base_of(tiny("llama")), seed=0, log=Log(folder))
     said = capfd.readouterr()
+    senders = [thread.name for thread in threading.enumerate() if "Exporting" in thread.name]
+    assert senders == [], "something would be sent from time to time"
     assert "warning: a sink" not in said.err and "warning: the sink" not in said.err
     assert said.out == "", "stdout belongs to the command's result"
     stage = folder.stage("train")
@@ -128,3 +133,18 @@ def test_a_sink_that_fails_stops_nothing(
     train(folder, spec, base_of(tiny("llama")), seed=0, log=Log(folder))
     assert folder.stage("train").finished
     assert capsys.readouterr().err.count(f"it broke in {at}") == 1
+
+
+def test_trackio_says_nothing_on_stdout_when_the_process_ends(tmp_path: Path) -> None:
+    there("trackio")
+    code = (
+        "from pathlib import Path\n"
+        "from tunesmith.train.sinks.trackio import Trackio\n"
+        "writer = Trackio().open(Path('.'), 'bot')\n"
+        "writer.write(1, {'loss': 2.0})\n"
+        "writer.close()\n"
+    )
+    words, home = [sys.executable, "-c", code], {"TRACKIO_DIR": str(tmp_path)}
+    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | home)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
