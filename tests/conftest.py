@@ -9,9 +9,13 @@ from typing import Any
 
 import pytest
 
+from tunesmith.environment import SWITCHES
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+for name, value in SWITCHES.items():
+    os.environ.setdefault(name, value)  # as at the door: no library tells anyone what tests do
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 HOME_CACHE = os.environ.get("TUNESMITH_CACHE")
 """Where a bundled model that was converted before may stand: made once a machine, not a session."""

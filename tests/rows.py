@@ -41,6 +41,7 @@ def records(text: Callable[[], str]) -> dict[str, dict[str, Any]]:
     def say() -> dict[str, Any]:
         return {"role": "assistant", "content": text()}
 
+    chosen = text()  # equal answers are refused
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     return {
         "alpaca": {"instruction": text(), "input": text(), "output": text(), "system": text()},
@@ -60,7 +61,7 @@ def records(text: Callable[[], str]) -> dict[str, dict[str, Any]]:
         "completion": {"prompt": text(), "completion": text()},
         "judged": {"prompt": text(), "completion": text(), "label": True},
         "labelled": {"text": text(), "label": text()},
-        "preference": {"prompt": text(), "chosen": text(), "rejected": text()},
+        "preference": {"prompt": text(), "chosen": chosen, "rejected": f"{text()}|{chosen}"},
         "sharegpt": {
             "conversations": [
                 {"from": "human", "value": text()},

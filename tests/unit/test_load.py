@@ -259,7 +259,7 @@ def test_the_bundled_encoder_is_found_in_its_package(monkeypatch: pytest.MonkeyP
     assert is_encoder(found.folder)
     asked: list[str] = []
     monkeypatch.setattr(embedded, "encoder", lambda: None)
-    monkeypatch.setattr(load, "fetched", lambda spec, name: asked.append(name) or found)
+    monkeypatch.setattr(load, "fetched", lambda spec, name, known: asked.append(name) or found)
     resolve(ModelSpec(source=embedded.ENCODER))
     assert asked == [embedded.ENCODER_HUB]
 

@@ -89,7 +89,7 @@ def test_domain_and_general_perplexity_stand_in_one_report(run: tuple[RunFolder,
     from tunesmith.cards import model_card, page
 
     found = measured(run)
-    assert found["main"] == "perplexity" and "perplexity" in found["verdict"]
+    assert found["main"] == "perplexity" and "perplexity" in found["verdict"]["headline"]
     for values in (*found["arms"].values(), found["difference"]):
         assert set(values) == {"perplexity", "general_perplexity"}
         for value in values.values():

@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
@@ -230,8 +230,6 @@ def test_a_rate_of_almost_zero_is_noticed(
 
 class Scarce(Sft):
     """No memory for more than one row, at one step or at all."""
-
-    kind: Literal["scarce"] = "scarce"  # type: ignore[assignment]
 
     def loss(self, policy: Any, batch: Batch) -> Any:
         if policy.model.training and batch.ids.shape[0] > 1:

@@ -1,6 +1,7 @@
 """Labelled texts as ids: the tokenizer's own, pairs where it knows them, and never a control."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,7 +70,10 @@ def test_a_row_without_a_token_is_refused_by_its_place(tiny: Tiny) -> None:
 def test_a_tokenizer_without_talk_is_saved_and_read_again_and_refuses_talk(
     tiny: Tiny, tmp_path: Path
 ) -> None:
-    tokenizer = Tokenizer.load(tiny("bert"))
+    silent = Path(shutil.copytree(tiny("bert"), tmp_path / "silent"))
+    config = json.loads((silent / "config.json").read_text())
+    (silent / "config.json").write_text(json.dumps(config | {"eos_token_id": None}))
+    tokenizer, tmp_path = Tokenizer.load(silent), tmp_path / "saved"
     tokenizer.save(tmp_path)
     again = Tokenizer.load(tmp_path)
     assert again.digest == tokenizer.digest

@@ -18,6 +18,7 @@ from tunesmith.core.rows import Text
 from tunesmith.model import layout, newrows, vocabulary
 from tunesmith.model.documents import encode
 from tunesmith.model.load import Base, ModelSpec, load_model
+from tunesmith.model.merge import merge
 from tunesmith.model.policy import Policy
 from tunesmith.model.tokenizer import Tokenizer
 from tunesmith.model.words import extended, tokenizer_of
@@ -156,7 +157,7 @@ def test_only_new_rows_of_the_embedding_learn(kind: str, tiny: Tiny) -> None:
         optimizer.zero_grad()
         policy.nll(rows).backward()
         optimizer.step()
-    merged = Lora(rank=4).merge(policy.model)
+    merged = merge(policy.model)
     new, adapted = vocabulary.added(started), layout.linears(started)
     for (name, old), (_, now) in zip(
         started.named_parameters(), merged.named_parameters(), strict=True
