@@ -51,8 +51,8 @@ def answers(model: Any, rows: list[dict[str, Any]]) -> list[str]:
 
     asked = ["\n\n".join(filter(None, (row["instruction"], row["input"]))) for row in rows]
     prompts = [Chat((Message("user", text),)) for text in asked]
-    said = {answer.key: answer.text for answer in model.answers(prompts)}
-    return [said[prompt.digest] for prompt in prompts]
+    said = {int(answer.key): answer.text for answer in model.answers(prompts)}
+    return [said[number] for number in range(len(prompts))]
 
 
 def main() -> None:
