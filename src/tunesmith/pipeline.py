@@ -143,7 +143,7 @@ def fitted(loaded: Loaded) -> Loaded:
     """The run with the export that its method can have, where the run file names none."""
     run = loaded.run
     said = loaded.origins.get("deploy.exports", "default") != "default"
-    if said or not run.train.method.needs_copy:
+    if said or run.train.method.leaves_adapter:
         return loaded
     exports = run.deploy.model_copy(update={"exports": [Merged()]})
     return replace(loaded, run=run.model_copy(update={"deploy": exports}))
@@ -166,9 +166,9 @@ def foresee(job: Job, until: str, wanted: Collection[str]) -> None:
                 raise missing(error.name or metric.kind, "eval") from error
     for sink in run.train.sinks:
         sink.accept()
-    if "deploy" in wanted and run.train.method.needs_copy:
+    if "deploy" in wanted and not run.train.method.leaves_adapter:
         for export in run.deploy.exports:
-            # Weights that change in place leave no adapter; the run's own folder has none either.
+            # What training will leave holds no adapter; the run's own folder has none either.
             export.accept(job.folder.path)
 
 
