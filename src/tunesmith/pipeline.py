@@ -19,7 +19,8 @@ from tunesmith.data.stage import prepare
 from tunesmith.data.words import told
 from tunesmith.deploy.exports.merged import Merged
 from tunesmith.deploy.stage import deploy
-from tunesmith.evaluate.questions import metrics_for, nothing_to_ask
+from tunesmith.evaluate import general
+from tunesmith.evaluate.questions import nothing_to_ask, questions
 from tunesmith.evaluate.stage import evaluate
 from tunesmith.model.devices import choose
 from tunesmith.model.load import Base, resolve
@@ -150,7 +151,8 @@ def fitted(loaded: Loaded) -> Loaded:
 
 
 def foresee(job: Job, until: str, wanted: Collection[str]) -> None:
-    """Refuse before training what is known to stop the run after it."""
+    """Refuse before training what is known to stop the run after it: what is asked of the rows is
+    settled here as it will be there."""
     environment.need("train", "torch", "transformers", "peft")
     run: Run = job.loaded.run
     if "evaluate" in wanted:
@@ -159,7 +161,9 @@ def foresee(job: Job, until: str, wanted: Collection[str]) -> None:
         raise nothing_to_ask(run.evaluate.part)
     if "evaluate" in wanted and held_out(job):
         choose(run.evaluate.device, "evaluate.device")
-        for metric in metrics_for(run.evaluate, held_out(job)):
+        asked = questions(job.folder.stage("data").path, run.evaluate, run.seed)
+        general.inputs(asked.general)
+        for metric in asked.metrics:
             try:
                 metric.note()
             except ImportError as error:
