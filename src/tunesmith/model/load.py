@@ -148,15 +148,15 @@ def found(spec: ModelSpec, known: Mapping[str, Any]) -> Base:
     )
 
 
-def local(spec: ModelSpec, folder: Path) -> Base:
-    """A folder the user names, used where it is."""
+def local(spec: ModelSpec, folder: Path, beside: Collection[str] = ()) -> Base:
+    """A folder the user names, used where it is; `beside` names what in it is no part of it."""
     if spec.revision is not None:
         raise SettingsError(
             f"model.revision: {spec.source} is a folder, which has no revisions. Leave it out."
         )
     folder = folder.resolve()
     if (folder / "config.json").is_file():
-        check_folder(folder)
+        check_folder(folder, beside)
     check_alone(folder)
     check_complete(folder)
     return Base(
