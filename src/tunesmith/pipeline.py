@@ -184,6 +184,10 @@ def base_of(job: Job, until: str) -> Base:
     base = resolve(job.loaded.run.model, None if asked else recorded)
     if job.folder.stage("train").begun and recorded.get("digest", base.digest) != base.digest:
         job.log.say(changed(base, recorded))
+    if asked and "head" in base.lineage:
+        job.log.say(
+            f"model: the head of {base.source} stays behind; model.start=continue goes on with it"
+        )
     return base
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from tunesmith.core.disk import read_json
 from tunesmith.core.errors import IntegrityError, SettingsError
 from tunesmith.core.folders import UNLISTED, RunFolder, Stage
-from tunesmith.model import cache, load, trained
+from tunesmith.model import cache, heads, load, trained
 from tunesmith.model.load import COMMIT, HUB_NAME, Base, ModelSpec
 from tunesmith.model.merge import merge
 
@@ -49,6 +49,8 @@ def resolve(spec: ModelSpec, path: Path) -> Base:
         return Base(
             own.folder, own.digest, own.source, own.revision, own.facts, lineage, stage.path
         )
+    if has_head(stage.path):
+        lineage["head"] = "stays behind"
     return merged(spec, stage, own, lineage)
 
 
@@ -87,10 +89,14 @@ def refuse_fetching(path: Path, source: str, revision: str) -> None:
 
 
 def merged(spec: ModelSpec, stage: Stage, own: Base, lineage: dict[str, Any]) -> Base:
-    """The run's model as a plain folder: where it lies, or merged once into the cache."""
+    """The run's model as a plain folder: where it lies, or merged once into the cache. A run that
+    trained nothing but a head left its base as it was."""
     folder, digest = stage.path, stage.digest
     if (folder / "config.json").is_file():
         return replace(load.local(spec, folder, BESIDE), lineage=lineage)
+    if has_head(folder) and not (folder / trained.SETTINGS).is_file() and not own.tokens:
+        facts = load.facts_of(own.folder)
+        return Base(own.folder, own.digest, spec.source, "", facts, lineage)
     target = cache.cache_folder() / "models" / f"run-{digest[:32]}-{VERSION}"
     found = cache.sealed(target)
     if found is None:
@@ -101,6 +107,11 @@ def merged(spec: ModelSpec, stage: Stage, own: Base, lineage: dict[str, Any]) ->
             cache.seal(fresh, found)
     facts = dict(found)
     return Base(target, facts.pop("digest"), spec.source, "", facts, lineage)
+
+
+def has_head(training: Path) -> bool:
+    """Whether a trained folder holds a head."""
+    return (training / heads.NAME).is_file()
 
 
 def fill(folder: Path, training: Path, own: Base) -> None:
