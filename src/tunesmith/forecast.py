@@ -58,9 +58,7 @@ def whole(run: Run, log: Log) -> dict[str, Any]:
     return counted | cost(run, spec.objective, base, counted)
 
 
-def tokens(
-    rows: Mapping[str, Sequence[Row]], spec: Train, tokenizer: Tokenizer
-) -> dict[str, Any]:
+def tokens(rows: Mapping[str, Sequence[Row]], spec: Train, tokenizer: Tokenizer) -> dict[str, Any]:
     """What training would see: too long rows are refused here as they would be there, and only
     those: test rows are asked, not trained on."""
     found: dict[str, Any] = {"rows": {}}

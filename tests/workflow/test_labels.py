@@ -197,7 +197,9 @@ def test_a_label_for_none_of_them_named_afterwards_keeps_the_training(
     trained(folder, base, spec, unknown="of no row")
     assert folder.stage("train").digest == digest and not (folder.path / "earlier").exists()
     parts |= {"valid": [*rows[12:16], headed(30, "no")], "test": rows[16:]}
-    inputs = trained(prepared(tmp_path / "no", **parts), base, spec, unknown="no").stage("train").inputs
+    inputs = (
+        trained(prepared(tmp_path / "no", **parts), base, spec, unknown="no").stage("train").inputs
+    )
     assert inputs["valid rows left out"]["rows"] == 1
 
 
