@@ -73,7 +73,9 @@ def base_of(path: Path, record: Mapping[str, Any], words: list[str]) -> Base:
 def refuse_fetching(path: Path, source: str, revision: str) -> None:
     """Refuse a hub model that is not kept here: a run's record may be anyone's, and the network is
     asked only for what the user names."""
-    if Path(source).expanduser().exists() or not HUB_NAME.fullmatch(source):
+    there = Path(source).expanduser()
+    here = there.is_dir() or (there.suffix == ".gguf" and there.is_file())
+    if here or not HUB_NAME.fullmatch(source):
         return
     if not COMMIT.fullmatch(revision):
         raise IntegrityError(
