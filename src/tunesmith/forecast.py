@@ -21,7 +21,6 @@ from tunesmith.model.words import tokenizer_of
 from tunesmith.run import Run
 from tunesmith.train.batches import steps_in
 from tunesmith.train.loop import Train
-from tunesmith.train.objectives.base import Objective
 from tunesmith.train.stage import fitted, learnable, refuse_unfit
 
 PARTS = ("train", "valid", "test")
@@ -55,7 +54,7 @@ def whole(run: Run, log: Log) -> dict[str, Any]:
         spec = fitted(run.train, rows)
         counted = tokens(rows, spec, tokenizer_of(base))
         counted["rows"]["test"] = len(read_part(folder.path / "data", "test"))
-    return counted | cost(run, spec.objective, base, counted)
+    return counted | cost(run, spec, base, counted)
 
 
 def tokens(rows: Mapping[str, Sequence[Row]], spec: Train, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -77,9 +76,9 @@ def tokens(rows: Mapping[str, Sequence[Row]], spec: Train, tokenizer: Tokenizer)
     return found
 
 
-def cost(run: Run, goal: Objective, base: Base, counted: dict[str, Any]) -> dict[str, Any]:
+def cost(run: Run, spec: Train, base: Base, counted: dict[str, Any]) -> dict[str, Any]:
     """Parameters, those of a head among them; memory at the longest micro-batch; and the time of
-    training, evaluation left out. `goal` is the objective that knows its labels."""
+    training, evaluation left out. The objective of `spec` knows its labels."""
     import torch
     from transformers import AutoConfig
 
@@ -95,10 +94,10 @@ def cost(run: Run, goal: Objective, base: Base, counted: dict[str, Any]) -> dict
     size = layout.vocabulary(plain)
     with torch.device("meta"):
         tuned = run.train.method.apply(plain, run.seed)
-    head = goal.head(tuned, run.seed)
+    head = spec.objective.head(tuned, run.seed)
     on_top = [] if head is None else list(head.linear.parameters())
     inside = [p for p in tuned.parameters() if p.requires_grad]
-    logits = 0 if goal.scores else size
+    logits = 0 if spec.objective.scores else size
     moving = sum(p.numel() for p in inside)
     head_size = sum(p.numel() for p in on_top)
     # The weights, the gradients, and the two moments of Adam, each as wide as its weight.
