@@ -4,6 +4,7 @@ Nothing is written beside the cache of models: rows are prepared in a folder tha
 """
 
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from tunesmith import environment
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
+from tunesmith.core.rows import Row
 from tunesmith.core.tables import read_part
 from tunesmith.data.stage import prepare
 from tunesmith.model.load import Base, factory, resolve
@@ -48,21 +50,19 @@ def whole(run: Run, log: Log) -> dict[str, Any]:
         prepare(folder, run.data, seed=run.seed, log=log)
         base = resolve(run.model)
         refuse_unfit(run.train, base)
-        counted = tokens(folder, run.train, tokenizer_of(base), run.evaluate.unknown)
-    return counted | cost(run, base, counted)
+        rows = learnable(folder.path / "data", run.evaluate.unknown)
+        spec = fitted(run.train, rows)
+        counted = tokens(rows, spec, tokenizer_of(base))
+        counted["rows"]["test"] = len(read_part(folder.path / "data", "test"))
+    return counted | cost(run, spec, base, counted)
 
 
-def tokens(
-    folder: RunFolder, spec: Train, tokenizer: Tokenizer, unknown: str | None = None
-) -> dict[str, Any]:
+def tokens(rows: Mapping[str, Sequence[Row]], spec: Train, tokenizer: Tokenizer) -> dict[str, Any]:
     """What training would see: too long rows are refused here as they would be there, and only
     those: test rows are asked, not trained on."""
     found: dict[str, Any] = {"rows": {}}
-    rows = learnable(folder.path / "data", unknown)
-    spec = fitted(spec, rows)
     for part, read in rows.items():
         if part == "test":
-            found["rows"][part] = len(read_part(folder.path / "data", part))
             continue
         examples = [spec.objective.encode(row, tokenizer) for row in read]
         pieces = [piece for e in examples for piece in spec.objective.cut(e, spec.length)]
@@ -76,8 +76,9 @@ def tokens(
     return found
 
 
-def cost(run: Run, base: Base, counted: dict[str, Any]) -> dict[str, Any]:
-    """Memory at the longest micro-batch, and the time of training, evaluation left out."""
+def cost(run: Run, spec: Train, base: Base, counted: dict[str, Any]) -> dict[str, Any]:
+    """Parameters, those of a head among them; memory at the longest micro-batch; and the time of
+    training, evaluation left out. The objective of `spec` knows its labels."""
     import torch
     from transformers import AutoConfig
 
@@ -93,21 +94,25 @@ def cost(run: Run, base: Base, counted: dict[str, Any]) -> dict[str, Any]:
     size = layout.vocabulary(plain)
     with torch.device("meta"):
         tuned = run.train.method.apply(plain, run.seed)
-    trained = [p for p in tuned.parameters() if p.requires_grad]
-    logits = 0 if run.train.objective.scores else size
-    moving = sum(p.numel() for p in trained)
+    head = spec.objective.head(tuned, run.seed)
+    on_top = [] if head is None else list(head.linear.parameters())
+    inside = [p for p in tuned.parameters() if p.requires_grad]
+    logits = 0 if spec.objective.scores else size
+    moving = sum(p.numel() for p in inside)
+    head_size = sum(p.numel() for p in on_top)
     # The weights, the gradients, and the two moments of Adam, each as wide as its weight.
-    held = sum(p.nbytes for p in tuned.parameters()) + 3 * sum(p.nbytes for p in trained)
+    held = sum(p.nbytes for p in [*tuned.parameters(), *on_top])
+    held += 3 * sum(p.nbytes for p in [*inside, *on_top])
     longest = max(run.train.micro_batch, counted["longest"])
     kept = longest * (shape * BLOCK_NUMBERS * dtype.itemsize + logits * 4)
     epochs = counted["steps"] / steps_in(counted["rows"]["train"], run.train.batch)
     seen = counted["tokens"] * epochs if moving else counted["tokens"]
     # Forward 2, gradients to the hidden states 2, to the moving weights 2 a token and parameter;
-    # looking up an embedding is free.
+    # looking up an embedding is free, and so is a head, which multiplies once a row.
     work = seen * (4 * (every - size * layout.width(tuned)) + 2 * moving)
     return {
-        "parameters": every,
-        "moving_parameters": moving,
+        "parameters": every + head_size,
+        "moving_parameters": moving + head_size,
         "memory_bytes": held + kept,
         "train_seconds": round(work / (EFFICIENCY * speed())),
     }

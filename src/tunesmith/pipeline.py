@@ -19,7 +19,8 @@ from tunesmith.data.stage import prepare
 from tunesmith.data.words import told
 from tunesmith.deploy.exports.merged import Merged
 from tunesmith.deploy.stage import deploy
-from tunesmith.evaluate.questions import metrics_for, nothing_to_ask
+from tunesmith.evaluate import general
+from tunesmith.evaluate.questions import nothing_to_ask, questions
 from tunesmith.evaluate.stage import evaluate
 from tunesmith.model.devices import choose
 from tunesmith.model.load import Base, resolve
@@ -143,14 +144,15 @@ def fitted(loaded: Loaded) -> Loaded:
     """The run with the export that its method can have, where the run file names none."""
     run = loaded.run
     said = loaded.origins.get("deploy.exports", "default") != "default"
-    if said or not run.train.method.needs_copy:
+    if said or run.train.method.leaves_adapter:
         return loaded
     exports = run.deploy.model_copy(update={"exports": [Merged()]})
     return replace(loaded, run=run.model_copy(update={"deploy": exports}))
 
 
 def foresee(job: Job, until: str, wanted: Collection[str]) -> None:
-    """Refuse before training what is known to stop the run after it."""
+    """Refuse before training what is known to stop the run after it: what is asked of the rows is
+    settled here as it will be there."""
     environment.need("train", "torch", "transformers", "peft")
     run: Run = job.loaded.run
     if "evaluate" in wanted:
@@ -159,16 +161,18 @@ def foresee(job: Job, until: str, wanted: Collection[str]) -> None:
         raise nothing_to_ask(run.evaluate.part)
     if "evaluate" in wanted and held_out(job):
         choose(run.evaluate.device, "evaluate.device")
-        for metric in metrics_for(run.evaluate, held_out(job)):
+        asked = questions(job.folder.stage("data").path, run.evaluate, run.seed)
+        general.inputs(asked.general)
+        for metric in asked.metrics:
             try:
                 metric.note()
             except ImportError as error:
                 raise missing(error.name or metric.kind, "eval") from error
     for sink in run.train.sinks:
         sink.accept()
-    if "deploy" in wanted and run.train.method.needs_copy:
+    if "deploy" in wanted and not run.train.method.leaves_adapter:
         for export in run.deploy.exports:
-            # Weights that change in place leave no adapter; the run's own folder has none either.
+            # What training will leave holds no adapter; the run's own folder has none either.
             export.accept(job.folder.path)
 
 
@@ -180,6 +184,10 @@ def base_of(job: Job, until: str) -> Base:
     base = resolve(job.loaded.run.model, None if asked else recorded)
     if job.folder.stage("train").begun and recorded.get("digest", base.digest) != base.digest:
         job.log.say(changed(base, recorded))
+    if asked and "head" in base.lineage:
+        job.log.say(
+            f"model: the head of {base.source} stays behind; model.start=continue goes on with it"
+        )
     return base
 
 

@@ -106,6 +106,13 @@ def test_saved_and_loaded_it_gives_the_same_answers(
     assert torch.equal(again.logps(rows), wanted)
 
 
+def test_it_says_whether_an_adapter_is_what_it_leaves(
+    method: Method, tiny: Tiny, tmp_path: Path
+) -> None:
+    method.save(shaken(method, loaded(tiny("llama"))).model, tmp_path)
+    assert method.leaves_adapter == (tmp_path / "adapter_config.json").is_file()
+
+
 SCORING = ("bert", "distilbert", "modernbert", "llama-untied", "gpt2")
 
 

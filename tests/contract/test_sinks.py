@@ -124,6 +124,31 @@ class Broken(Sink, Writer):
         self.fail("close")
 
 
+class Kept(Sink, Writer):
+    """A sink that remembers in memory what it was given."""
+
+    kind: Literal["kept"] = "kept"
+    library: ClassVar[str] = "json"
+    given: ClassVar[list[tuple[int, set[str]]]] = []
+
+    def open(self, folder: Path, name: str) -> Writer:
+        return self
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        self.given.append((step, {*values}))
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_sink_gets_the_look_before_training_too(tiny: Tiny, tmp_path: Path) -> None:
+    folder, spec = prepared(tmp_path / "run"), settings()
+    spec = spec.model_copy(update={"sinks": [Kept()]})
+    train(folder, spec, base_of(tiny("llama")), seed=0, log=Log(folder))
+    looks = [step for step, names in Kept.given if "held_out/loss" in names]
+    assert looks == [0, 3, 6, 9]
+
+
 @pytest.mark.parametrize("at", ["open", "write", "close"])
 def test_a_sink_that_fails_stops_nothing(
     at: str, tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -25,7 +25,6 @@ from tunesmith.model.load import (
     ModelSpec,
     is_encoder,
     load_model,
-    model_digest,
     read_tensors,
     resolve,
     tensor_digest,
@@ -60,6 +59,11 @@ def test_dtype_is_as_told(tiny: Tiny) -> None:
     found = base(tiny("llama"))
     for dtype, wanted in (("auto", torch.float32), ("bfloat16", torch.bfloat16)):
         assert next(load_model(found, dtype=dtype).parameters()).dtype == wanted
+
+
+def model_digest(tensors: Any) -> str:
+    """What `Base.digest` is to be for tensors in memory."""
+    return cache.combined([f"{name} {tensor_digest(each)}" for name, each in tensors.items()])
 
 
 def test_the_digest_is_of_the_tensors(tiny: Tiny, tmp_path: Path) -> None:
@@ -475,7 +479,7 @@ def test_without_a_network_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPa
         raise ConnectionError("no route\nmore")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", none)
-    with pytest.raises(ResourceError, match="copy the model here and name its folder") as caught:
+    with pytest.raises(ResourceError, match="copy its files here and name their folder") as caught:
         resolve(ModelSpec(source="own/er"))
     assert "\n" not in str(caught.value) and caught.value.code == 5
 

@@ -589,6 +589,18 @@ def test_a_dry_run_measures_only_the_rows_that_are_trained(
     assert narrow.value["memory_bytes"] < said.value["memory_bytes"]
 
 
+def test_a_dry_run_counts_the_head(home: Path, empty: Path, say: Command) -> None:
+    lines = [{"text": f"order {i}", "label": "odd" if i % 2 else "even"} for i in range(24)]
+    (empty / "odd.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = ["train", "odd.jsonl", f"model={home / 'tiny'}", "train.objective=classify"]
+    words += ["train.method=frozen", "train.epochs=1"]
+    foreseen = say(*words, "--dry-run", "--json").value
+    assert say(*words).code == 0
+    found = json.loads((empty / "runs" / "odd" / "train" / "train.json").read_text())
+    assert foreseen["moving_parameters"] == found["trainable_parameters"] > 0
+    assert foreseen["parameters"] == found["parameters"]
+
+
 def test_the_prompt_of_predict_is_that_of_training(there: Path, tmp_path: Path) -> None:
     from tunesmith.core.rows import Chat
     from tunesmith.core.tables import read

@@ -1,5 +1,5 @@
 """Every run file in examples/ goes from rows to its report, on a tiny model, and so does every run
-file that a guide shows."""
+file that a guide shows. Those with a head go on to their export."""
 
 import re
 import shutil
@@ -33,6 +33,8 @@ SHOWN = [
     if text.startswith("model:")
 ]
 EARLIER = "runs/documents"
+EXPORTED = ("features", "classification")
+"""Run files whose model is exported too: what they leave is no adapter."""
 
 
 def tiny_for(text: str, tiny: Callable[[str], Path]) -> list[str]:
@@ -41,11 +43,12 @@ def tiny_for(text: str, tiny: Callable[[str], Path]) -> list[str]:
     return [] if EARLIER in text else [f"model.source={tiny(kind)}"]
 
 
-def run(path: Path, overrides: list[str]) -> None:
-    """From rows to the report."""
-    assert door.enter(app, ["evaluate", str(path), *overrides, *QUICK]) == 0
+def run(path: Path, overrides: list[str], until: str = "evaluate") -> None:
+    """From rows to the report, or to the exports too."""
+    assert door.enter(app, [until, str(path), *overrides, *QUICK]) == 0
     folder = Path("runs") / (load(path).name)
     assert (folder / "evaluate" / "report.html").exists()
+    assert (folder / "deploy" / "merged" / "head.safetensors").exists() == (until == "run")
 
 
 @pytest.mark.parametrize("path", [*EXAMPLES, BUNDLED], ids=lambda p: p.stem)
@@ -62,7 +65,8 @@ def test_an_example_runs(
     if folder != path.parent:
         earlier = folder / "documents.yaml"
         run(earlier, tiny_for(earlier.read_text(), tiny))
-    run(folder / path.name, tiny_for(path.read_text(), tiny))
+    until = "run" if path.stem in EXPORTED else "evaluate"
+    run(folder / path.name, tiny_for(path.read_text(), tiny), until)
 
 
 @pytest.mark.parametrize(("page", "number", "text"), SHOWN)

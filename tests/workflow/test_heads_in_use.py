@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.tiny import tiny_model
+from tunesmith.cards import model_card
 from tunesmith.core.errors import SettingsError
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
@@ -84,6 +85,10 @@ def test_a_head_goes_on_where_it_was(home: Path, name: str, method: Any) -> None
 
 def test_a_new_head_stands_on_what_was_trained_before(home: Path) -> None:
     base = resolve(ModelSpec(source=str(home / "tiny")))
-    assert resolve(ModelSpec(source=str(home / "runs" / "sorter"))).digest == base.digest
+    sorter = resolve(ModelSpec(source=str(home / "runs" / "sorter")))
+    assert (sorter.digest, sorter.folder) == (base.digest, base.folder), "nothing to copy"
     assert resolve(ModelSpec(source=str(home / "runs" / "adapted"))).digest != base.digest
-    made(home, "above", home / "runs" / "adapted", method="frozen")
+    for name in ("adapted", "sorter"):
+        above = made(home, f"above-{name}", home / "runs" / name, method="frozen")
+        assert facts(above)["from"]["head"] == "stays behind"
+        assert "| earlier run: head | stays behind |" in model_card.write(above).read_text()

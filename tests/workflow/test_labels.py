@@ -185,6 +185,24 @@ def test_a_head_is_measured_against_the_majority(
     assert "stand in for it" in model_card.write(folder).read_text()
 
 
+def test_a_label_for_none_of_them_named_afterwards_keeps_the_training(
+    tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    base, rows = base_of(tiny("llama")), [headed(n) for n in range(20)]
+    parts = {"train": rows[:12], "valid": rows[12:16]}
+    folder = prepared(tmp_path / "run", **parts, test=[*rows[16:], headed(32, "none")])
+    spec = settings(objective=Classify(), epochs=1, evaluate_every=3)
+    digest = trained(folder, base, spec, unknown="none").stage("train").digest
+    trained(folder, base, spec)
+    trained(folder, base, spec, unknown="of no row")
+    assert folder.stage("train").digest == digest and not (folder.path / "earlier").exists()
+    parts |= {"valid": [*rows[12:16], headed(30, "no")], "test": rows[16:]}
+    inputs = (
+        trained(prepared(tmp_path / "no", **parts), base, spec, unknown="no").stage("train").inputs
+    )
+    assert inputs["valid rows left out"]["rows"] == 1
+
+
 def test_a_run_file_asks_among_labels_and_so_does_predict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

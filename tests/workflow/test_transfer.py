@@ -125,6 +125,19 @@ def test_full_training_goes_on_from_the_model_that_was_left(copied: Path) -> Non
     assert facts(onward)["held_out_before"] == best
 
 
+def test_a_whole_model_is_checked_like_any_folder(copied: Path) -> None:
+    whole = made(copied, "whole", copied / "tiny", train={"method": {"kind": "full"}})
+    (whole.path / "train" / "sinks").mkdir()
+    (whole.path / "train" / "sinks" / "latest").symlink_to(copied)
+    spec = ModelSpec(source=str(whole.path))
+    assert resolve(spec).folder == whole.path / "train", "a sink's files are no part of the model"
+    config = whole.path / "train" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"auto_map": {"A": "evil.A"}}))
+    whole.stage("train").finish()
+    with pytest.raises(IntegrityError, match=r"config\.json: auto_map asks for code"):
+        resolve(spec)
+
+
 def test_where_a_run_came_from_is_told(copied: Path) -> None:
     made(copied, "second", copied / "runs" / "first", model={"start": "continue"})
     third = made(copied, "third", copied / "runs" / "second", until="deploy")
@@ -224,6 +237,29 @@ def test_words_that_do_not_fit_together_are_refused(copied: Path) -> None:
     with pytest.raises(SettingsError, match="is this very run"):
         made(copied, "first", copied / "runs" / "first")
     assert (copied / "runs" / "first" / "train" / "MANIFEST.json").exists()
+
+
+def test_what_an_earlier_run_names_is_not_fetched_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, asked = "a" * 40, list[str]()
+    tiny_model("llama", tmp_path / "hub" / commit)
+
+    def download(name: str, revision: str | None) -> Path:
+        """The hub, as far as the network goes."""
+        asked.append(name)
+        return tmp_path / "hub" / commit
+
+    monkeypatch.setattr(load, "download", download)
+    far = ModelSpec(source=str(made(tmp_path, "far", "own/er").path))
+    monkeypatch.setenv("TUNESMITH_CACHE", str(tmp_path / "another machine"))
+    asked.clear()
+    named = f"model.source=own/er model.revision={commit}"
+    with pytest.raises(SettingsError, match=f"not fetched unasked.*{named}"):
+        resolve(far)
+    assert asked == []
+    resolve(ModelSpec(source="own/er", revision=commit))
+    assert resolve(far).digest and asked == ["own/er"]
 
 
 def test_a_branch_that_moves_changes_nothing_until_training_is_asked_again(

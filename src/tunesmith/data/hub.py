@@ -1,19 +1,15 @@
 """A data set of the hub: its files at one commit, kept in our cache for our own readers."""
 
 import fnmatch
-import os
 import re
-import shutil
 from dataclasses import dataclass, replace
-from logging import ERROR
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
-from tunesmith.core.errors import DataError, IntegrityError, ResourceError, SettingsError
+from tunesmith.core.errors import DataError, SettingsError
 from tunesmith.core.rows import digest
 from tunesmith.core.tables import PACKED, READERS, is_rows
-from tunesmith.model import cache
+from tunesmith.model import cache, hub
 from tunesmith.model.load import COMMIT, HUB_NAME
 
 PREFIX = "hub:"
@@ -69,7 +65,7 @@ class DataSet:
         with cache.filling(self.folder) as folder:
             for path in found:
                 # One level of names, so that the cache's proof of a folder holds for them.
-                place(path, snapshot, folder / quote(path.relative_to(snapshot).as_posix(), ""))
+                hub.place(path, snapshot, folder / quote(path.relative_to(snapshot).as_posix(), ""))
             cache.seal(folder, {"revision": self.revision})
 
     def wants(self, path: Path, snapshot: Path) -> bool:
@@ -99,39 +95,11 @@ def data_set(source: str) -> DataSet | None:
 
 
 def download(wanted: DataSet) -> Path:
-    """The official client's snapshot of the files; its folder is named by the commit."""
-    from huggingface_hub import logging as theirs
-    from huggingface_hub import snapshot_download
-
-    logging: Any = theirs
-
-    loud = logging.get_verbosity()
-    logging.set_verbosity(ERROR)  # What matters is raised, by the client or by us.
-    try:
-        return Path(
-            snapshot_download(
-                wanted.name,
-                repo_type="dataset",
-                revision=wanted.revision or None,
-                allow_patterns=wanted.patterns(),
-            )
-        )
-    except Exception as error:  # the client raises many kinds; each means the same to a user
-        reason = str(error).strip().split("\n")[0]
-        raise ResourceError(
-            f"{wanted.where}: cannot be fetched from the hub ({type(error).__name__}: {reason}). "
-            "Check the name and the network, or copy the files here and name their folder."
-        ) from error
-    finally:
-        logging.set_verbosity(loud)
-
-
-def place(path: Path, snapshot: Path, target: Path) -> None:
-    """A file of a snapshot as a plain file. The client links into its own blobs, nowhere else."""
-    blobs, real = (snapshot.parent.parent / "blobs").resolve(), path.resolve()
-    if path.is_symlink() and real.parent != blobs:
-        raise IntegrityError(f"{path}: links to {real}, outside the hub's cache. Remove it.")
-    try:
-        os.link(real, target)
-    except OSError:
-        shutil.copyfile(real, target)
+    """A snapshot of the files; its folder is named by the commit."""
+    return hub.download(
+        wanted.name,
+        wanted.revision or None,
+        kind="dataset",
+        patterns=wanted.patterns(),
+        where=wanted.where,
+    )

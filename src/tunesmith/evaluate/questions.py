@@ -152,10 +152,10 @@ def nothing_to_ask(part: str) -> DataError:
 
 def metrics_for(spec: "Evaluate", rows: Sequence[Row]) -> list[Metric]:
     """The metrics that the run file names, or those of this kind of row."""
-    if spec.metrics or not rows:
+    if spec.metrics:
         return documents.fitting(list(spec.metrics), rows)
     scope = [Scope()] if spec.unknown is not None else []
-    return [*METRICS.get(type(rows[0]), ()), *scope]
+    return [*METRICS[type(rows[0])], *scope]
 
 
 def label_set(data: Path, sampling: Sampling, kind: type[Row], unknown: str | None) -> Labels:

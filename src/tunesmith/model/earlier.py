@@ -2,18 +2,21 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tunesmith.core.disk import read_json
 from tunesmith.core.errors import IntegrityError, SettingsError
-from tunesmith.core.folders import RunFolder, Stage
-from tunesmith.model import cache, load, trained
-from tunesmith.model.load import Base, ModelSpec
+from tunesmith.core.folders import UNLISTED, RunFolder, Stage
+from tunesmith.model import cache, heads, load, trained
+from tunesmith.model.load import COMMIT, HUB_NAME, Base, ModelSpec
 from tunesmith.model.merge import merge
 
 VERSION = 1
 """Of how runs are merged: another way gives other bits, and another place in the cache."""
+BESIDE = (*UNLISTED, "rows.json")
+"""What a training leaves that is no part of a model, and that no reader of models opens."""
 
 
 def is_run(path: Path) -> bool:
@@ -46,6 +49,8 @@ def resolve(spec: ModelSpec, path: Path) -> Base:
         return Base(
             own.folder, own.digest, own.source, own.revision, own.facts, lineage, stage.path
         )
+    if has_head(stage.path):
+        lineage["head"] = "stays behind"
     return merged(spec, stage, own, lineage)
 
 
@@ -54,6 +59,7 @@ def base_of(path: Path, record: Mapping[str, Any], words: list[str]) -> Base:
     # A project that was moved or copied has its own base at the same place beside the run.
     beside = os.path.normpath(path / record["path"]) if "path" in record else ""
     source = beside if beside and Path(beside).exists() else record["source"]
+    refuse_fetching(path, source, record.get("revision") or "")
     found = load.resolve(ModelSpec(source=source, revision=record.get("revision"), tokens=words))
     if found.digest != record["digest"]:
         raise IntegrityError(
@@ -64,13 +70,35 @@ def base_of(path: Path, record: Mapping[str, Any], words: list[str]) -> Base:
     return found
 
 
+def refuse_fetching(path: Path, source: str, revision: str) -> None:
+    """Refuse a hub model that is not kept here: a run's record may be anyone's, and the network is
+    asked only for what the user names."""
+    there = Path(source).expanduser()
+    here = there.is_dir() or (there.suffix == ".gguf" and there.is_file())
+    if here or not HUB_NAME.fullmatch(source):
+        return
+    if not COMMIT.fullmatch(revision):
+        raise IntegrityError(
+            f"{path}: was trained on {source} of the hub and records no commit of it. Name "
+            "another run, or train this one again."
+        )
+    if cache.sealed(load.kept(source, revision)) is None:
+        raise SettingsError(
+            f"{path}: was trained on {source} of the hub, which is not kept here, and what a run "
+            "names is not fetched unasked. Fetch it by naming it once: tunesmith train RUN.yaml "
+            f"--dry-run model.start=merged model.source={source} model.revision={revision}"
+        )
+
+
 def merged(spec: ModelSpec, stage: Stage, own: Base, lineage: dict[str, Any]) -> Base:
-    """The run's model as a plain folder: where it lies, or merged once into the cache."""
+    """The run's model as a plain folder: where it lies, or merged once into the cache. A run that
+    trained nothing but a head left its base as it was."""
     folder, digest = stage.path, stage.digest
     if (folder / "config.json").is_file():
-        weights = load.shards(folder)
-        identity, facts = cache.folder_digest(folder, weights), load.facts_of(folder)
-        return Base(folder, identity, spec.source, "", facts, lineage)
+        return replace(load.local(spec, folder, BESIDE), lineage=lineage)
+    if has_head(folder) and not (folder / trained.SETTINGS).is_file() and not own.tokens:
+        facts = load.facts_of(own.folder)
+        return Base(own.folder, own.digest, spec.source, "", facts, lineage)
     target = cache.cache_folder() / "models" / f"run-{digest[:32]}-{VERSION}"
     found = cache.sealed(target)
     if found is None:
@@ -81,6 +109,11 @@ def merged(spec: ModelSpec, stage: Stage, own: Base, lineage: dict[str, Any]) ->
             cache.seal(fresh, found)
     facts = dict(found)
     return Base(target, facts.pop("digest"), spec.source, "", facts, lineage)
+
+
+def has_head(training: Path) -> bool:
+    """Whether a trained folder holds a head."""
+    return (training / heads.NAME).is_file()
 
 
 def fill(folder: Path, training: Path, own: Base) -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tunesmith.core.errors import IntegrityError, ResourceError, SettingsError, missing
+from tunesmith.core.errors import IntegrityError, SettingsError, missing
 from tunesmith.core.late import late
 from tunesmith.core.parts import Spec
-from tunesmith.model import cache, embedded, gguf, layout
+from tunesmith.model import cache, embedded, gguf, hub, layout
 from tunesmith.model.cache import cache_folder as cache_folder
 from tunesmith.model.safe import check_alone, check_safetensors
 from tunesmith.model.safe import check_folder as check_folder
@@ -148,15 +147,15 @@ def found(spec: ModelSpec, known: Mapping[str, Any]) -> Base:
     )
 
 
-def local(spec: ModelSpec, folder: Path) -> Base:
-    """A folder the user names, used where it is."""
+def local(spec: ModelSpec, folder: Path, beside: Collection[str] = ()) -> Base:
+    """A folder the user names, used where it is; `beside` names what in it is no part of it."""
     if spec.revision is not None:
         raise SettingsError(
             f"model.revision: {spec.source} is a folder, which has no revisions. Leave it out."
         )
     folder = folder.resolve()
     if (folder / "config.json").is_file():
-        check_folder(folder)
+        check_folder(folder, beside)
     check_alone(folder)
     check_complete(folder)
     return Base(
@@ -257,33 +256,16 @@ def kept(name: str, commit: str) -> Path:
 
 
 def download(name: str, revision: str | None) -> Path:
-    """The official client's snapshot of the allowed files; its folder is named by the commit."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(ALLOWED)))
-    except Exception as error:  # the client raises many kinds; each means the same to a user
-        reason = str(error).strip().split("\n")[0]
-        raise ResourceError(
-            f"model.source: {name} cannot be fetched from the hub ({type(error).__name__}: "
-            f"{reason}). Check the name and the network, or copy the model here and name its "
-            "folder."
-        ) from error
+    """A snapshot of the allowed files; its folder is named by the commit."""
+    where = f"model.source: {name}"
+    return hub.download(name, revision, kind="model", patterns=ALLOWED, where=where)
 
 
 def plain_files(snapshot: Path, folder: Path) -> None:
-    """The snapshot's files without its links. The client links into its own blobs, nowhere else."""
-    blobs = (snapshot.parent.parent / "blobs").resolve()
+    """The snapshot's files without its links and folders."""
     for path in sorted(snapshot.iterdir()):
-        real = path.resolve()
-        if path.is_dir() or path.name.startswith("."):
-            continue
-        if path.is_symlink() and real.parent != blobs:
-            raise IntegrityError(f"{path}: links to {real}, outside the hub's cache. Remove it.")
-        try:
-            os.link(real, folder / path.name)
-        except OSError:
-            shutil.copyfile(real, folder / path.name)
+        if not path.is_dir() and not path.name.startswith("."):
+            hub.place(path, snapshot, folder / path.name)
 
 
 def load_model(base: Base, *, dtype: str = "auto", device: str = "cpu") -> Any:
@@ -470,11 +452,6 @@ def tensor_digest(tensor: "torch.Tensor") -> str:
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     content: Any = flat.view(torch.uint8).numpy() if flat.numel() else b""
     return cache.bytes_digest(CODES[str(tensor.dtype)], tuple(tensor.shape), content)
-
-
-def model_digest(tensors: dict[str, "torch.Tensor"]) -> str:
-    """sha256 over sorted tensor digests: what `Base.digest` is for the same tensors in files."""
-    return cache.combined([f"{name} {tensor_digest(t)}" for name, t in tensors.items()])
 
 
 @contextmanager

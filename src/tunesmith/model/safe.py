@@ -138,16 +138,16 @@ ADAPTER = "adapter_config.json"
 """By this name transformers finds an adapter in a model's folder, and puts it on unasked."""
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, beside: Collection[str] = ()) -> None:
     """Refuse a base model's folder that holds code, pickles, links, unsound tensor files or an
-    adapter.
+    adapter. What is named in `beside` is no part of the model and not looked into.
 
     Raises IntegrityError with the file named. The architecture is checked apart, where
     transformers is loaded anyway (`load.check_architecture`).
     """
     if folder.is_symlink() or not folder.is_dir():
         raise IntegrityError(f"{folder}: is not a folder. Name the folder itself.")
-    for path in files(folder):
+    for path in files(folder, (".git", ".cache", *beside)):
         if path.suffix == ".safetensors":
             check_safetensors(path)
             continue
@@ -175,16 +175,18 @@ def check_alone(folder: Path) -> None:
     )
 
 
-def files(folder: Path) -> Iterator[Path]:
-    """Every file below, links refused. Version control and our checkpoints are not looked into."""
+def files(folder: Path, beside: Collection[str]) -> Iterator[Path]:
+    """Every file below, links refused, but for what is named in `beside`."""
     for path in sorted(folder.iterdir()):
+        if path.name in beside and not path.is_symlink():
+            continue
         if path.is_symlink():
             raise IntegrityError(
                 f"{path}: is a symbolic link. Put the file itself there "
                 "(cp -L copies what links point to)."
             )
         if path.is_dir():
-            yield from files(path) if path.name not in (".git", ".cache") else ()
+            yield from files(path, beside)
         elif path.is_file():
             yield path
         else:

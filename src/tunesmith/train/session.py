@@ -89,9 +89,9 @@ class Session:
         """From a base model, or the newest checkpoint, to the finished folder."""
         self._build()
         start = self._resume()
-        if start == 0:
-            self._first_look()
         with self.copies.open(self.spec.sinks, self.stage):
+            if start == 0:
+                self._first_look()
             self._loop(start)
         self._finish()
 

@@ -8,7 +8,7 @@ from tunesmith.core.errors import DataError, SettingsError
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
 from tunesmith.core.records import Example
-from tunesmith.core.rows import Labelled, Row
+from tunesmith.core.rows import Labelled, Row, digest
 from tunesmith.core.tables import read_part
 from tunesmith.model import load, render
 from tunesmith.model.render import Tokenizer
@@ -42,7 +42,7 @@ def train(
     stage, tokenizer = folder.stage("train"), tokenizer_of(base)
     continued.refuse_unlike(spec.method, base, tokenizer)
     wanted = inputs(folder, spec, base, tokenizer, dtype, seed)
-    wanted["evaluate.unknown"] = unknown if spec.objective.scores else None
+    wanted["valid rows left out"] = left_out(folder.stage("data").path, unknown)
     if not stage.begin(wanted, accept=accept, restart=restart):
         log.say("train: nothing to do, finished before with the same inputs")
         return
@@ -61,6 +61,16 @@ def learnable(data: Path, unknown: str | None) -> dict[str, list[Row]]:
     if any(has(row, unknown) for row in rows["train"]):
         return rows
     return {part: [row for row in found if not has(row, unknown)] for part, found in rows.items()}
+
+
+def left_out(data: Path, unknown: str | None) -> dict[str, Any] | None:
+    """How many valid rows `learnable` leaves out, and which. None where it leaves out none: then
+    training is what it was before anybody named an unknown label."""
+    if unknown is None:
+        return None
+    kept = {row.digest for row in learnable(data, unknown)["valid"]}
+    gone = [row.digest for row in read_part(data, "valid") if row.digest not in kept]
+    return {"rows": len(gone), "digest": digest(gone)} if gone else None
 
 
 def has(row: Row, label: str | None) -> bool:

@@ -299,7 +299,7 @@ def test_without_a_network_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPa
         raise ConnectionError("no route\nmore")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", none)
-    with pytest.raises(ResourceError, match="copy the files here and name their folder") as caught:
+    with pytest.raises(ResourceError, match="copy its files here and name their folder") as caught:
         DataSet("own/er").at_commit(None)
     assert "\n" not in str(caught.value) and caught.value.code == 5
 

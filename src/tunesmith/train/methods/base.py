@@ -17,6 +17,8 @@ class Method(Part):
 
     moves: ClassVar[bool] = True
     """Whether any weight of the model itself moves; without, only a head on top of it learns."""
+    leaves_adapter: ClassVar[bool] = False
+    """Whether `save` leaves a PEFT folder to put on the base; else a whole model, or nothing."""
     passing: ClassVar[tuple[str, ...]] = ()
     """Settings that matter in training only: another run may go on from the weights without them.
     All others say what the saved weights mean."""

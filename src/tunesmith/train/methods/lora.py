@@ -30,6 +30,7 @@ class Lora(Method):
     learning rate; switched off, the base answers again to the bit; merges without a trace.
     """
 
+    leaves_adapter: ClassVar[bool] = True
     passing: ClassVar[tuple[str, ...]] = ("dropout",)
 
     kind: Literal["lora"] = "lora"
