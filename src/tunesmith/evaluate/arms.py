@@ -22,7 +22,6 @@ from tunesmith.evaluate.scores import (
     by_head,
     by_likelihood,
     by_shares,
-    has_head,
     keep_scores,
 )
 from tunesmith.model.devices import Device, choose
@@ -63,7 +62,7 @@ class Asked:
             row=row.digest,
             prompt=prompt_of(row),
             answer=said.answer if said else self.labels.answer(given) if self.labels else "",
-            references=references(row),
+            references=self.references(row),
             stopped=said.stopped if said else True,
             nll=likely.nll if likely else 0.0,
             tokens=likely.tokens if likely else 0,
@@ -79,6 +78,14 @@ class Asked:
             unknown=self.labels.unknown,
             many=self.labels.many,
         )
+
+    def references(self, row: HeldOut) -> tuple[str, ...]:
+        """The right answers, the row's own first; a document has none."""
+        if isinstance(row, Text):
+            return ()
+        if isinstance(row, Labelled) and self.labels is not None:
+            return (self.labels.answer(row.labels),)  # A head may allow several where a row has one
+        return (row.answer(), *(row.references if isinstance(row, Chat) else ()))
 
     def given(self, row: HeldOut) -> tuple[str, ...]:
         """The labels that the arm gives a row: what it wrote, or finds likeliest."""
@@ -99,13 +106,6 @@ class Asked:
             found["tokens"] = sum(line.tokens for line in lines)
             found["stopped"] = sum(line.stopped for line in lines) / len(lines)
         return found
-
-
-def references(row: HeldOut) -> tuple[str, ...]:
-    """The right answers, the row's own first; a document has none."""
-    if isinstance(row, Text):
-        return ()
-    return (row.answer(), *(row.references if isinstance(row, Chat) else ()))
 
 
 def prompt_of(row: HeldOut) -> str:
@@ -167,13 +167,13 @@ def scored(
     log: Log,
 ) -> Asked:
     """`found` with the probability of every label, and the threshold for the unknown."""
-    stands_in = questions.headed and arm == "base" and not has_head(model(), labels)
+    stands_in = questions.headed and arm == "base"
 
     def score(rows: Sequence[LabelRow]) -> Found:
         if stands_in:
             return by_shares(rows, labels)
         if questions.headed:
-            return by_head(model(), rows, labels, questions.batch)
+            return by_head(model(), rows, questions.batch)
         return by_likelihood(model(), rows, labels)
 
     rows = [*questions.labelled, *questions.valid]

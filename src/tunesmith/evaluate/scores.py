@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunesmith.core.errors import DataError, IntegrityError, TrainError
+from tunesmith.core.errors import DataError, TrainError
 from tunesmith.core.jsonlines import whole_lines
 from tunesmith.core.rows import Chat, Labelled
 from tunesmith.evaluate.answer import append
@@ -60,24 +60,11 @@ def keep_scores(
     return found
 
 
-def has_head(policy: "Policy", labels: Labels) -> bool:
-    """Whether the model came with a head that chooses among these labels."""
-    return policy.head is not None and set(labels.names) <= set(policy.labels)
-
-
-def by_head(policy: "Policy", rows: Sequence[LabelRow], labels: Labels, batch: int) -> Found:
-    """What the model's own head says."""
+def by_head(policy: "Policy", rows: Sequence[LabelRow], batch: int) -> Found:
+    """What the model's own head says of each of its labels."""
     from tunesmith.model.classify import probabilities
 
-    if not has_head(policy, labels):
-        raise IntegrityError(
-            f"the trained model has no head for the {len(labels.names)} labels of the training "
-            "rows. Train the run again: tunesmith train RUN.yaml --restart"
-        )
-    order = [policy.labels.index(name) for name in labels.names]
-    given = [row for row in rows if isinstance(row, Labelled)]
-    for row, chances in probabilities(policy, given, batch):
-        yield row, [chances[place] for place in order]
+    yield from probabilities(policy, [row for row in rows if isinstance(row, Labelled)], batch)
 
 
 def by_likelihood(policy: "Policy", rows: Sequence[LabelRow], labels: Labels) -> Found:

@@ -18,6 +18,7 @@ from tunesmith.evaluate.arms import ARMS, Asked, ask, prompt_of
 from tunesmith.evaluate.confusion import confusion
 from tunesmith.evaluate.metrics.base import Metric
 from tunesmith.evaluate.questions import HeldOut, Questions, questions
+from tunesmith.model import heads
 from tunesmith.model.devices import Device
 from tunesmith.model.generate import Sampling
 
@@ -85,7 +86,8 @@ def evaluate(
     folder.stage("data").manifest()
     folder.stage("train").manifest()
     stage = folder.stage("evaluate")
-    asked = questions(folder.stage("data").path, spec, seed)
+    head = heads.meaning_of(folder.stage("train").path)
+    asked = questions(folder.stage("data").path, spec, seed=seed, head=head)
     if not stage.begin(inputs(folder, spec, base, asked), accept=accept, restart=restart):
         log.say("evaluate: nothing to do, finished before with the same inputs")
         return
@@ -171,7 +173,7 @@ def samples(rows: Sequence[HeldOut], arms: Mapping[str, Asked]) -> list[dict[str
         {
             "prompt": prompt_of(rows[place]),
             **{arm: found.judged(rows[place]).answer for arm, found in arms.items()},
-            "wanted": rows[place].dialogue()[-1].content or "",
+            "wanted": arms["tuned"].references(rows[place])[0],
             "row": rows[place].digest,
         }
         for place in places
