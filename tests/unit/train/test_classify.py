@@ -70,6 +70,8 @@ def test_what_cannot_be_chosen_between_is_refused() -> None:
     with pytest.raises(DataError, match="rows.jsonl:2: this row has a set of labels"):
         Classify(labels=["a", "b"], many=False).label(row("x", "a", line=2, many=True))
     chat = Chat((Message("user", "a"), Message("assistant", "b")))
+    with pytest.raises(ValueError, match="'b' is named twice; name each label once"):
+        Classify(labels=["a", "b", "b"])
     with pytest.raises(DataError, match="kind chat"):
         Classify().accept([chat])
 
