@@ -104,12 +104,6 @@ def questions(data: Path, spec: "Evaluate", *, seed: int, head: Meaning | None =
     if isinstance(rows[0], Text):
         return found
     free = spec.sampling.choices == "free" and spec.unknown is None
-    if found.headed and found.need("likelihood"):
-        named = next(metric.kind for metric in metrics if metric.needs == "likelihood")
-        raise SettingsError(
-            f"evaluate.metrics: {named} reads how likely an answer is, and rows with labels have "
-            "none to read; leave it out"
-        )
     if free and not found.headed and not found.scores and not found.need("labels"):
         return found
     if found.headed:
@@ -155,11 +149,32 @@ def nothing_to_ask(part: str) -> DataError:
 
 
 def metrics_for(spec: "Evaluate", rows: Sequence[Row]) -> list[Metric]:
-    """The metrics that the run file names, or those of this kind of row."""
+    """The metrics that the run file names, or those of this kind of row. SettingsError for one
+    that could measure nothing here."""
+    lost = [metric.kind for metric in spec.metrics if metric.needs_unknown]
+    if lost and spec.unknown is None:
+        raise SettingsError(
+            f"evaluate.metrics: {lost[0]} measures whether rows of an unknown label are told; name "
+            "that label as evaluate.unknown, or leave the metric out"
+        )
     if spec.metrics or not rows:
-        return documents.fitting(list(spec.metrics), rows)
-    scope = [Scope()] if spec.unknown is not None else []
+        refuse_unfit(spec.metrics, rows)
+        return list(spec.metrics)
+    scope = [Scope()] if spec.unknown is not None and not isinstance(rows[0], Text) else []
     return [*METRICS.get(type(rows[0]), ()), *scope]
+
+
+def refuse_unfit(metrics: Sequence[Metric], rows: Sequence[Row]) -> None:
+    """Refuse metrics that read what this kind of row does not have."""
+    documents.refuse_unfit(metrics, rows)
+    if not any(isinstance(row, Labelled) for row in rows):
+        return
+    unfit = [metric.kind for metric in metrics if metric.needs == "likelihood"]
+    if unfit:
+        raise SettingsError(
+            f"evaluate.metrics: {', '.join(unfit)} reads how likely an answer is, and rows with "
+            "labels have none to read; leave it out"
+        )
 
 
 def head_labels(data: Path, head: Meaning | None, unknown: str | None) -> Labels:

@@ -13,6 +13,7 @@ from tunesmith.evaluate.labels import Labels, headed, labels_of, learned, thresh
 from tunesmith.evaluate.metrics.accuracy import Accuracy
 from tunesmith.evaluate.metrics.exact import Exact
 from tunesmith.evaluate.metrics.perplexity import Perplexity
+from tunesmith.evaluate.metrics.scope import Scope
 from tunesmith.evaluate.questions import Questions, questions, settled
 from tunesmith.evaluate.stage import Evaluate
 from tunesmith.model.generate import Sampling
@@ -166,6 +167,12 @@ def test_rows_that_cannot_be_asked_are_refused(tmp_path: Path) -> None:
     folder(tmp_path, train=[said("a")], test=[said("a")])
     with pytest.raises(DataError, match="nothing to choose"):
         questions(data, Evaluate(metrics=[Accuracy()]), seed=0)
+
+
+def test_scope_without_an_unknown_label_is_refused(tmp_path: Path) -> None:
+    data = folder(tmp_path, train=TRAIN, test=TRAIN)
+    with pytest.raises(SettingsError, match="scope measures .* as evaluate.unknown"):
+        of_head(data, Evaluate(metrics=[Accuracy(), Scope()]))
 
 
 def test_what_is_asked_follows_from_the_metrics(tmp_path: Path) -> None:
