@@ -36,15 +36,19 @@ def keep_scores(
     rows: Sequence[LabelRow],
     score: Callable[[Sequence[LabelRow]], Found],
     *,
+    size: int,
     advance: Callable[..., None],
 ) -> dict[str, Scored]:
-    """Probabilities for all rows, by row digest; those in `path` stay, `score` gives the rest."""
+    """Probabilities of `size` labels for all rows, by row digest; those in `path` stay, `score`
+    gives the rest. Lines of other rows do not count, nor those of another number of labels."""
+    wanted = {row.digest: row for row in rows}
     found = {
         line["row"]: Scored(line["row"], tuple(line["chances"]), line["seconds"])
         for line in whole_lines(path)
+        if line["row"] in wanted and len(line["chances"]) == size
     }
-    missing = {row.digest: row for row in rows if row.digest not in found}
-    advance(len({row.digest for row in rows}) - len(missing))
+    missing = {key: row for key, row in wanted.items() if key not in found}
+    advance(len(found))
     before = time.monotonic()
     for row, chances in score(list(missing.values())) if missing else ():
         if not all(map(math.isfinite, chances)):
