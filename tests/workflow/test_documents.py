@@ -100,6 +100,9 @@ def test_domain_and_general_perplexity_stand_in_one_report(run: tuple[RunFolder,
     assert "60 texts" in found["notes"]["general_perplexity"]
     shown = page.write(run[0]).read_text() + model_card.write(run[0]).read_text()
     assert shown.count("general perplexity") >= 2
+    assert "read the same documents" in shown and "go on as the documents" in shown
+    for absent in ("Side by side", "Probe answers", "answered", "seconds answering", "asked"):
+        assert absent not in shown, absent
 
 
 def test_general_text_of_ones_own_or_none(run: tuple[RunFolder, Base], tmp_path: Path) -> None:

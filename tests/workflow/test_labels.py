@@ -182,7 +182,11 @@ def test_a_head_is_measured_against_the_majority(
     shares = [line["chances"] for line in lines(folder, "scores-base.jsonl")]
     assert all(each == pytest.approx([4 / 11, 4 / 11, 3 / 11]) for each in shares)
     assert "stand in for it" in page.write(folder).read_text()
-    assert "stand in for it" in model_card.write(folder).read_text()
+    card, shown = model_card.write(folder).read_text(), page.write(folder).read_text()
+    assert "stand in for it" in card and "labels that the rows of its run have" in card
+    assert "Loss per row" in shown and "Held-out accuracy" in shown and "Side by side" in shown
+    for absent in ("token accuracy", "tokens trained on", "Probe answers", "prompts"):
+        assert absent not in card + shown, absent
 
 
 def of_head(path: Path, tiny: Callable[[str], Path], objective: Classify) -> dict[str, Any]:

@@ -234,7 +234,7 @@ def test_an_export_takes_the_head_along_and_scores_the_same_elsewhere(
     done = json.loads((folder.path / "deploy" / "verified.json").read_text())[export]
     assert (place / "head.safetensors").is_file() and not done["findings"]
     assert done["numbers"]["compared"] == "score"
-    assert done["numbers"]["greedy_equal"] == done["numbers"]["prompts_equal"] == 3
+    assert done["numbers"]["answers_equal"] == done["numbers"]["texts_equal"] == 3
     assert "text-classification" in (place / "README.md").read_text()
 
 
