@@ -23,12 +23,14 @@ from tunesmith.evaluate import general
 from tunesmith.evaluate.questions import nothing_to_ask, questions
 from tunesmith.evaluate.stage import evaluate
 from tunesmith.model.devices import choose
+from tunesmith.model.heads import Meaning
 from tunesmith.model.load import Base, resolve
 from tunesmith.model.render import Tokenizer
 from tunesmith.model.words import tokenizer_of
 from tunesmith.resolved import text
 from tunesmith.run import Loaded, Run
-from tunesmith.train.stage import train
+from tunesmith.train.stage import fitted as fitted_to
+from tunesmith.train.stage import learnable, train
 
 STAGES = ("data", "train", "evaluate", "deploy")
 WHOLE = "run"
@@ -154,14 +156,14 @@ def foresee(job: Job, until: str, wanted: Collection[str]) -> None:
     """Refuse before training what is known to stop the run after it: what is asked of the rows is
     settled here as it will be there."""
     environment.need("train", "torch", "transformers", "peft")
-    run: Run = job.loaded.run
+    run, data = job.loaded.run, job.folder.stage("data").path
     if "evaluate" in wanted:
         environment.need("eval", "matplotlib")  # Draws the page.
     if until == "evaluate" and not held_out(job):
         raise nothing_to_ask(run.evaluate.part)
     if "evaluate" in wanted and held_out(job):
         choose(run.evaluate.device, "evaluate.device")
-        asked = questions(job.folder.stage("data").path, run.evaluate, run.seed)
+        asked = questions(data, run.evaluate, seed=run.seed, head=head_to_be(run, data))
         general.inputs(asked.general)
         for metric in asked.metrics:
             try:
@@ -174,6 +176,14 @@ def foresee(job: Job, until: str, wanted: Collection[str]) -> None:
         for export in run.deploy.exports:
             # What training will leave holds no adapter; the run's own folder has none either.
             export.accept(job.folder.path)
+
+
+def head_to_be(run: Run, data: Path) -> Meaning | None:
+    """What the head that training makes will say, if it makes one."""
+    if not run.train.objective.scores:
+        return None
+    rows = learnable(data, run.evaluate.unknown)
+    return fitted_to(run.train, rows).objective.meaning()
 
 
 def base_of(job: Job, until: str) -> Base:

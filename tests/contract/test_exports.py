@@ -60,8 +60,8 @@ def test_a_reload_in_a_fresh_process_is_the_trained_model(
     export, folder, recorded = written
     found = export.verify(folder, recorded)
     assert found.passed and not found.findings
-    assert found.numbers["prompts_equal"] == found.numbers["prompts"] == 3
-    assert found.numbers["greedy_equal"] == 3
+    assert found.numbers["texts_equal"] == found.numbers["texts"] == 3
+    assert found.numbers["answers_equal"] == 3
     assert 0 <= found.numbers["relative"] <= found.numbers["bound"]
 
 

@@ -139,7 +139,7 @@ def finished(tmp_path: Path) -> RunFolder:
     row = chat(f"Where is my parcel? {HOSTILE}", "{}", 3)
     finding = {"severity": "warning", "what": f"2 rows say {HOSTILE}", "where": "tickets.jsonl:3"}
     numbers = {"max_difference": 2.1e-6, "mean_difference": 1e-7, "relative": 1.1e-7}
-    numbers |= {"bound": 1e-6, "prompts": 3, "prompts_equal": 3, "greedy_equal": 3}
+    numbers |= {"bound": 1e-6, "texts": 3, "texts_equal": 3, "answers_equal": 3}
     content = {
         "run.yaml": f"name: support-bot\nmodel: smollm2-135m-instruct # {HOSTILE}\n",
         "manifest.json": json.dumps(manifest()),

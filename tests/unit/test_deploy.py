@@ -58,7 +58,7 @@ def test_what_is_left_is_whole_and_what_was_measured_is_written(
     assert json.loads((run.path / "deploy/verified.json").read_text()) == facts
     assert facts["adapter"]["numbers"]["relative"] <= 1e-6
     assert facts["merged"]["numbers"]["relative"] <= 1e-5
-    assert facts["merged"]["numbers"]["greedy_equal"] == 3
+    assert facts["merged"]["numbers"]["answers_equal"] == 3
     names = {path.name for path in (run.path / "deploy").iterdir()}
     assert names == {"adapter", "merged", "verified.json", "inputs.json", "MANIFEST.json"}
 
@@ -171,15 +171,15 @@ def test_vllm_is_told_what_it_can_serve(
         ({"relative": 1e-5}, True, []),
         ({"relative": 1.1e-5}, True, ["error"]),
         ({"relative": float("nan")}, True, ["error"]),
-        ({"prompts_equal": 2}, True, ["error"]),
-        ({"greedy_equal": 2}, True, ["error"]),
-        ({"greedy_equal": 2}, False, ["warning"]),
+        ({"texts_equal": 2}, True, ["error"]),
+        ({"answers_equal": 2}, True, ["error"]),
+        ({"answers_equal": 2}, False, ["warning"]),
     ],
 )
 def test_what_a_reload_must_reach(
     change: dict[str, float], exact: bool, severities: list[str]
 ) -> None:
-    numbers = {"relative": 0.0, "bound": 1e-5, "prompts": 3, "prompts_equal": 3, "greedy_equal": 3}
+    numbers = {"relative": 0.0, "bound": 1e-5, "texts": 3, "texts_equal": 3, "answers_equal": 3}
     numbers["compared"] = "logit"
     found = judge(numbers | change, Path("x"), exact=exact)
     assert [finding.severity for finding in found] == severities

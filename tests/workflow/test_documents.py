@@ -20,6 +20,7 @@ from tunesmith.core.tables import read_part
 from tunesmith.deploy.stage import Deploy, deploy
 from tunesmith.evaluate.likelihood import likelihoods
 from tunesmith.evaluate.metrics.exact import Exact
+from tunesmith.evaluate.metrics.perplexity import Perplexity
 from tunesmith.evaluate.stage import Evaluate, evaluate
 from tunesmith.model.load import Base, load_model
 from tunesmith.model.policy import Policy
@@ -99,6 +100,9 @@ def test_domain_and_general_perplexity_stand_in_one_report(run: tuple[RunFolder,
     assert "60 texts" in found["notes"]["general_perplexity"]
     shown = page.write(run[0]).read_text() + model_card.write(run[0]).read_text()
     assert shown.count("general perplexity") >= 2
+    assert "read the same documents" in shown and "go on as the documents" in shown
+    for absent in ("Side by side", "Probe answers", "answered", "seconds answering", "asked"):
+        assert absent not in shown, absent
 
 
 def test_general_text_of_ones_own_or_none(run: tuple[RunFolder, Base], tmp_path: Path) -> None:
@@ -112,8 +116,9 @@ def test_general_text_of_ones_own_or_none(run: tuple[RunFolder, Base], tmp_path:
         measured(run, general=str(own))
     with pytest.raises(DataError, match="is no file"):
         measured(run, general="bundeld")
-    with pytest.raises(SettingsError, match=r"exact judge answers.*metrics: \[perplexity\]"):
-        measured(run, metrics=[Exact()])
+    for beside in ([], [Perplexity()]):
+        with pytest.raises(SettingsError, match=r"exact: documents have no answers to judge"):
+            measured(run, metrics=[Exact(), *beside])
 
 
 def test_perplexity_of_a_document_is_the_sum_over_its_windows(tiny: Tiny) -> None:

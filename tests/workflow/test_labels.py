@@ -182,7 +182,37 @@ def test_a_head_is_measured_against_the_majority(
     shares = [line["chances"] for line in lines(folder, "scores-base.jsonl")]
     assert all(each == pytest.approx([4 / 11, 4 / 11, 3 / 11]) for each in shares)
     assert "stand in for it" in page.write(folder).read_text()
-    assert "stand in for it" in model_card.write(folder).read_text()
+    card, shown = model_card.write(folder).read_text(), page.write(folder).read_text()
+    assert "stand in for it" in card and "labels that the rows of its run have" in card
+    assert "Loss per row" in shown and "Held-out accuracy" in shown and "Side by side" in shown
+    for absent in ("token accuracy", "tokens trained on", "Probe answers", "prompts"):
+        assert absent not in card + shown, absent
+
+
+def of_head(path: Path, tiny: Callable[[str], Path], objective: Classify) -> dict[str, Any]:
+    """The report of a run whose training rows have two of the labels, one each."""
+    base, rows = base_of(tiny("llama")), [headed(n, LABELS[n % 2]) for n in range(12)]
+    folder = prepared(path, train=rows[:6], valid=rows[6:8], test=rows[8:])
+    trained(folder, base, settings(objective=objective, epochs=2))
+    return asked((folder, base), Evaluate())
+
+
+def test_a_label_that_only_the_head_knows_counts(
+    tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    found = of_head(tmp_path / "run", tiny, Classify(labels=["refund", *LABELS[:2]]))
+    assert found["labels"]["names"] == ["refund", *LABELS[:2]]
+    kept = lines(RunFolder(tmp_path / "run"), "scores-tuned.jsonl")
+    assert all(sum(line["chances"]) == pytest.approx(1) for line in kept)
+
+
+def test_a_head_for_many_is_asked_for_many_where_rows_have_one(
+    tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    found = of_head(tmp_path / "run", tiny, Classify(many=True))
+    assert "pairs" not in found["labels"]["arms"]["tuned"]
+    for sample in found["samples"]:
+        assert json.loads(sample["wanted"]) and isinstance(json.loads(sample["tuned"]), list)
 
 
 def test_a_label_for_none_of_them_named_afterwards_keeps_the_training(

@@ -6,6 +6,7 @@ from typing import Any
 from tunesmith.cards import sections
 from tunesmith.cards.confusion import tables
 from tunesmith.cards.evidence import NOT_MEASURED, Evidence, Fact
+from tunesmith.cards.goal import TRAIN, goal
 from tunesmith.cards.markdown import escaped, front_matter, table
 from tunesmith.cards.verdict import REPORT, WORDS, how_asked, scores, verdict
 from tunesmith.core.disk import make_folders, write_json, write_text
@@ -78,9 +79,9 @@ def card(folder: Path) -> ModelCard:
 
 def front(run: Evidence) -> dict[str, Any]:
     """Base, library and results in the hub's own words."""
-    method = run.at(f"{sections.TRAIN}#/method/kind")
+    method = run.at(f"{TRAIN}#/method/kind")
     values = {
-        "base_model": run.at(f"{sections.TRAIN}#/base/source"),
+        "base_model": run.at(f"{TRAIN}#/base/source"),
         "library_name": "peft" if "adapter" in run.read(sections.VERIFIED) else "transformers",
         "pipeline_tag": task(run),
         "tags": ["tunesmith", *([method] if method else [])],
@@ -105,13 +106,12 @@ def task(run: Evidence) -> str:
 def purpose(run: Evidence) -> Section:
     """What the rows taught it, and nothing beyond."""
     facts = [
-        run.fact("base", sections.TRAIN, "base", "source"),
-        run.fact("objective", sections.TRAIN, "objective", "kind"),
-        run.fact("rows trained on", sections.TRAIN, "rows", "train"),
+        run.fact("base", TRAIN, "base", "source"),
+        run.fact("objective", TRAIN, "objective", "kind"),
+        run.fact("rows trained on", TRAIN, "rows", "train"),
     ]
     text = (
-        "It was trained to say what the rows of its run say. Only rows like those were measured; "
-        "for any other use, measure first."
+        f"{goal(run).purpose} Only rows like those were measured; for any other use, measure first."
     )
     return Section(title="What it is for", text=text, facts=facts)
 
@@ -141,7 +141,7 @@ def evaluation(run: Evidence) -> Section:
     ]
     return Section(
         title="Evaluation",
-        text=f"{how_asked(run.read(REPORT))} In brackets: 95 % intervals.",
+        text=f"{how_asked(run.read(REPORT), goal(run).asked)} In brackets: 95 % intervals.",
         table=[header, *rows] if rows else [],
         behind=behind,
         facts=sections.answering_facts(run),

@@ -9,6 +9,7 @@ from typing import Any
 from tunesmith.cards import figures
 from tunesmith.cards.confusion import tables
 from tunesmith.cards.evidence import Evidence
+from tunesmith.cards.goal import goal
 from tunesmith.cards.sections import (
     UNMEASURED,
     account,
@@ -64,11 +65,12 @@ def view(run: Evidence, name: str) -> dict[str, Any]:
     found = scores(report)
     return {
         "name": name,
+        "goal": goal(run),
         "verdict": verdict(report),
         "tiles": tiles(run, found),
         "scores": [row(score) for score in found],
         "rows": report.get("rows"),
-        "asked": how_asked(report),
+        "asked": how_asked(report, goal(run).asked),
         "notes": notes(report),
         "interval_figure": interval_figure(found),
         "confusion": tables(report),
@@ -152,8 +154,9 @@ def training_figures(run: Evidence) -> list[tuple[str, Any]]:
         x, y = [line["step"] for line in steps], [line["loss"] for line in steps]
         loss = [figures.Series("each step", x, y, "faint")]
         loss.append(figures.Series("training, smoothed", x, figures.smoothed(y), "base"))
-    found = [("Loss per trained token", [*loss, *held(looks, "loss")])]
+    found = [(goal(run).loss, [*loss, *held(looks, "loss")])]
     found.append(("Held-out token accuracy", held(looks, "token_accuracy")))
+    found.append(("Held-out accuracy", held(looks, "accuracy")))
     rate = [figures.Series("rate", [s["step"] for s in steps], [s["rate"] for s in steps], "base")]
     found.append(("Learning rate", rate if steps else []))
     return [

@@ -3,9 +3,9 @@
 from typing import Any
 
 from tunesmith.cards.evidence import Evidence, Fact, point
+from tunesmith.cards.goal import TRAIN, goal
 from tunesmith.cards.verdict import REPORT
 
-TRAIN = "train/train.json"
 ACCOUNT = "data/account.json"
 VERIFIED = "deploy/verified.json"
 
@@ -59,14 +59,14 @@ def training_facts(run: Evidence) -> list[Fact]:
         "first_loss",
         "last_loss",
         "tokens",
-        "supervised",
         "trainable_parameters",
         "parameters",
         "seconds",
     ):
         found.append(run.fact(LABELS.get(key, key.replace("_", " ")), TRAIN, key))
+    label, place = goal(run).learned
     words = run.fact("new words", TRAIN, "words")
-    return [*found, *([words] if words.value else [])]
+    return [*found, run.fact(label, TRAIN, *place.split("/")), *([words] if words.value else [])]
 
 
 LABELS = {
@@ -76,7 +76,6 @@ LABELS = {
     "first_loss": "loss of the first step",
     "last_loss": "loss of the last step",
     "tokens": "tokens read",
-    "supervised": "tokens trained on",
     "trainable_parameters": "weights moved",
     "parameters": "weights in all",
     "seconds": "seconds of training",
@@ -84,7 +83,7 @@ LABELS = {
 
 
 def data_facts(run: Evidence) -> list[Fact]:
-    """Rows by file and by part, and the digests that name them."""
+    """Rows by file and by part, and the digests that name them. An encoder has no template."""
     files = run.at(f"{ACCOUNT}#/files") or []
     found = [
         run.fact(f"rows of {name['file']} ({name['format']})", ACCOUNT, "files", str(i), "rows")
@@ -92,13 +91,14 @@ def data_facts(run: Evidence) -> list[Fact]:
     ]
     uses = {"train": "trained on", "valid": "to choose the best step", "test": "held out to judge"}
     found += [run.fact(f"rows {use}", ACCOUNT, "parts", part) for part, use in uses.items()]
+    template = run.fact("digest of the template", TRAIN, "tokenizer", "template")
     return [
         *found,
         run.fact("rows judged", REPORT, "rows"),
         run.fact("digest of the source", "manifest.json", "data", "source"),
         run.fact("digest of the prepared rows", "manifest.json", "data", "prepared"),
         run.fact("digest of the tokenizer", TRAIN, "tokenizer", "digest"),
-        run.fact("digest of the template", TRAIN, "tokenizer", "template"),
+        *([] if template.value == "" else [template]),
     ]
 
 
@@ -129,6 +129,8 @@ def findings(run: Evidence) -> list[tuple[Fact, dict[str, Any]]]:
 
 def answering_facts(run: Evidence) -> list[Fact]:
     """What answering took and, where answers were written, how many ended by themselves."""
+    if not goal(run).judged:
+        return []
     wrote = run.at(f"{REPORT}#/by") in (None, "generation")
     return [
         run.fact(f"{label}, {arm}", REPORT, "answering", arm, key)

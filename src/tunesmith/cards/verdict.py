@@ -85,9 +85,9 @@ def verdict(report: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def how_asked(report: Mapping[str, Any]) -> str:
-    """What base and tuned had in common, or what stood in for the base."""
+def how_asked(report: Mapping[str, Any], plainly: str) -> str:
+    """What base and tuned had in common, said `plainly`, or what stood in for the base."""
     stand_in = report.get("notes", {}).get("base")
     if stand_in:
         return f"{stand_in[:1].upper()}{stand_in[1:]}. Both were judged on the same rows."
-    return "Base and tuned were asked the same rows."
+    return plainly

@@ -51,7 +51,8 @@ def drawn(row: Row, example: Example, tokenizer: Any, marks: tuple[str, str]) ->
     tokens = [pieces(one, tokenizer) for one in sequences]
     count = sum(piece.trained for line in tokens for piece in line)
     weight = "" if row.weight == 1 else f", weight {row.weight:g}"
-    heading = f"{row.origin}: {sum(map(len, tokens))} tokens, {count} trained{verdict(row)}{weight}"
+    trained = "" if example.label is not None else f", {count} trained"
+    heading = f"{row.origin}: {sum(map(len, tokens))} tokens{trained}{verdict(row)}{weight}"
     text = Text().append(printable(heading) + "\n", style=HEADING)
     for line in tokens:
         text.append_text(coloured(line, marks)).append("\n")

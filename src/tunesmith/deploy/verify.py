@@ -50,8 +50,8 @@ def sentence(numbers: dict[str, Any]) -> str:
     what = WORDS[numbers["compared"]]
     return (
         f"reloaded in a fresh process: largest {numbers['compared']} difference "
-        f"{numbers['max_difference']:.1e}, {what}s equal {numbers['greedy_equal']} of "
-        f"{numbers['prompts']}"
+        f"{numbers['max_difference']:.1e}, {what}s equal {numbers['answers_equal']} of "
+        f"{numbers['texts']}"
     )
 
 
@@ -88,12 +88,12 @@ def _environment() -> dict[str, str]:
 def judge(numbers: dict[str, Any], folder: Path, *, exact: bool) -> list[Finding]:
     """What the numbers of a reload say against the export."""
     found = []
-    if numbers["prompts_equal"] < numbers["prompts"]:
+    if numbers["texts_equal"] < numbers["texts"]:
         found.append(
             _error(
-                "the saved tokenizer renders a prompt to other tokens than training did",
+                "the saved tokenizer makes other tokens of a text than training did",
                 folder,
-                f"{numbers['prompts_equal']} of {numbers['prompts']} prompts are equal",
+                f"{numbers['texts_equal']} of {numbers['texts']} are equal",
             )
         )
     # Not `>`: a NaN must not pass.
@@ -103,9 +103,9 @@ def judge(numbers: dict[str, Any], folder: Path, *, exact: bool) -> list[Finding
             f"{numbers['bound']:.0e} allowed"
         )
         found.append(_error("the export answers unlike the trained model", folder, evidence))
-    if numbers["greedy_equal"] < numbers["prompts"]:
+    if numbers["answers_equal"] < numbers["texts"]:
         chosen = WORDS[numbers["compared"]]
-        evidence = f"{numbers['greedy_equal']} of {numbers['prompts']} {chosen}s are equal"
+        evidence = f"{numbers['answers_equal']} of {numbers['texts']} {chosen}s are equal"
         what = f"a {chosen} differs from the trained model's"
         advice = "Export in float32, or measure this export before serving it."
         found.append(
@@ -127,7 +127,7 @@ class Said:
 
     given: Any
     wanted: Any
-    same_prompt: bool
+    same_ids: bool
     same_answer: bool
 
 
@@ -157,9 +157,9 @@ def _compared(found: Sequence[Said]) -> dict[str, Any]:
         "max_difference": largest if mean == mean else mean,
         "mean_difference": mean,
         "relative": largest / scale if mean == mean else mean,
-        "prompts": len(found),
-        "prompts_equal": sum(each.same_prompt for each in found),
-        "greedy_equal": sum(each.same_answer for each in found),
+        "texts": len(found),
+        "texts_equal": sum(each.same_ids for each in found),
+        "answers_equal": sum(each.same_answer for each in found),
     }
 
 
@@ -179,7 +179,7 @@ def _answered(
         yield Said(
             given=last_logits(model, ids[None]),
             wanted=known[f"logits.{number}"],
-            same_prompt=_prompt(folder, turns) == start.tolist(),
+            same_ids=_prompt(folder, turns) == start.tolist(),
             same_answer=greedy(model, start[None], settings)[0].tolist() == ids.tolist(),
         )
 
@@ -204,7 +204,7 @@ def _scored(
         yield Said(
             given=given,
             wanted=wanted,
-            same_prompt=list(tokenizer(text)["input_ids"]) == ids.tolist(),
+            same_ids=list(tokenizer(text)["input_ids"]) == ids.tolist(),
             same_answer=int(given.argmax()) == int(wanted.argmax()),
         )
 

@@ -73,16 +73,19 @@ def keep_answers(
     advance: Callable[..., None],
 ) -> dict[str, Answered]:
     """Answers to all rows, by row digest; those in `path` are taken as they are, new ones added.
+    Lines of other rows stay in the file, of an earlier call with other settings, and do not count.
 
     The model is loaded (`policy()`) only when an answer is missing.
     """
-    found = {line["row"]: Answered(**line) for line in whole_lines(path)}
-    missing = {row.digest: row for row in rows if row.digest not in found}
-    advance(len({row.digest for row in rows}) - len(missing))
+    wanted = {row.digest: row for row in rows}
+    lines = (line for line in whole_lines(path) if line["row"] in wanted)
+    found = {line["row"]: Answered(**line) for line in lines}
+    missing = [row for row in wanted.values() if row.digest not in found]
+    advance(len(found))
     if not missing:
         return found
     model, before = policy(), time.monotonic()
-    for answer in answer_rows(model, missing.values(), sampling, batch=batch, seed=seed):
+    for answer in answer_rows(model, missing, sampling, batch=batch, seed=seed):
         now = time.monotonic()
         line = Answered(answer.key, answer.text, answer.stopped, answer.tokens, now - before)
         append(path, asdict(line))

@@ -2,15 +2,17 @@
 come, so that a second call asks only what is missing."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunesmith.core.folders import Stage
 from tunesmith.core.jsonlines import whole_lines
 from tunesmith.core.log import Log
 from tunesmith.core.quote import quoted
-from tunesmith.core.rows import Chat, Labelled, Text
+from tunesmith.core.rows import Chat, Labelled, Row, Text
 from tunesmith.evaluate import answer, general
 from tunesmith.evaluate.labels import LabelRow, Labels, labels_of, threshold
 from tunesmith.evaluate.likelihood import Likelihood, likelihoods
@@ -22,7 +24,6 @@ from tunesmith.evaluate.scores import (
     by_head,
     by_likelihood,
     by_shares,
-    has_head,
     keep_scores,
 )
 from tunesmith.model.devices import Device, choose
@@ -36,7 +37,7 @@ ARMS = ("base", "tuned")
 
 
 @dataclass(frozen=True)
-class Asked:
+class Outcome:
     """What one arm made of the rows, by row digest.
 
     `stand_in` says what answered where the arm has no model that could.
@@ -63,7 +64,7 @@ class Asked:
             row=row.digest,
             prompt=prompt_of(row),
             answer=said.answer if said else self.labels.answer(given) if self.labels else "",
-            references=references(row),
+            references=self.references(row),
             stopped=said.stopped if said else True,
             nll=likely.nll if likely else 0.0,
             tokens=likely.tokens if likely else 0,
@@ -79,6 +80,14 @@ class Asked:
             unknown=self.labels.unknown,
             many=self.labels.many,
         )
+
+    def references(self, row: HeldOut) -> tuple[str, ...]:
+        """The right answers, the row's own first; a document has none."""
+        if isinstance(row, Text):
+            return ()
+        if isinstance(row, Labelled) and self.labels is not None:
+            return (self.labels.answer(row.labels),)  # A head may allow several where a row has one
+        return (row.answer(), *(row.references if isinstance(row, Chat) else ()))
 
     def given(self, row: HeldOut) -> tuple[str, ...]:
         """The labels that the arm gives a row: what it wrote, or finds likeliest."""
@@ -101,13 +110,6 @@ class Asked:
         return found
 
 
-def references(row: HeldOut) -> tuple[str, ...]:
-    """The right answers, the row's own first; a document has none."""
-    if isinstance(row, Text):
-        return ()
-    return (row.answer(), *(row.references if isinstance(row, Chat) else ()))
-
-
 def prompt_of(row: HeldOut) -> str:
     """What was said last before the answer; the texts to label. Nothing asks for a document."""
     if isinstance(row, Text):
@@ -117,74 +119,104 @@ def prompt_of(row: HeldOut) -> str:
     return row.prompt().messages[-1].content or ""
 
 
-def ask(arm: str, stage: Stage, base: "Base", questions: Questions, log: Log) -> Asked:
+@dataclass(frozen=True)
+class Asking:
+    """One arm under questions: its model, what it is asked, where what it says is kept."""
+
+    model: "Loaded"
+    questions: Questions
+    log: Log
+
+    def file(self, what: str) -> Path:
+        """Where the arm's lines of a kind are kept."""
+        return self.model.stage.path / f"{what}-{self.model.arm}.jsonl"
+
+    def progress(
+        self, what: str, rows: Sequence[Row]
+    ) -> AbstractContextManager[Callable[..., None]]:
+        """A line that says how far the arm is."""
+        return self.log.progress(f"{self.model.arm} {what}", len({row.digest for row in rows}))
+
+
+def ask(arm: str, stage: Stage, base: "Base", questions: Questions, *, log: Log) -> Outcome:
     """What the arm makes of the rows, as far as the metrics need it; loaded only if needed."""
-    model = Loaded(stage, base, arm, questions.device)
-    chats = [row for row in questions.rows if isinstance(row, Chat)]
-    size = len({row.digest for row in questions.rows})
-    said: dict[str, answer.Answered] = {}
-    likely: dict[str, Likelihood] = {}
-    if questions.writes:
-        with log.progress(f"{arm} answers", size) as advance:
-            said = answer.keep_answers(
-                stage.path / f"answers-{arm}.jsonl",
-                model,
-                chats,
-                questions.sampling,
-                batch=questions.batch,
-                seed=questions.seed,
-                advance=advance,
-            )
-    if questions.need("likelihood"):
-        with log.progress(f"{arm} likelihoods", size) as advance:
-            read = [row for row in questions.rows if not isinstance(row, Labelled)]
-            likely = keep_likelihoods(stage, arm, model, read, questions.batch, advance)
-    found = Asked(said, likely, general=beside(arm, stage, model, questions, log))
-    found = replace(found, labels=questions.labels)
+    asking = Asking(Loaded(stage, base, arm, questions.device), questions, log)
+    read = [row for row in questions.rows if not isinstance(row, Labelled)]
+    texts = general.texts(questions.general)
+    found = Outcome(
+        answers=written(asking) if questions.writes else {},
+        likelihoods=likely(asking, "likelihoods", read) if questions.need("likelihood") else {},
+        general=likely(asking, "general-text", texts) if texts else {},
+        labels=questions.labels,
+    )
     if questions.scores and questions.labels is not None:
-        return scored(found, arm, stage, model, questions, questions.labels, log)
+        return scored(found, asking, questions.labels)
     return found
 
 
-def beside(
-    arm: str, stage: Stage, model: "Loaded", questions: Questions, log: Log
-) -> Mapping[str, Likelihood]:
-    """How likely the arm finds the general text, where one is read."""
-    texts = general.texts(questions.general)
-    if not texts:
-        return {}
-    with log.progress(f"{arm} general text", len(texts)) as advance:
-        return keep_likelihoods(stage, f"general-{arm}", model, texts, questions.batch, advance)
+def written(asking: Asking) -> dict[str, answer.Answered]:
+    """What the arm answers."""
+    questions = asking.questions
+    rows = [row for row in questions.rows if isinstance(row, Chat)]
+    with asking.progress("answers", rows) as advance:
+        return answer.keep_answers(
+            asking.file("answers"),
+            asking.model,
+            rows,
+            questions.sampling,
+            batch=questions.batch,
+            seed=questions.seed,
+            advance=advance,
+        )
 
 
-def scored(
-    found: Asked,
-    arm: str,
-    stage: Stage,
-    model: Callable[[], "Policy"],
-    questions: Questions,
-    labels: Labels,
-    log: Log,
-) -> Asked:
+def scored(found: Outcome, asking: Asking, labels: Labels) -> Outcome:
     """`found` with the probability of every label, and the threshold for the unknown."""
-    stands_in = questions.headed and arm == "base" and not has_head(model(), labels)
+    model, questions = asking.model, asking.questions
+    stands_in = questions.headed and model.arm == "base"  # A base never has the head of a run.
 
     def score(rows: Sequence[LabelRow]) -> Found:
         if stands_in:
             return by_shares(rows, labels)
         if questions.headed:
-            return by_head(model(), rows, labels, questions.batch)
+            return by_head(model(), rows, questions.batch)
         return by_likelihood(model(), rows, labels)
 
     rows = [*questions.labelled, *questions.valid]
-    with log.progress(f"{arm} probabilities", len({row.digest for row in rows})) as advance:
-        lines = keep_scores(stage.path / f"scores-{arm}.jsonl", rows, score, advance=advance)
+    with asking.progress("probabilities", rows) as advance:
+        size = len(labels.names)
+        lines = keep_scores(asking.file("scores"), rows, score, size=size, advance=advance)
     chosen = None
     if questions.valid:
         chances = [lines[row.digest].chances for row in questions.valid]
         chosen = threshold(labels, questions.valid, chances)
     said = majority(labels) if stands_in else ""
     return replace(found, scores=lines, threshold=chosen, stand_in=said)
+
+
+def likely(asking: Asking, what: str, rows: Sequence[Chat | Text]) -> dict[str, Likelihood]:
+    """Like `answer.keep_answers`, for likelihoods; a number that is none is kept as null."""
+    path, model = asking.file(what), asking.model
+    wanted = {row.digest: row for row in rows}
+    found = {
+        line["row"]: Likelihood(
+            line["row"], float("nan") if line["nll"] is None else line["nll"], line["tokens"]
+        )
+        for line in whole_lines(path)
+        if line["row"] in wanted
+    }
+    missing = [row for row in wanted.values() if row.digest not in found]
+    with asking.progress(what.replace("-", " "), rows) as advance:
+        advance(len(found))
+        if not missing:
+            return found
+        batch, counted = asking.questions.batch, model.counted
+        for each in likelihoods(model(), missing, batch=batch, counted=counted):
+            finite = each.nll if abs(each.nll) < float("inf") else None
+            answer.append(path, {"row": each.row, "nll": finite, "tokens": each.tokens})
+            found[each.row] = each
+            advance(1)
+    return found
 
 
 def majority(labels: Labels) -> str:
@@ -217,30 +249,3 @@ class Loaded:
         folder = self.stage.run.stage("train").path
         device = str(choose(self.device, "evaluate.device"))
         return load_trained(folder, self.base, device=device, tuned=self.arm == "tuned")
-
-
-def keep_likelihoods(
-    stage: Stage,
-    arm: str,
-    model: "Loaded",
-    rows: Sequence[Chat | Text],
-    batch: int,
-    advance: Callable[..., None],
-) -> dict[str, Likelihood]:
-    """Like `answer.keep_answers`, for likelihoods; a number that is none is kept as null."""
-    path = stage.path / f"likelihoods-{arm}.jsonl"
-    found = {
-        line["row"]: Likelihood(
-            line["row"], float("nan") if line["nll"] is None else line["nll"], line["tokens"]
-        )
-        for line in whole_lines(path)
-    }
-    missing = {row.digest: row for row in rows if row.digest not in found}
-    advance(len({row.digest for row in rows}) - len(missing))
-    wanted = list(missing.values())
-    for each in likelihoods(model(), wanted, batch=batch, counted=model.counted) if missing else ():
-        finite = each.nll if abs(each.nll) < float("inf") else None
-        answer.append(path, {"row": each.row, "nll": finite, "tokens": each.tokens})
-        found[each.row] = each
-        advance(1)
-    return found

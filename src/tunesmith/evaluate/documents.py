@@ -13,14 +13,11 @@ NOTE = (
 )
 
 
-def fitting(metrics: list[Metric], rows: Sequence[Row]) -> list[Metric]:
-    """The metrics that the rows allow: on documents, those that need no answer."""
-    if not any(isinstance(row, Text) for row in rows):
-        return metrics
-    found = [metric for metric in metrics if metric.needs == "likelihood"]
-    if not found:
+def refuse_unfit(metrics: Sequence[Metric], rows: Sequence[Row]) -> None:
+    """Refuse metrics that need an answer where documents are read."""
+    unfit = [metric.kind for metric in metrics if metric.needs != "likelihood"]
+    if unfit and any(isinstance(row, Text) for row in rows):
         raise SettingsError(
-            f"evaluate.metrics: {', '.join(metric.kind for metric in metrics)} judge answers, and "
-            "documents have none. Use: metrics: [perplexity]"
+            f"evaluate.metrics: {', '.join(unfit)}: documents have no answers to judge. Use: "
+            "metrics: [perplexity]"
         )
-    return found

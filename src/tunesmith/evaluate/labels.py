@@ -1,4 +1,4 @@
-"""The labels a model chooses among, taken from training rows, and what a row's own label is."""
+"""The labels a model chooses among, as its head or training rows name them, and a row's own."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from tunesmith.core.errors import DataError
 from tunesmith.core.quote import quoted
 from tunesmith.core.rows import Chat, Labelled, canonical
+from tunesmith.model.heads import Meaning
 
 LabelRow = Chat | Labelled
 """The rows that can be judged by label: with a label, or a conversation that ends in one."""
@@ -67,23 +68,32 @@ def labels_of(row: LabelRow) -> tuple[str, ...]:
     return row.labels if isinstance(row, Labelled) else (row.answer().strip(),)
 
 
-def learned(rows: Sequence[LabelRow], unknown: str | None = None) -> Labels:
-    """The labels of training rows, in the order of the alphabet. Space around an answer is its
+def learned(rows: Sequence[Chat], unknown: str | None = None) -> Labels:
+    """The answers of training rows, in the order of the alphabet. Space around one is its
     spelling, not its name."""
     spelled: dict[str, str] = {}
-    counts: Counter[str] = Counter()
     for row in rows:
-        for name in labels_of(row):
-            spelled.setdefault(name, row.answer() if isinstance(row, Chat) else name)
-            counts[name] += 1
-    names = sorted(spelled)
-    many = any(isinstance(row, Labelled) and row.many for row in rows)
+        spelled.setdefault(row.answer().strip(), row.answer())
+    names = tuple(sorted(spelled))
+    counts = Counter(row.answer().strip() for row in rows)
     return Labels(
-        names=tuple(names),
+        names=names,
         texts=tuple(spelled[name] for name in names),
         shares=tuple(counts[name] / len(rows) for name in names),
         unknown=unknown,
-        many=many,
+    )
+
+
+def headed(outputs: Meaning, rows: Sequence[LabelRow], unknown: str | None = None) -> Labels:
+    """The labels that a trained head chooses among, in its order: it may know some that no
+    training row has, and choose several where each row had one."""
+    counts = Counter(name for row in rows for name in labels_of(row))
+    return Labels(
+        names=outputs.labels,
+        texts=outputs.labels,
+        shares=tuple(counts[name] / len(rows) for name in outputs.labels),
+        unknown=unknown,
+        many=outputs.many,
     )
 
 

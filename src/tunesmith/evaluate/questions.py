@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
-from tunesmith.core.errors import DataError, SettingsError
+from tunesmith.core.errors import DataError, IntegrityError, SettingsError
 from tunesmith.core.quote import quoted
 from tunesmith.core.rows import Chat, Labelled, Row, Text
 from tunesmith.core.tables import read_part
 from tunesmith.evaluate import documents, general
-from tunesmith.evaluate.labels import LabelRow, Labels, labels_of, learned, listed
+from tunesmith.evaluate.labels import LabelRow, Labels, headed, labels_of, learned, listed
 from tunesmith.evaluate.metrics.accuracy import Accuracy
 from tunesmith.evaluate.metrics.base import Metric, Needs
 from tunesmith.evaluate.metrics.calibration import Calibration
@@ -21,9 +21,12 @@ from tunesmith.evaluate.metrics.rouge import Rouge
 from tunesmith.evaluate.metrics.scope import Scope
 from tunesmith.model.devices import Device
 from tunesmith.model.generate import Sampling
+from tunesmith.model.heads import Meaning
 
 if TYPE_CHECKING:
     from tunesmith.evaluate.stage import Evaluate
+
+Kind = TypeVar("Kind", Chat, Labelled)
 
 HeldOut = Chat | Labelled | Text
 """The kinds of row that can be measured by."""
@@ -81,9 +84,9 @@ class Questions:
         return self.need("chances") or (not self.writes and self.need("answers", "labels"))
 
 
-def questions(data: Path, spec: "Evaluate", seed: int) -> Questions:
-    """What to ask of the prepared rows in `data`. Raises DataError and SettingsError for rows and
-    settings that measure nothing together."""
+def questions(data: Path, spec: "Evaluate", *, seed: int, head: Meaning | None = None) -> Questions:
+    """What to ask of the prepared rows in `data`; `head` is what the trained head says, if there is
+    one. Raises DataError and SettingsError for rows and settings that measure nothing together."""
     rows = held_out(data, spec.part, spec.limit)
     metrics = metrics_for(spec, rows)
     found = Questions(
@@ -101,18 +104,13 @@ def questions(data: Path, spec: "Evaluate", seed: int) -> Questions:
     if isinstance(rows[0], Text):
         return found
     free = spec.sampling.choices == "free" and spec.unknown is None
-    if found.headed and found.need("likelihood"):
-        named = next(metric.kind for metric in metrics if metric.needs == "likelihood")
-        raise SettingsError(
-            f"evaluate.metrics: {named} reads how likely an answer is, and rows with labels have "
-            "none to read; leave it out"
-        )
     if free and not found.headed and not found.scores and not found.need("labels"):
         return found
-    labels = label_set(data, spec.sampling, type(rows[0]), spec.unknown)
+    if found.headed:
+        labels, source = head_labels(data, head, spec.unknown), "train.objective.labels"
+    else:
+        labels, source = answer_labels(data, spec.sampling, spec.unknown)
     valid = threshold_rows(data, labels, spec) if labels.untaught else ()
-    listed_there = isinstance(spec.sampling.choices, list) and not found.headed
-    source = "evaluate.sampling.choices" if listed_there else "the training rows"
     labels.check([*found.labelled, *valid], source)
     sampling = spec.sampling
     if sampling.choices != "free":
@@ -151,33 +149,68 @@ def nothing_to_ask(part: str) -> DataError:
 
 
 def metrics_for(spec: "Evaluate", rows: Sequence[Row]) -> list[Metric]:
-    """The metrics that the run file names, or those of this kind of row."""
+    """The metrics that the run file names, or those of this kind of row. SettingsError for one
+    that could measure nothing here."""
+    lost = [metric.kind for metric in spec.metrics if metric.needs_unknown]
+    if lost and spec.unknown is None:
+        raise SettingsError(
+            f"evaluate.metrics: {lost[0]} measures whether rows of an unknown label are told; name "
+            "that label as evaluate.unknown, or leave the metric out"
+        )
     if spec.metrics:
-        return documents.fitting(list(spec.metrics), rows)
-    scope = [Scope()] if spec.unknown is not None else []
+        refuse_unfit(spec.metrics, rows)
+        return list(spec.metrics)
+    scope = [Scope()] if spec.unknown is not None and not isinstance(rows[0], Text) else []
     return [*METRICS[type(rows[0])], *scope]
 
 
-def label_set(data: Path, sampling: Sampling, kind: type[Row], unknown: str | None) -> Labels:
-    """The labels that the run file lists, or that training rows of this kind have."""
-    if isinstance(sampling.choices, list) and kind is Chat:
-        return listed(sampling.choices, unknown)
-    train = read_part(data, "train")
-    rows = [row for row in train if type(row) is kind and isinstance(row, Chat | Labelled)]
-    if not rows:
-        raise DataError(f"no training row is of kind {kind.kind}, so there is no label to choose")
-    labels = learned(rows, unknown)
-    if len(labels.names) < 2 and not labels.many:
-        raise DataError(
-            f"all training rows have the label {quoted(labels.names[0])}: there is nothing to "
-            "choose. Add rows with another label"
+def refuse_unfit(metrics: Sequence[Metric], rows: Sequence[Row]) -> None:
+    """Refuse metrics that read what this kind of row does not have."""
+    documents.refuse_unfit(metrics, rows)
+    if not any(isinstance(row, Labelled) for row in rows):
+        return
+    unfit = [metric.kind for metric in metrics if metric.needs == "likelihood"]
+    if unfit:
+        raise SettingsError(
+            f"evaluate.metrics: {', '.join(unfit)} reads how likely an answer is, and rows with "
+            "labels have none to read; leave it out"
         )
-    if labels.many and unknown is not None:
+
+
+def head_labels(data: Path, head: Meaning | None, unknown: str | None) -> Labels:
+    """The labels that the trained head chooses among."""
+    if head is None:
+        raise IntegrityError(
+            "the rows have labels and the trained model has no head to choose one. Train the run "
+            "again: tunesmith train RUN.yaml --restart"
+        )
+    if head.many and unknown is not None:
         raise SettingsError(
             "evaluate.unknown: rows that may have several labels say `none of them` by an empty "
             "set; leave it out"
         )
-    return labels
+    return headed(head, training(data, Labelled), unknown)
+
+
+def answer_labels(data: Path, sampling: Sampling, unknown: str | None) -> tuple[Labels, str]:
+    """The labels that the run file lists, or that training rows answer; and which of the two."""
+    if isinstance(sampling.choices, list):
+        return listed(sampling.choices, unknown), "evaluate.sampling.choices"
+    labels = learned(training(data, Chat), unknown)
+    if len(labels.names) < 2:
+        raise DataError(
+            f"all training rows have the label {quoted(labels.names[0])}: there is nothing to "
+            "choose. Add rows with another label"
+        )
+    return labels, "the training rows"
+
+
+def training(data: Path, kind: type[Kind]) -> list[Kind]:
+    """The training rows of a kind, at least one."""
+    rows = [row for row in read_part(data, "train") if isinstance(row, kind)]
+    if not rows:
+        raise DataError(f"no training row is of kind {kind.kind}, so there is no label to choose")
+    return rows
 
 
 def threshold_rows(data: Path, labels: Labels, spec: "Evaluate") -> list[LabelRow]:
@@ -202,5 +235,5 @@ def settled(sampling: Sampling, data: Path) -> Sampling:
     """The sampling with `choices: labels` made the list of what training rows answer."""
     if sampling.choices != "labels":
         return sampling
-    texts = label_set(data, sampling, Chat, None).texts
+    texts = answer_labels(data, sampling, None)[0].texts
     return sampling.model_copy(update={"choices": list(texts)})

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunesmith.core.errors import DataError, IntegrityError, TrainError
+from tunesmith.core.errors import DataError, TrainError
 from tunesmith.core.jsonlines import whole_lines
 from tunesmith.core.rows import Chat, Labelled
 from tunesmith.evaluate.answer import append
@@ -36,15 +36,19 @@ def keep_scores(
     rows: Sequence[LabelRow],
     score: Callable[[Sequence[LabelRow]], Found],
     *,
+    size: int,
     advance: Callable[..., None],
 ) -> dict[str, Scored]:
-    """Probabilities for all rows, by row digest; those in `path` stay, `score` gives the rest."""
+    """Probabilities of `size` labels for all rows, by row digest; those in `path` stay, `score`
+    gives the rest. Lines of other rows do not count, nor those of another number of labels."""
+    wanted = {row.digest: row for row in rows}
     found = {
         line["row"]: Scored(line["row"], tuple(line["chances"]), line["seconds"])
         for line in whole_lines(path)
+        if line["row"] in wanted and len(line["chances"]) == size
     }
-    missing = {row.digest: row for row in rows if row.digest not in found}
-    advance(len({row.digest for row in rows}) - len(missing))
+    missing = {key: row for key, row in wanted.items() if key not in found}
+    advance(len(found))
     before = time.monotonic()
     for row, chances in score(list(missing.values())) if missing else ():
         if not all(map(math.isfinite, chances)):
@@ -60,24 +64,11 @@ def keep_scores(
     return found
 
 
-def has_head(policy: "Policy", labels: Labels) -> bool:
-    """Whether the model came with a head that chooses among these labels."""
-    return policy.head is not None and set(labels.names) <= set(policy.labels)
-
-
-def by_head(policy: "Policy", rows: Sequence[LabelRow], labels: Labels, batch: int) -> Found:
-    """What the model's own head says."""
+def by_head(policy: "Policy", rows: Sequence[LabelRow], batch: int) -> Found:
+    """What the model's own head says of each of its labels."""
     from tunesmith.model.classify import probabilities
 
-    if not has_head(policy, labels):
-        raise IntegrityError(
-            f"the trained model has no head for the {len(labels.names)} labels of the training "
-            "rows. Train the run again: tunesmith train RUN.yaml --restart"
-        )
-    order = [policy.labels.index(name) for name in labels.names]
-    given = [row for row in rows if isinstance(row, Labelled)]
-    for row, chances in probabilities(policy, given, batch):
-        yield row, [chances[place] for place in order]
+    yield from probabilities(policy, [row for row in rows if isinstance(row, Labelled)], batch)
 
 
 def by_likelihood(policy: "Policy", rows: Sequence[LabelRow], labels: Labels) -> Found:

@@ -14,10 +14,11 @@ from tunesmith.core.log import Log
 from tunesmith.core.parts import Spec
 from tunesmith.core.rows import Chat, Text
 from tunesmith.evaluate import compare, documents, general
-from tunesmith.evaluate.arms import ARMS, Asked, ask, prompt_of
+from tunesmith.evaluate.arms import ARMS, Outcome, ask, prompt_of
 from tunesmith.evaluate.confusion import confusion
 from tunesmith.evaluate.metrics.base import Metric
 from tunesmith.evaluate.questions import HeldOut, Questions, questions
+from tunesmith.model import heads
 from tunesmith.model.devices import Device
 from tunesmith.model.generate import Sampling
 
@@ -85,11 +86,12 @@ def evaluate(
     folder.stage("data").manifest()
     folder.stage("train").manifest()
     stage = folder.stage("evaluate")
-    asked = questions(folder.stage("data").path, spec, seed)
+    head = heads.meaning_of(folder.stage("train").path)
+    asked = questions(folder.stage("data").path, spec, seed=seed, head=head)
     if not stage.begin(inputs(folder, spec, base, asked), accept=accept, restart=restart):
         log.say("evaluate: nothing to do, finished before with the same inputs")
         return
-    arms = {arm: ask(arm, stage, base, asked, log) for arm in ARMS}
+    arms = {arm: ask(arm, stage, base, asked, log=log) for arm in ARMS}
     report, findings = written(stage, spec, asked, arms)
     for finding in findings:
         log.finding(finding)
@@ -115,7 +117,7 @@ def inputs(folder: RunFolder, spec: Evaluate, base: "Base", asked: Questions) ->
 
 
 def written(
-    stage: Stage, spec: Evaluate, asked: Questions, arms: Mapping[str, Asked]
+    stage: Stage, spec: Evaluate, asked: Questions, arms: Mapping[str, Outcome]
 ) -> tuple[dict[str, Any], list[Finding]]:
     """`report.json` as written, and what a person should know."""
     judged = {arm: [found.judged(row) for row in asked.rows] for arm, found in arms.items()}
@@ -142,7 +144,7 @@ def written(
     return report, findings
 
 
-def notes(spec: Evaluate, asked: Questions, arms: Mapping[str, Asked]) -> dict[str, str]:
+def notes(spec: Evaluate, asked: Questions, arms: Mapping[str, Outcome]) -> dict[str, str]:
     """How the numbers were made."""
     rows = asked.rows
     found = {metric.names()[0]: metric.note() for metric in asked.metrics if metric.note()}
@@ -164,14 +166,14 @@ def notes(spec: Evaluate, asked: Questions, arms: Mapping[str, Asked]) -> dict[s
     return found
 
 
-def samples(rows: Sequence[HeldOut], arms: Mapping[str, Asked]) -> list[dict[str, str]]:
+def samples(rows: Sequence[HeldOut], arms: Mapping[str, Outcome]) -> list[dict[str, str]]:
     """A few rows from beginning, middle and end, with what either arm made of them."""
     places = sorted({0, len(rows) // 2, len(rows) - 1})[:SAMPLES]
     return [
         {
             "prompt": prompt_of(rows[place]),
             **{arm: found.judged(rows[place]).answer for arm, found in arms.items()},
-            "wanted": rows[place].dialogue()[-1].content or "",
+            "wanted": arms["tuned"].references(rows[place])[0],
             "row": rows[place].digest,
         }
         for place in places
@@ -179,7 +181,7 @@ def samples(rows: Sequence[HeldOut], arms: Mapping[str, Asked]) -> list[dict[str
     ]
 
 
-def not_numbers(rows: Sequence[HeldOut], arms: Mapping[str, Asked]) -> list[Finding]:
+def not_numbers(rows: Sequence[HeldOut], arms: Mapping[str, Outcome]) -> list[Finding]:
     """Rows whose likelihood is NaN or infinite: their measures are no numbers either."""
     origins = {row.digest: str(row.origin) for row in rows}
     return [
@@ -196,7 +198,7 @@ def not_numbers(rows: Sequence[HeldOut], arms: Mapping[str, Asked]) -> list[Find
     ]
 
 
-def rambling(tuned: Asked) -> list[Finding]:
+def rambling(tuned: Outcome) -> list[Finding]:
     """A tuned model that does not end its answers."""
     share = tuned.facts().get("stopped", 1.0)
     if share >= LEAST_STOPPED:

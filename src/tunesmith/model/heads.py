@@ -8,11 +8,12 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from tunesmith.core.disk import disk_errors
 from tunesmith.core.errors import IntegrityError
 from tunesmith.core.late import late
+from tunesmith.model.safe import check_safetensors
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +32,15 @@ SPREAD = 0.02
 """Standard deviation of a fresh head's weights, as transformers starts BERT's."""
 
 Pooling = Literal["mean", "last"]
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a head's outputs say, without its numbers."""
+
+    labels: tuple[str, ...]
+    pooling: Pooling
+    many: bool
 
 
 @dataclass(frozen=True)
@@ -88,28 +98,37 @@ def load(folder: Path, width: int) -> Head | None:
 
     IntegrityError when it is damaged or was made for another width of hidden states.
     """
-    from safetensors import safe_open
-
     from tunesmith.model.load import read_tensors
 
-    path = folder / NAME
-    if not path.is_file():
+    meaning = meaning_of(folder)
+    if meaning is None:
         return None
+    path = folder / NAME
     state = read_tensors(path, (f"{PREFIX}weight", f"{PREFIX}bias"))
-    with safe_open(path, "pt") as file:
-        meaning = meant(path, file.metadata() or {})
     weight, bias = state[f"{PREFIX}weight"], state[f"{PREFIX}bias"]
-    if weight.shape != (len(meaning["labels"]), width) or bias.shape != weight.shape[:1]:
+    if weight.shape != (len(meaning.labels), width) or bias.shape != weight.shape[:1]:
         raise IntegrityError(
-            f"{path}: the head is {list(weight.shape)}, and {len(meaning['labels'])} labels over "
+            f"{path}: the head is {list(weight.shape)}, and {len(meaning.labels)} labels over "
             f"states of width {width} are wanted. Head and model do not belong together: get both "
             "again."
         )
     linear = linear_of(weight, bias).requires_grad_(False)
-    return Head(linear, meaning["pooling"], tuple(meaning["labels"]), meaning["many"])
+    return Head(linear, meaning.pooling, meaning.labels, meaning.many)
 
 
-def meant(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+def meaning_of(folder: Path) -> Meaning | None:
+    """What the head in a folder says; None where there is none. Needs no torch."""
+    from safetensors import safe_open
+
+    path = folder / NAME
+    if not path.is_file():
+        return None
+    check_safetensors(path)
+    with safe_open(path, "np") as file:
+        return meant(path, file.metadata() or {})
+
+
+def meant(path: Path, metadata: Mapping[str, str]) -> Meaning:
     """What a head's outputs mean, from its file's metadata."""
     try:
         found = json.loads(metadata[MEANING])
@@ -123,4 +142,4 @@ def meant(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         raise IntegrityError(
             f"{path}: what its outputs mean is not stated as we state it. Get the file again."
         )
-    return {"labels": labels, "pooling": pooling, "many": many}
+    return Meaning(tuple(labels), pooling, many)

@@ -49,13 +49,15 @@ def encoded(
 
 
 def key(rows: Many[Row], objective: Objective, tokenizer: "Tokenizer") -> str:
-    """sha256 over the rows, the objective's settings, the tokenizer, its template and our code."""
+    """sha256 over the rows, the objective's settings, the tokenizer, its template, the ends that
+    the model's settings name, and our code."""
     return digest(
         {
             "rows": [row.digest for row in rows],
             "objective": objective.model_dump(mode="json"),
             "tokenizer": tokenizer.digest,
             "template": tokenizer.template_digest,
+            "stops": tokenizer.declared_stops,
             "code": code_digest(*CODE),
         }
     )

@@ -413,6 +413,7 @@ class Session:
                 "digest": self.tokenizer.digest,
                 "template": self.tokenizer.template_digest,
             },
+            "row": spec.objective.row.kind,
             "rows": {part: len(rows_of(found)) for part, found in self.examples.items()},
             "steps": len(self.losses),
             "best_step": self.watch.best_step,

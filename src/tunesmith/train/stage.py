@@ -114,6 +114,7 @@ def inputs(
         else None,
         "digest of the tokenizer": tokenizer.digest,
         "digest of the template": tokenizer.template_digest,
+        "end tokens of the model": list(tokenizer.declared_stops),
     }
 
 

@@ -1,6 +1,6 @@
 """What `tunesmith data --show` draws: every token once, the trained ones marked and coloured."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -82,6 +82,15 @@ def test_a_label_and_a_verdict_stand_in_the_heading() -> None:
     headings = [line for line in drawn.splitlines() if line.startswith("rows.jsonl:3")]
     ends = ["label 'card\\n lost'", 'label \'["a","b"]\'', "not liked", "1 trained"]
     assert [line.endswith(end) for line, end in zip(headings, ends, strict=True)] == [True] * 4
+
+
+def test_a_row_with_a_label_trains_no_token_and_says_none() -> None:
+    def labelled(row: Labelled, tokenizer: Any) -> Example:
+        return replace(itself(row, tokenizer), label=1)
+
+    rows = [Labelled(("q",), ("lost",), origin=Origin("rows.jsonl", 3))]
+    heading = show(rows, 1, None, encode=labelled).plain.splitlines()[0]
+    assert "trained" not in heading and heading.endswith("tokens, label 'lost'")
 
 
 def test_two_answers_stand_apart() -> None:

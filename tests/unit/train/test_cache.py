@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.documents import document
 from tests.trained import chat
 from tunesmith.core.records import Example
 from tunesmith.core.rows import Chat
 from tunesmith.model.render import Tokenizer
 from tunesmith.train import cache
+from tunesmith.train.objectives.lm import Lm
 from tunesmith.train.objectives.sft import Sft
 
 ROWS = [chat(number) for number in range(5)]
@@ -40,6 +42,20 @@ def test_what_was_kept_is_what_was_made(
     monkeypatch.setattr(Sft, "encode", None)
     assert made(tokenizer) == first
     assert len(list((home / "tokens").iterdir())) == 2
+
+
+def test_other_ends_are_other_tokens(home: Path, tiny: Callable[[str], Path]) -> None:
+    """Where the tokenizer names none, the model's settings say what ends a document."""
+    from dataclasses import replace
+
+    own = Tokenizer.load(tiny("llama"))
+    named = {role: text for role, text in own.named.items() if role != "eos_token"}
+    first, second = (
+        replace(own, named=named, generation={"eos_token_id": number}) for number in (0, 2)
+    )
+    rows = [document(n) for n in range(3)]
+    kept = cache.encoded(rows, Lm(), first, smallest=1)
+    assert cache.encoded(rows, Lm(), second, smallest=1) != kept
 
 
 def rewritten(path: Path, **changes: object) -> None:

@@ -70,6 +70,8 @@ def test_what_cannot_be_chosen_between_is_refused() -> None:
     with pytest.raises(DataError, match="rows.jsonl:2: this row has a set of labels"):
         Classify(labels=["a", "b"], many=False).label(row("x", "a", line=2, many=True))
     chat = Chat((Message("user", "a"), Message("assistant", "b")))
+    with pytest.raises(ValueError, match="'b' is named twice; name each label once"):
+        Classify(labels=["a", "b", "b"])
     with pytest.raises(DataError, match="kind chat"):
         Classify().accept([chat])
 
@@ -232,7 +234,7 @@ def test_an_export_takes_the_head_along_and_scores_the_same_elsewhere(
     done = json.loads((folder.path / "deploy" / "verified.json").read_text())[export]
     assert (place / "head.safetensors").is_file() and not done["findings"]
     assert done["numbers"]["compared"] == "score"
-    assert done["numbers"]["greedy_equal"] == done["numbers"]["prompts_equal"] == 3
+    assert done["numbers"]["answers_equal"] == done["numbers"]["texts_equal"] == 3
     assert "text-classification" in (place / "README.md").read_text()
 
 

@@ -54,6 +54,8 @@ class Metric(Part):
     needs: ClassVar[Needs] = "answers"
     """What it reads: generated answers, the likelihood of the references, the labels that were
     given, or the probability of each label."""
+    needs_unknown: ClassVar[bool] = False
+    """Whether it measures nothing where no label means none of the others."""
     higher_is_better: ClassVar[bool] = True
     percent: ClassVar[bool] = True
     """Whether a value is shown as a percentage of 100."""

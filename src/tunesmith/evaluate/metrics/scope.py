@@ -19,6 +19,7 @@ class Scope(Metric):
     """
 
     needs: ClassVar[Needs] = "labels"
+    needs_unknown: ClassVar[bool] = True
 
     kind: Literal["scope"] = "scope"
 

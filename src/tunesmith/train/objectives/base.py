@@ -15,7 +15,7 @@ from tunesmith.train.streams import Group, PassThrough, Stream
 if TYPE_CHECKING:
     import torch
 
-    from tunesmith.model.heads import Head
+    from tunesmith.model.heads import Head, Meaning
     from tunesmith.model.policy import Policy
     from tunesmith.model.render import Tokenizer
 
@@ -50,6 +50,10 @@ class Objective(Part):
 
     def head(self, model: Any, seed: int) -> "Head | None":
         """A fresh head for the scores it asks for, on top of `model`; started from `seed`."""
+        return None
+
+    def meaning(self) -> "Meaning | None":
+        """What its head says, once fitted; None where it has none."""
         return None
 
     def label(self, row: Any) -> Label | None:

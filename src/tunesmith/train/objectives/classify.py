@@ -1,10 +1,11 @@
 """Choose labels for a text, or for two, with a head over the model's states."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.late import late
@@ -40,6 +41,14 @@ class Classify(Objective):
     """Whether a row may have any number of labels; by default as the rows say."""
     pooling: Literal["auto", "mean", "last"] = "auto"
     """Which states are read: the mean of all, or the last; auto: mean in an encoder, else last."""
+
+    @field_validator("labels")
+    @classmethod
+    def _each_once(cls, labels: list[str] | None) -> list[str] | None:
+        twice = [name for name, times in Counter(labels or ()).items() if times > 1]
+        if twice:
+            raise ValueError(f"{quoted(twice[0])} is named twice; name each label once")
+        return labels
 
     row: ClassVar[type[Row]] = Labelled
     chats: ClassVar[bool] = False
@@ -87,6 +96,10 @@ class Classify(Objective):
 
     def encode(self, row: Labelled, tokenizer: "Tokenizer") -> Example:
         return plain.encode(row, tokenizer, self.label(row))
+
+    def meaning(self) -> heads.Meaning:
+        pooling: heads.Pooling = "last" if self.pooling == "last" else "mean"
+        return heads.Meaning(tuple(self.labels or ()), pooling, bool(self.many))
 
     def head(self, model: Any, seed: int) -> heads.Head:
         by_default: heads.Pooling = "last" if layout.writes(model) else "mean"
