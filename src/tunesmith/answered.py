@@ -98,7 +98,8 @@ def note(
     """One line that is there already."""
     try:
         found = json.loads(line)[PREDICTED]
-        other = [name for name, value in by.items() if found["by"][name] != value]
+        then = found["by"]
+        other = [name for name in {**by, **then} if by.get(name) != then.get(name)]
     except (ValueError, KeyError, TypeError):
         raise not_ours(out, number, record) from None
     if other:

@@ -9,6 +9,7 @@ from tunesmith import environment
 from tunesmith.core.errors import SettingsError
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.rows import Chat, Message, message
+from tunesmith.model import heads, layout
 from tunesmith.run import Run
 from tunesmith.run import load as load_run
 
@@ -52,10 +53,18 @@ class Tuned:
         yield from answers(decoder, sorted(requests, key=lambda r: len(r.ids), reverse=True))
 
     def decoder(self) -> "Decoder":
-        """What generates, with the run's sampling."""
+        """What generates, with the run's sampling; refused where the run was not trained to write.
+
+        That holds for its base too: nothing of the run would be seen in what it writes.
+        """
         from tunesmith.model.generate import Decoder
 
         policy = self.policy
+        if has_head(self.folder) or not layout.writes(policy.model):
+            raise SettingsError(
+                f"{self.folder.path}: this run chooses labels and writes nothing; use: tunesmith "
+                f"predict {self.folder.name} ROWS"
+            )
         return Decoder(policy.model, policy.tokenizer, rows=self.rows, sampling=self.sampling)
 
 
@@ -66,6 +75,11 @@ def run_folder(run: str | Path) -> RunFolder:
             return RunFolder(path)
     known = ", ".join(path.parent.name for path in sorted(Path("runs").glob("*/run.yaml")))
     raise SettingsError(f"{run}: no run of this name; known here: {known or 'none yet'}")
+
+
+def has_head(folder: RunFolder) -> bool:
+    """Whether the run was trained to choose labels by a head."""
+    return (folder.stage("train").path / heads.NAME).is_file()
 
 
 def load(run: str | Path, overrides: Iterable[str] = (), arm: Arm = "tuned") -> Tuned:
@@ -84,5 +98,7 @@ def load(run: str | Path, overrides: Iterable[str] = (), arm: Arm = "tuned") -> 
     device = str(choose(asked.device, "evaluate.device"))
     trained = folder.stage("train").path
     policy = load_trained(trained, base, device=device, tuned=arm == "tuned")
-    sampling = settled(asked.sampling, folder.stage("data").path)
+    sampling = asked.sampling  # A head's labels are its own: nothing is to be settled.
+    if not has_head(folder):
+        sampling = settled(sampling, folder.stage("data").path)
     return Tuned(policy, sampling, folder, asked.batch, settings.seed)

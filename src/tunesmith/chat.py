@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from tunesmith.answers import Arm, Tuned, load
-from tunesmith.core.errors import DataError, Interrupted, SettingsError
+from tunesmith.core.errors import DataError, Interrupted
 from tunesmith.core.quote import printable
 
 Turn = dict[str, str]
@@ -37,7 +37,7 @@ def hold(
     overrides = list(overrides)
     talks = [Talk(arm, load(run, overrides, arm), system) for arm in arms]
     for talk in talks:
-        talk.refuse_head()
+        talk.model.decoder()  # Raises, before anybody types, where the run writes nothing.
     hint(f"{HELP} for commands")
     try:
         for said in lines():
@@ -67,14 +67,6 @@ class Talk:
         found = self.model.answer(asked)
         self.turns = [*asked, {"role": "assistant", "content": found}]
         return found
-
-    def refuse_head(self) -> None:
-        """A model that chooses among labels has nothing to say."""
-        if self.model.policy.head is not None:
-            raise SettingsError(
-                f"{self.model.folder.path}: this run chooses labels and writes nothing; use: "
-                f"tunesmith predict {self.model.folder.name} ROWS"
-            )
 
 
 def answer(said: str, talks: Sequence[Talk], speak: Speak) -> None:

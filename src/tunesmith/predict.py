@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.answered import PREDICTED, Asked, compare, mend, opening, put
-from tunesmith.answers import Arm, Tuned, load, run_folder
+from tunesmith.answers import Arm, Tuned, has_head, load, run_folder
+from tunesmith.core.disk import read_json
 from tunesmith.core.errors import DataError, SettingsError
+from tunesmith.core.folders import RunFolder
 from tunesmith.core.late import late
 from tunesmith.core.log import Log
-from tunesmith.core.rows import Chat, Labelled, Row, digest
+from tunesmith.core.rows import Chat, Labelled, Message, Row, digest
 from tunesmith.core.tables import Record, read
-from tunesmith.data.asked import asker
-from tunesmith.model import heads
+from tunesmith.data.asked import Kinds, asker
+from tunesmith.evaluate.labels import Labels
 from tunesmith.run import Run
 from tunesmith.run import load as load_run
 
@@ -26,13 +28,34 @@ classify = late("tunesmith.model.classify")
 
 WINDOW = 8
 """Batches of rows that are sorted by length together: less padding, and few lines held back."""
-LIKELY = 0.5
-"""From this probability on, a label of several that may hold does."""
 SHORT = 12
 """Letters of a digest that tell answerers apart."""
 
 Emit = Callable[[Record, Mapping[str, Any]], None]
 Ask = Callable[[Record], Row]
+Score = Callable[[list[Any]], Iterable[list[float] | DataError]]
+
+
+@dataclass(frozen=True)
+class Answering:
+    """How a run answers.
+
+    `labels` are chosen among by their likelihood; None where a head chooses, or the model writes.
+    Under the `threshold` a row is given the `unknown`.
+    """
+
+    settings: Run
+    labels: Labels | None
+    unknown: str | None
+    threshold: float | None
+    by: Mapping[str, Any]
+    """All that an answer depends on beside its row, in short."""
+
+    @property
+    def kinds(self) -> Kinds:
+        """The kinds of question that the run answers."""
+        objective = self.settings.train.objective
+        return (objective.row,) if objective.scores else (Chat, objective.row)
 
 
 def look(rows: Path, out: Path | None, by: Mapping[str, Any]) -> Asked:
@@ -51,44 +74,76 @@ def look(rows: Path, out: Path | None, by: Mapping[str, Any]) -> Asked:
     return asked
 
 
-def conversation(row: Row) -> Chat:
-    """A row as the turns that a generating model is asked with."""
-    if isinstance(row, Chat):
-        return row.prompt()
-    return Chat(messages=row.dialogue()[:-1], origin=row.origin)
+def conversation(question: Row) -> Chat:
+    """A question as the turns that a generating model is asked with; a document is one."""
+    if isinstance(question, Chat):
+        return question
+    return Chat(tuple(Message("user", t) for t in question.texts()), origin=question.origin)
 
 
-def labelled(row: Row) -> Labelled:
-    """A row as the texts that a head is asked about."""
-    if isinstance(row, Labelled):
-        return row
-    given = tuple(turn.content or "" for turn in conversation(row).messages)
-    return Labelled(given=given, labels=("",), origin=row.origin)
-
-
-def answerer(run: str, overrides: Iterable[str], arm: Arm) -> tuple[Run, dict[str, str]]:
-    """The settings in force, and all that an answer depends on beside its row, in short."""
+def answering(run: str, overrides: Iterable[str], arm: Arm) -> Answering:
+    """How the run answers, without its model. Refused where the answers would not be those that
+    were measured."""
     folder = run_folder(run)
     settings, train = load_run(folder.path, overrides), folder.stage("train")
     if not train.finished:
         train.manifest()  # Raises, with what to do.
-    if arm == "base" and (train.path / heads.NAME).is_file():
+    if arm == "base" and has_head(folder):
         raise SettingsError(
             f"{folder.path}: this run chooses labels by a head, and its base has none; leave out "
             "--base"
         )
-    sampling = settings.evaluate.sampling.model_dump(mode="json")
-    return settings, {
+    asked, form = settings.evaluate, settings.data.format
+    by: dict[str, Any] = {
         "training": train.digest[:SHORT],
         "arm": arm,
-        "sampling": digest([sampling, settings.seed])[:SHORT],
+        "sampling": digest([asked.sampling.model_dump(mode="json"), settings.seed])[:SHORT],
+        "format": digest(form and form.model_dump(mode="json"))[:SHORT],
     }
+    means = "head" if has_head(folder) else asked.by
+    labels = labels_of(settings, folder, means)
+    if labels is None or not labels.untaught:
+        least = None
+    else:
+        least = threshold(folder, means, labels.unknown, arm)
+        by |= {"unknown": labels.unknown, "threshold": least}
+    if means == "likelihood":
+        by |= {"choosing": means}
+    else:
+        labels = None
+    return Answering(settings, labels, asked.unknown, least, by)
+
+
+def labels_of(settings: Run, folder: RunFolder, means: str) -> Labels | None:
+    """The labels that the evaluation chose among; None where nothing hangs on them."""
+    from tunesmith.evaluate.questions import label_set
+
+    asked = settings.evaluate
+    if means == "generation" or (means == "head" and asked.unknown is None):
+        return None
+    kind = settings.train.objective.row if means == "head" else Chat
+    return label_set(folder.stage("data").path, asked.sampling, kind, asked.unknown)
+
+
+def threshold(folder: RunFolder, means: str, unknown: str | None, arm: Arm) -> float:
+    """The threshold for the unknown that the evaluation of this training chose."""
+    stage, training = folder.stage("evaluate"), folder.stage("train").digest
+    if stage.finished and stage.inputs.get("digest of the training") == training:
+        stage.manifest()
+        report = read_json(stage.path / "report.json")
+        found: float | None = report.get("thresholds", {}).get(arm)
+        if found is not None and (report["by"], report["unknown"]) == (means, unknown):
+            return found
+    raise SettingsError(
+        f"{folder.path}: evaluate.unknown={unknown} is told by a threshold, and no evaluation of "
+        f"this training has chosen one; run: tunesmith evaluate {folder.path / 'run.yaml'}, or "
+        "set evaluate.unknown=null"
+    )
 
 
 def planned(run: str, rows: Path, out: Path | None, overrides: Iterable[str], arm: Arm) -> Asked:
     """What `write` would have to do. Writes nothing."""
-    _, by = answerer(run, overrides, arm)
-    return look(rows, out, by)
+    return look(rows, out, answering(run, overrides, arm).by)
 
 
 def write(
@@ -99,10 +154,10 @@ def write(
     Rows without an answer are written with the reason, and named in a DataError at the end.
     """
     overrides = list(overrides)
-    settings, by = answerer(run, overrides, arm)
-    asked = look(rows, out, by)
+    how = answering(run, overrides, arm)
+    asked = look(rows, out, how.by)
     if asked.left:
-        ask = asker(settings.data.format, next(read(rows)))
+        ask = asker(how.settings.data.format, next(read(rows)), how.kinds)
         if out is not None:
             mend(out, asked.size)
         with log.progress("answering", asked.total, done=asked.done) as advance:
@@ -110,20 +165,26 @@ def write(
             def emit(record: Record, found: Mapping[str, Any]) -> None:
                 if "failed" in found:
                     asked.failed.note(found["failed"])
-                put(out, opening(record) + json.dumps({**found, "by": by}).encode("ascii") + b"}\n")
+                put(
+                    out,
+                    opening(record) + json.dumps({**found, "by": how.by}).encode("ascii") + b"}\n",
+                )
                 advance(1)
 
             left = islice(read(rows), asked.done, None)
-            predicted(load(run, overrides, arm), left, ask, emit)
+            predicted(load(run, overrides, arm), left, ask, emit, how)
     asked.failed.told()
     return asked
 
 
-def predicted(model: Tuned, records: Iterator[Record], ask: Ask, emit: Emit) -> None:
+def predicted(
+    model: Tuned, records: Iterator[Record], ask: Ask, emit: Emit, how: Answering
+) -> None:
     """Every record and what the model makes of it, to `emit` in order."""
-    # A run with a head chooses among its labels; all others write.
-    answered = generated if model.policy.head is None else classified
-    answered(model, records, ask, Line(emit))
+    if model.policy.head is None and how.labels is None:
+        generated(model, records, ask, Line(emit))
+    else:
+        classified(model, records, ask, Line(emit), how=how)
 
 
 @dataclass
@@ -173,20 +234,45 @@ def generated(model: Tuned, records: Iterator[Record], ask: Ask, line: Line) -> 
         line.answer(int(answer.key), said)
 
 
-def classified(model: Tuned, records: Iterator[Record], ask: Ask, line: Line) -> None:
-    """The likeliest label and how likely each is; where many may hold, those that likely do."""
-    policy: Any = model.policy
+def classified(
+    model: Tuned, records: Iterator[Record], ask: Ask, line: Line, *, how: Answering
+) -> None:
+    """The label that a row is given, or those, and how likely each is."""
+    labels, score = scorer(model, how)
     for window in windows(records, WINDOW * model.rows):
-        rows = {number: labelled(row) for number, row in joined(window, ask, line)}
-        for number, found in zip(rows, chances(policy, [*rows.values()], model.rows), strict=True):
-            if isinstance(found, DataError):
-                line.answer(number, {"failed": str(found)})
-                continue
-            named = dict(zip(policy.labels, found, strict=True))
-            held = [name for name, chance in named.items() if chance >= LIKELY]
-            best = max(named, key=lambda name: named[name])
-            said = {"labels": held} if policy.head.many else {"label": best}
-            line.answer(number, {**said, "probabilities": named})
+        rows = dict(joined(window, ask, line))
+        for number, found in zip(rows, score([*rows.values()]), strict=True):
+            line.answer(number, told(labels, found, how.threshold))
+
+
+def scorer(model: Tuned, how: Answering) -> tuple[Labels, Score]:
+    """The labels, and what finds how likely each is: the run's head, or the model as it writes."""
+    from tunesmith.evaluate.scores import likelihood_of
+
+    policy: Any = model.policy
+    if how.labels is None:
+        names, many = policy.labels, policy.head.many
+        labels = Labels(names, texts=names, shares=(), unknown=how.unknown, many=many)
+        return labels, lambda rows: chances(policy, rows, model.rows)
+    likely = likelihood_of(policy, how.labels)
+    return how.labels, lambda rows: (attempt(likely, row) for row in rows)
+
+
+def attempt(likely: Callable[[Chat], list[float]], row: Row) -> list[float] | DataError:
+    """How likely each label is, or why the model cannot read the row."""
+    try:
+        return likely(conversation(row))
+    except DataError as error:
+        return error
+
+
+def told(labels: Labels, found: list[float] | DataError, threshold: float | None) -> dict[str, Any]:
+    """The labels that probabilities mean, and how likely each is, as one answer."""
+    if isinstance(found, DataError):
+        return {"failed": str(found)}
+    given = labels.likeliest(found, threshold)
+    said = {"labels": given} if labels.many else {"label": given[0]}
+    return {**said, "probabilities": dict(zip(labels.names, found, strict=True))}
 
 
 def chances(policy: Any, rows: list[Labelled], batch: int) -> list[list[float] | DataError]:

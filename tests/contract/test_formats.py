@@ -1,6 +1,7 @@
 """Every format: it knows its own records only, and its rows survive the way to disk and back."""
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from tunesmith.core.rows import (
     Text,
     row_from,
 )
+from tunesmith.core.tables import Record
+from tunesmith.data.asked import asker, form_of
 from tunesmith.data.formats.base import Format
 from tunesmith.data.source import Reading, detectable, detected, rows
 
@@ -222,6 +225,129 @@ def test_any_value_is_a_row_or_a_sentence(form: Format, record: dict[str, Any], 
             said = str(error)
             assert key in said or (key == "instruction" and "the prompt" in said)
             assert "\n" not in said and "; " in said
+
+
+# --- records that only ask -------------------------------------------------------------------
+
+
+ANSWERS = (
+    "output",
+    "completion",
+    "label",
+    "labels",
+    "chosen",
+    "rejected",
+    "a",
+    "good",
+    "is",
+    "all",
+)
+"""Keys of the records above that hold answers."""
+
+
+def without_answer(form: Format, record: dict[str, Any]) -> dict[str, Any] | None:
+    """The record as somebody writes it who only asks; None where its answer holds the question."""
+    gone = {*ANSWERS, "preferred_output", "non_preferred_output", "references"}
+    if form.kind == "columns":
+        gone |= {"bad"} & {getattr(form, "rejected", None)}
+    elif "chosen" in record and not {"prompt", "instruction"} & {*record}:
+        return None
+    left = {key: value for key, value in record.items() if key not in gone}
+    for key in {"messages", "conversations"} & {*left}:
+        left[key] = left[key][:-1]
+    return left
+
+
+@pytest.mark.parametrize(("form", "record"), CASES)
+def test_a_record_without_its_answer_asks_what_it_asks_with_it(
+    form: Format, record: dict[str, Any]
+) -> None:
+    asked = form.row(record).question()
+    assert form.question(record) == asked
+    left = without_answer(form, record)
+    assert left is None or form.question(left) == asked
+
+
+@pytest.mark.parametrize("key", ANSWERS)
+@pytest.mark.parametrize(("form", "record"), CASES)
+def test_an_empty_answer_is_none(form: Format, record: dict[str, Any], key: str) -> None:
+    left = without_answer(form, record)
+    if left is None or (form.kind == "columns" and key == getattr(form, "text", None)):
+        return
+    for nothing in ("", None):
+        assert form.question(left | {key: nothing}) == form.row(record).question()
+
+
+@pytest.mark.parametrize("value", [None, 7, [], [7], [{}], [SAY], [GPT], {}, ""])
+@pytest.mark.parametrize(("form", "record"), CASES)
+def test_any_value_is_a_question_or_a_sentence(
+    form: Format, record: dict[str, Any], value: Any
+) -> None:
+    for key in {*form.optional, *record}:
+        with suppress(DataError):
+            assert isinstance(form.question(record | {key: value}), Row)
+
+
+@pytest.mark.parametrize(
+    ("fields", "kinds", "kind"),
+    [
+        ({"prompt": "Who?"}, (Chat,), "completion"),
+        ({"prompt": "Who?", "label": ""}, (Chat,), "judged"),
+        ({"instruction": "Who?"}, (Chat,), "alpaca"),
+        ({"input": {"messages": [ASK]}}, (Chat,), "preference"),
+        ({"prompt": "Who?", "rejected": ""}, (Chat,), "preference"),
+        ({"messages": [ASK]}, (Chat,), "chat"),
+        ({"conversations": [HUMAN]}, (Chat,), "sharegpt"),
+        ({"text": "Me."}, (Chat, Text), "text"),
+        ({"text": "Me."}, (Labelled,), "labelled"),
+        ({"sentence1": "Me.", "sentence2": "I.", "labels": []}, (Labelled,), "labelled"),
+    ],
+)
+def test_the_format_of_a_question_is_found_by_its_keys(
+    fields: dict[str, Any], kinds: Any, kind: str
+) -> None:
+    record = Record(Origin("rows.jsonl", 1), fields)
+    assert form_of(record, kinds).kind == kind
+    assert asker(None, record, kinds)(record).origin == record.origin
+
+
+@pytest.mark.parametrize(
+    ("fields", "kinds", "says"),
+    [
+        ({"promt": "Who?"}, (Chat,), "no format has the keys 'promt'"),
+        ({"prompt": "Who?", "instruction": "Why?"}, (Chat,), "state which one"),
+        ({"messages": [ASK]}, (Labelled,), "of kind chat, and this run answers rows of kind lab"),
+        ({"text": "Who?"}, (Chat, Chat), "this run answers rows of kind chat; "),
+        ({"messages": [SAY]}, (Chat,), "messages holds an answer alone"),
+    ],
+)
+def test_what_asks_nothing_is_refused_by_its_place(
+    fields: dict[str, Any], kinds: Any, says: str
+) -> None:
+    record = Record(Origin("rows.jsonl", 7), fields)
+    with pytest.raises(DataError, match=f"rows.jsonl:7: .*{says}"):
+        asker(None, record, kinds)(record)
+
+
+def test_a_stated_format_of_another_kind_is_refused() -> None:
+    record = Record(Origin("rows.jsonl", 7), {"messages": [ASK]})
+    with pytest.raises(DataError, match="rows.jsonl:7: .* of kind chat, and this run"):
+        asker(made("chat"), record, (Labelled,))(record)
+
+
+def test_a_new_format_asks_what_its_rows_ask() -> None:
+    """One that says nothing of questions still reads them from whole records."""
+
+    class Lines(Format):
+        required = ("said",)
+
+        def matches(self, record: Any) -> bool:
+            return "said" in record
+
+        def row(self, record: Any) -> Chat:
+            return Chat((Message("user", record["said"]), Message("assistant", record["so"])))
+
+    assert Lines(kind="lines").question({"said": "a", "so": "b"}) == Chat((Message("user", "a"),))
 
 
 def test_roles_weights_and_tools_of_chat(tmp_path: Path) -> None:

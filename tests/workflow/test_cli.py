@@ -466,9 +466,10 @@ def test_predict_holds_few_rows_at_a_time(there: Path) -> None:
     from tunesmith.core.rows import Origin
     from tunesmith.core.tables import Record
     from tunesmith.data.asked import asker
-    from tunesmith.predict import WINDOW, predicted
+    from tunesmith.predict import WINDOW, answering, predicted
 
-    model = answers.load("bot", ["evaluate.sampling.max_tokens=2", "evaluate.batch=2"])
+    settings = ["evaluate.sampling.max_tokens=2", "evaluate.batch=2"]
+    model, how = answers.load("bot", settings), answering("bot", settings, "tuned")
     taken, given, most = 0, 0, 0
 
     def records() -> Iterator[Record]:
@@ -482,8 +483,8 @@ def test_predict_holds_few_rows_at_a_time(there: Path) -> None:
         nonlocal given, most
         given, most = given + 1, max(most, taken - given)
 
-    ask = asker(None, Record(Origin("rows.jsonl", 1), {"prompt": "x"}))
-    predicted(model, records(), ask, emit)
+    ask = asker(None, Record(Origin("rows.jsonl", 1), {"prompt": "x"}), how.kinds)
+    predicted(model, records(), ask, emit, how)
     assert given == 200 and most <= 3 * WINDOW * 2
 
 
@@ -524,23 +525,21 @@ def test_a_dry_run_of_predict_leaves_the_file_as_it_is(
 def test_predict_honours_the_format_of_the_run_and_takes_empty_answers(tmp_path: Path) -> None:
     from tunesmith.core.rows import Chat
     from tunesmith.core.tables import read
-    from tunesmith.data.asked import question
+    from tunesmith.data.asked import asker
     from tunesmith.data.formats.completion import Completion
-    from tunesmith.predict import conversation
 
     table = tmp_path / "asked.csv"
     table.write_text("instruction,prompt,completion\nnot this,say 3 twice,\n")
     (record,) = read(table)
-    row = question(record, Completion())
-    assert isinstance(row, Chat)
-    asked = conversation(row)
+    asked = asker(Completion(), record, (Chat,))(record)
+    assert isinstance(asked, Chat)
     assert [m.content for m in asked.messages] == ["say 3 twice"]
     assert str(asked.origin) == f"{table}:{record.origin.line}"
     chat = tmp_path / "chat.jsonl"
     turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": ""}]
     chat.write_text(json.dumps({"messages": turns}) + "\n")
     (record,) = read(chat)
-    assert [m.content for m in conversation(question(record)).messages] == ["hi"]
+    assert asker(None, record, (Chat,))(record).texts() == ("hi",)
 
 
 def test_python_sets_its_surroundings_like_the_door(
@@ -604,9 +603,8 @@ def test_a_dry_run_counts_the_head(home: Path, empty: Path, say: Command) -> Non
 def test_the_prompt_of_predict_is_that_of_training(there: Path, tmp_path: Path) -> None:
     from tunesmith.core.rows import Chat
     from tunesmith.core.tables import read
-    from tunesmith.data.asked import question
+    from tunesmith.data.asked import asker
     from tunesmith.data.source import detected
-    from tunesmith.predict import conversation
 
     both = tmp_path / "both.jsonl"
     both.write_text(
@@ -616,8 +614,8 @@ def test_the_prompt_of_predict_is_that_of_training(there: Path, tmp_path: Path) 
     without, with_answer = read(both)
     trained = detected(with_answer.fields).row(with_answer.fields)
     assert isinstance(trained, Chat)
-    asked = [conversation(question(record)) for record in (without, with_answer)]
-    assert [chat.messages for chat in asked] == [trained.prompt().messages] * 2
+    ask = asker(None, without, (Chat,))
+    assert {row.digest for row in map(ask, (without, with_answer))} == {trained.prompt().digest}
 
 
 def test_chat(there: Path) -> None:

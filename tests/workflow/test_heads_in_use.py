@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from tests.tiny import tiny_model
+from tunesmith import chat
+from tunesmith.answers import load
 from tunesmith.cards import model_card
-from tunesmith.core.errors import SettingsError
+from tunesmith.core.errors import DataError, SettingsError
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
 from tunesmith.model.load import ModelSpec, resolve
@@ -69,6 +71,45 @@ def test_it_predicts_a_label_and_how_likely_each_is(home: Path, tmp_path: Path, 
         assert said["label"] == max(LABELS, key=lambda name: said["probabilities"][name])
     with pytest.raises(SettingsError, match="leave out --base"):
         write(str(home / "runs" / name), asked, None, (), "base", Log(quiet=True))
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"kind": "labelled", "names": LABELS},
+        {"kind": "columns", "text": "text", "label": "is", "names": LABELS},
+        {"kind": "columns", "text": "text", "labels": "are"},
+    ],
+)
+def test_rows_without_labels_are_asked_in_the_format_of_the_run(
+    home: Path, tmp_path: Path, form: dict[str, Any]
+) -> None:
+    asked, out, run = tmp_path / "asked.csv", tmp_path / "out.jsonl", str(home / "runs" / "sorter")
+    asked.write_text("text,id\norder 7 is late,007\n")
+    write(run, asked, out, [f"data.format={json.dumps(form)}"], "tuned", Log(quiet=True))
+    (line,) = out.read_text().splitlines()
+    assert json.loads(line)["predicted"]["label"] in LABELS
+    with pytest.raises(SettingsError, match="answers with another format"):
+        write(run, asked, out, (), "tuned", Log(quiet=True))
+    assert out.read_text() == line + "\n"
+
+
+def test_a_conversation_is_no_text_to_label(home: Path, tmp_path: Path) -> None:
+    asked, run = tmp_path / "asked.jsonl", str(home / "runs" / "sorter")
+    turns = [{"role": "system", "content": "Sort."}, {"role": "user", "content": "order 7 is late"}]
+    asked.write_text(json.dumps({"messages": turns}) + "\n")
+    with pytest.raises(DataError, match=r"asked.jsonl:1: .* answers rows of kind labelled"):
+        write(run, asked, None, (), "tuned", Log(quiet=True))
+
+
+@pytest.mark.parametrize("arm", ["base", "tuned"])
+def test_a_run_with_a_head_writes_nothing(home: Path, arm: Any) -> None:
+    run = home / "runs" / "sorter"
+    model = load(run, ["evaluate.sampling.choices=labels"], arm)
+    with pytest.raises(SettingsError, match="writes nothing; use: tunesmith predict sorter"):
+        model.answer("order 7 is late")
+    with pytest.raises(SettingsError, match="writes nothing"):
+        chat.hold(str(run), (), [arm], chat.as_text)
 
 
 @pytest.mark.parametrize(

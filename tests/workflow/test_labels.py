@@ -1,6 +1,7 @@
 """Chat rows that end in a label: trained, asked among the labels, measured, and shown."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -250,3 +251,67 @@ def test_a_run_file_asks_among_labels_and_so_does_predict(
     answers = {line["answer"] for line in lines(RunFolder(Path("runs/bot")), "answers-base.jsonl")}
     assert answers <= set(LABELS)
     assert tunesmith.load("bot").answer("red dog") in LABELS
+
+
+def in_files(folder: Path, evaluate: str, objective: str) -> None:
+    """A project on the rows above, where the label `none` is on held-out rows alone."""
+    texts = [f"{a} {b} {c}" for b in WORDS[3:6] for c in WORDS[6:12] for a in WORDS[:3]]
+    known = [(text, LABELS[n % 3]) for n, text in enumerate(texts)]
+    strange = [(f"{a} {b}", "none") for a in WORDS[12:] for b in WORDS[12:]]
+    parts = {
+        "train": known[:24],
+        "valid": known[24:36] + strange[:6],
+        "test": known[36:48] + strange[6:12],
+    }
+    keys = ("text", "label") if objective == "classify" else ("prompt", "completion")
+    for part, found in parts.items():
+        text = "".join(json.dumps(dict(zip(keys, each, strict=True))) + "\n" for each in found)
+        (folder / f"{part}.jsonl").write_text(text)
+    (folder / "bot.yaml").write_text(
+        "model: tiny\ndata: {source: train.jsonl, valid: valid.jsonl, test: test.jsonl}\n"
+        f"train: {{epochs: 12, lr: 5e-3, batch: 4, probes: 0, objective: {objective}}}\n"
+        f"evaluate: {evaluate}\n"
+    )
+    asked = (folder / "test.jsonl").read_text().splitlines()
+    lines = [{keys[0]: json.loads(line)[keys[0]]} for line in asked]
+    (folder / "asked.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.mark.parametrize(
+    ("objective", "evaluate", "arm"),
+    [
+        ("classify", "{unknown: none}", "tuned"),
+        ("sft", "{unknown: none, by: likelihood, metrics: [accuracy]}", "tuned"),
+        ("sft", "{unknown: none, by: likelihood, metrics: [accuracy]}", "base"),
+    ],
+)
+def test_predict_gives_the_labels_that_were_measured(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    objective: str,
+    evaluate: str,
+    arm: str,
+) -> None:
+    tiny_model("llama", tmp_path / "tiny")
+    in_files(tmp_path, evaluate, objective)
+    monkeypatch.chdir(tmp_path)
+    predict = ["predict", "bot", "asked.jsonl", *(["--base"] if arm == "base" else [])]
+    assert door.enter(app, ["train", "bot.yaml"]) == 0
+    assert door.enter(app, predict) == 2
+    assert "run: tunesmith evaluate runs/bot" in capsys.readouterr().err
+    assert door.enter(app, ["evaluate", "bot.yaml"]) == 0
+    capsys.readouterr()
+    assert door.enter(app, predict) == 0
+    found = [json.loads(line)["predicted"] for line in capsys.readouterr().out.splitlines()]
+    report = json.loads(Path("runs/bot/evaluate/report.json").read_text())
+    measured = {(a, b): number for a, b, number in report["labels"]["arms"][arm]["pairs"]}
+    truth = [json.loads(line) for line in Path("test.jsonl").read_text().splitlines()]
+    wanted = [each.get("label", each.get("completion")) for each in truth]
+    assert Counter(zip(wanted, (each["label"] for each in found), strict=True)) == measured
+    assert {each["by"]["unknown"] for each in found} == {"none"}
+    assert {each["by"]["threshold"] for each in found} == {report["thresholds"][arm]}
+    scores = lines(RunFolder(Path("runs/bot")), f"scores-{arm}.jsonl")
+    chances = [pytest.approx(line["chances"], rel=1e-4) for line in scores]
+    assert all([*each["probabilities"].values()] in chances for each in found)
+    assert any(each["label"] == "none" for each in found)

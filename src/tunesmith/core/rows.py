@@ -81,6 +81,10 @@ class Row(ABC):
         """The row as turns that end in an answer: how rows are compared (leaks, repeats)."""
 
     @abstractmethod
+    def question(self) -> "Row":
+        """What the row asks, without its answer."""
+
+    @abstractmethod
     def mapped(self, clean: Cleaner) -> Self:
         """The row with every text that a person wrote put through `clean`; labels stay."""
 
@@ -134,6 +138,9 @@ class Chat(Row):
     def dialogue(self) -> Turns:
         return self.messages
 
+    def question(self) -> "Chat":
+        return replace(self.prompt(), references=())
+
     def mapped(self, clean: Cleaner) -> Self:
         references = tuple(clean(text) for text in self.references)
         return replace(self, messages=cleaned(self.messages, clean), references=references)
@@ -171,6 +178,9 @@ class Text(Row):
         # A document answers nothing but itself: only the same document leaks.
         return (Message("user", self.text), Message("assistant", self.text))
 
+    def question(self) -> "Text":
+        return self
+
     def mapped(self, clean: Cleaner) -> Self:
         return replace(self, text=clean(self.text))
 
@@ -182,7 +192,8 @@ class Text(Row):
 class Labelled(Row):
     """One text, or a pair of them, and what it is.
 
-    `labels` holds one name; with `many` it is a set of any size, the empty one too.
+    `labels` holds one name; with `many` it is a set of any size, the empty one too. A row that only
+    asks holds none.
     """
 
     kind: ClassVar[str] = "labelled"
@@ -210,6 +221,9 @@ class Labelled(Row):
     def answer(self) -> str:
         """The label, or the set of them as a JSON list."""
         return canonical(list(self.labels)) if self.many else self.labels[0]
+
+    def question(self) -> "Labelled":
+        return replace(self, labels=(), many=False)
 
     def mapped(self, clean: Cleaner) -> Self:
         return replace(self, given=tuple(clean(text) for text in self.given))
@@ -248,6 +262,9 @@ class Pair(Row):
 
     def dialogue(self) -> Turns:
         return self.asked + self.chosen
+
+    def question(self) -> Chat:
+        return Chat(self.asked, self.tools, origin=self.origin, source=self.source)
 
     def mapped(self, clean: Cleaner) -> Self:
         return replace(
@@ -291,6 +308,9 @@ class Judged(Row):
 
     def dialogue(self) -> Turns:
         return self.asked + self.answered
+
+    def question(self) -> Chat:
+        return Chat(self.asked, self.tools, origin=self.origin, source=self.source)
 
     def mapped(self, clean: Cleaner) -> Self:
         return replace(

@@ -33,6 +33,11 @@ def one_of(record: Mapping[str, Any], names: tuple[str, ...]) -> str:
     return found[0]
 
 
+def empty(record: Mapping[str, Any], key: str) -> bool:
+    """Whether nothing is written under a key; false, zero and no label at all are something."""
+    return record.get(key) in (None, "")
+
+
 def kind(value: Any) -> str:
     """What a JSON value is, in words."""
     kinds = {dict: "an object", list: "a list", str: "text", bool: "true or false"}

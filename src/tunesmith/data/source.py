@@ -1,6 +1,6 @@
 """Files as rows: their format found or stated, every row with its origin, source and weight."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -68,17 +68,22 @@ def detected(record: Mapping[str, Any]) -> Format:
     found = [form for form in known if form.matches(record)]
     if len(found) == 1:
         return found[0]
-    keys = listed(record)
     if found:
-        names = " and ".join(form.kind for form in found)
-        raise DataError(
-            f"the keys {keys} fit the formats {names}; state which one in the run file, "
-            f"for example data.format: {found[0].kind}"
-        )
+        raise several(found, record)
+    keys = listed(record)
     shapes = "; ".join(f"{form.kind} ({', '.join(form.required)})" for form in known)
     raise DataError(
         f"no format has the keys {keys}; known: {shapes}. Rename the keys, or name the columns in "
         f"the run file, for example data.format: {{kind: columns, user: ..., assistant: ...}}"
+    )
+
+
+def several(found: Sequence[Format], record: Mapping[str, Any]) -> DataError:
+    """The refusal of a record that may be in any of these formats."""
+    names = " and ".join(form.kind for form in found)
+    return DataError(
+        f"the keys {listed(record)} fit the formats {names}; state which one in the run file, "
+        f"for example data.format: {found[0].kind}"
     )
 
 
@@ -94,7 +99,14 @@ def detectable() -> tuple[Format, ...]:
 
 def check(form: Format, record: Mapping[str, Any], *, stated: bool) -> None:
     """Refuse a record that is not in the format of its file."""
-    for key in form.required:
+    refuse_missing(form, record, form.required)
+    if not stated and not form.matches(record):
+        raise unlike(form, record)
+
+
+def refuse_missing(form: Format, record: Mapping[str, Any], keys: Iterable[str]) -> None:
+    """Refuse a record without one of these keys of its format."""
+    for key in keys:
         if not there(record, form.spellings(key)):
             near = get_close_matches(key, [str(name) for name in record], n=1)
             advice = f"rename {quoted(near[0])}" if near else "add it, or state data.format"
@@ -102,11 +114,14 @@ def check(form: Format, record: Mapping[str, Any], *, stated: bool) -> None:
                 f"{quoted(key)} is missing, which the format {form.kind} needs (keys here: "
                 f"{listed(record)}); {advice}"
             )
-    if not stated and not form.matches(record):
-        raise DataError(
-            f"the keys {listed(record)} do not fit the format {form.kind} of the rows before; "
-            f"put rows of one kind into one file, or state data.format: {form.kind}"
-        )
+
+
+def unlike(form: Format, record: Mapping[str, Any]) -> DataError:
+    """The refusal of a record that has not the keys of those before it."""
+    return DataError(
+        f"the keys {listed(record)} do not fit the format {form.kind} of the rows before; "
+        f"put rows of one kind into one file, or state data.format: {form.kind}"
+    )
 
 
 def note_unused(reading: Reading, form: Format, record: Mapping[str, Any]) -> None:

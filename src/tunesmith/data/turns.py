@@ -1,7 +1,7 @@
 """A list of messages, checked turn by turn: the OpenAI form, which is also our own."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
@@ -44,6 +44,23 @@ def turns(value: Any, where: str) -> tuple[Message, ...]:
     if not value:
         raise DataError(f"{where} is an empty list; write at least one message, or remove the row")
     return tuple(turn(item, f"{where}[{number}]") for number, item in enumerate(value))
+
+
+def speaking(record: Mapping[str, Any]) -> Any:
+    """The role that a message names."""
+    return record.get("role")
+
+
+def unanswered(
+    value: Any, where: str, speaker: Callable[[Mapping[str, Any]], Any] = speaking
+) -> Any:
+    """A list of turns, unchecked, without the answer that may end it and is not looked at."""
+    last = value[-1] if isinstance(value, list) and value else None
+    if not isinstance(last, dict) or speaker(last) != "assistant":
+        return value
+    if len(value) == 1:
+        raise DataError(f"{where} holds an answer alone; write what is asked before it")
+    return value[:-1]
 
 
 def answered(messages: tuple[Message, ...], where: str) -> tuple[Message, ...]:

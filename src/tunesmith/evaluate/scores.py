@@ -72,22 +72,34 @@ def by_head(policy: "Policy", rows: Sequence[LabelRow], batch: int) -> Found:
 
 
 def by_likelihood(policy: "Policy", rows: Sequence[LabelRow], labels: Labels) -> Found:
-    """The likelihood of each label as the whole answer, made to sum to 1 over the labels."""
+    """What likelihoods of the labels say."""
+    likely = likelihood_of(policy, labels)
+    for row in rows:
+        if not isinstance(row, Chat):
+            raise TypeError("labels with a head are not read as answers")
+        yield row.digest, likely(row.prompt())
+
+
+def likelihood_of(policy: "Policy", labels: Labels) -> Callable[[Chat], list[float]]:
+    """What reads a prompt: the likelihood of each label as the whole answer to it, made to sum to 1
+    over the labels."""
     from tunesmith.model import tree
     from tunesmith.model.trie import closed
 
     trie = closed(labels.texts, policy.tokenizer)
     context = layout.context(policy.model)
-    for row in rows:
-        if not isinstance(row, Chat):
-            raise TypeError("labels with a head are not read as answers")
-        ids = encode_prompt(row.prompt(), policy.tokenizer)
+
+    def likely(prompt: Chat) -> list[float]:
+        ids = encode_prompt(prompt, policy.tokenizer)
         if context is not None and len(ids) + trie.depth > context:
             raise DataError(
-                f"{row.origin}: the prompt has {len(ids)} tokens and this model reads at most "
+                f"{prompt.origin}: the prompt has {len(ids)} tokens and this model reads at most "
                 f"{context} with the answer. Shorten it, or use a model with more context"
             )
-        yield row.digest, tree.logps(policy.model, ids, trie).softmax(dim=0).tolist()
+        found: list[float] = tree.logps(policy.model, ids, trie).softmax(dim=0).tolist()
+        return found
+
+    return likely
 
 
 def by_shares(rows: Sequence[LabelRow], labels: Labels) -> Found:

@@ -134,6 +134,8 @@ def written(
         "rows": len(asked.rows),
         "part": spec.part,
         "by": "head" if asked.headed else spec.by,
+        "unknown": spec.unknown,
+        "thresholds": {arm: found.threshold for arm, found in arms.items()},
         "notes": notes(spec, asked, arms) | general.note(asked.general, beside),
         "answering": {arm: found.facts() for arm, found in arms.items() if found.said},
         "labels": confusion(judged) if asked.labels is not None else None,

@@ -19,6 +19,7 @@ class Alpaca(Format):
 
     kind: Literal["alpaca"] = "alpaca"
     required: ClassVar[tuple[str, ...]] = ("instruction", "output")
+    answer: ClassVar[tuple[str, ...]] = ("output",)
     optional: ClassVar[tuple[str, ...]] = (*KEYS, "references")
 
     def matches(self, record: Mapping[str, Any]) -> bool:
@@ -29,3 +30,7 @@ class Alpaca(Format):
         """The instruction as a conversation, texts untouched."""
         answer = Message("assistant", answer_text(record, "output"))
         return Chat((*instructed(record), answer), references=references(record))
+
+    def question(self, record: Mapping[str, Any]) -> Chat:
+        """The turns before the answer."""
+        return Chat(instructed(record))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from tunesmith.core.parts import Part
-from tunesmith.core.rows import Row
+from tunesmith.core.rows import Chat, Row
 
 
 class Format(Part):
@@ -15,6 +15,10 @@ class Format(Part):
     """Keys that a record of this format must have, each by its usual name."""
     also: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Other names of required keys."""
+    answer: ClassVar[tuple[str, ...]] = ()
+    """Those of the required keys that hold the answer: a record that only asks may lack them."""
+    asked: ClassVar[type[Row]] = Chat
+    """The kind of row that its questions are."""
     optional: ClassVar[tuple[str, ...]] = ()
     """Keys that it may have; all others are named in the summary as not used."""
 
@@ -26,16 +30,20 @@ class Format(Part):
         """The names of a required key, the usual one first."""
         return (key, *self.also.get(key, ()))
 
-    @property
-    def answers(self) -> tuple[str, ...]:
-        """Keys that the settings name for answers: a row that only asks need not have them."""
-        return ()
-
     @abstractmethod
     def matches(self, record: Mapping[str, Any]) -> bool:
         """Whether the record has this format's keys. No two formats may match one record."""
+
+    def asks(self, record: Mapping[str, Any]) -> bool:
+        """Whether the record has this format's keys, those of the answer left out or not."""
+        return self.matches({**dict.fromkeys(self.answer), **record})
 
     @abstractmethod
     def row(self, record: Mapping[str, Any]) -> Row:
         """The row, without origin. Raises DataError with the field ("messages[3].content is null")
         and what to do; the caller adds file and line."""
+
+    def question(self, record: Mapping[str, Any]) -> Row:
+        """What the record asks. Formats whose records may lack the answer read one without it, to
+        the same question; here, the question is that of the whole row. Raises as `row` does."""
+        return self.row(record).question()

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 from tunesmith.core.rows import Chat as Row
 from tunesmith.data.fields import has, references, tools
 from tunesmith.data.formats.base import Format
-from tunesmith.data.turns import answered, turns
+from tunesmith.data.turns import answered, turns, unanswered
 
 
 class Chat(Format):
@@ -34,3 +34,8 @@ class Chat(Format):
             tools=tools(record),
             references=references(record),
         )
+
+    def question(self, record: Mapping[str, Any]) -> Row:
+        """The conversation up to the answer that may end it."""
+        asked = unanswered(record["messages"], "messages")
+        return Row(messages=turns(asked, "messages"), tools=tools(record))

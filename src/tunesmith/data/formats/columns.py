@@ -14,7 +14,7 @@ from tunesmith.core import rows
 from tunesmith.core.errors import DataError
 from tunesmith.core.quote import listed, quoted
 from tunesmith.core.rows import Message, Turns
-from tunesmith.data.fields import text, verdict
+from tunesmith.data.fields import empty, text, verdict
 from tunesmith.data.formats.base import Format
 from tunesmith.data.labels import name_of, set_of
 from tunesmith.data.pairs import pair
@@ -89,12 +89,6 @@ class Columns(Format):
         """Whether the settings name a column."""
         return key in self.named
 
-    @property
-    def answers(self) -> tuple[str, ...]:
-        """The columns of what the model is to say."""
-        named = (self.stated.get(name) for name in ("assistant", "label"))
-        return tuple(column for said in named if said for column in columns(said, "assistant"))
-
     def matches(self, record: Mapping[str, Any]) -> bool:
         """Whether every column is there."""
         return self.named <= record.keys()
@@ -103,6 +97,11 @@ class Columns(Format):
         """The row, texts untouched."""
         assert self.shape is not None, "settings that make no row were refused"
         return self.shape.make(Cells(record, self.stated, self.names))
+
+    def question(self, record: Mapping[str, Any]) -> rows.Row:
+        """What the row asks; the columns of its answer are not looked at."""
+        assert self.shape is not None, "settings that make no row were refused"
+        return self.shape.ask(Cells(record, self.stated, self.names))
 
 
 def columns(said: str, setting: str) -> list[str]:
@@ -208,21 +207,41 @@ def many_labels(cells: Cells) -> rows.Row:
     return rows.Labelled(cells.given(), found, many=True)
 
 
+def prompt(cells: Cells) -> rows.Row:
+    """The turns before an answer."""
+    return rows.Chat(cells.asked())
+
+
+def prompt_of_two(cells: Cells) -> rows.Row:
+    """The turns before two answers, which may hold them."""
+    sides = (cells.stated[name] for name in ("chosen", "rejected"))
+    if "user" in cells.stated and any(empty(cells.record, side) for side in sides):
+        return prompt(cells)
+    return preferred(cells).question()
+
+
+def texts(cells: Cells) -> rows.Row:
+    """The texts that a label is about, alone."""
+    return rows.Labelled(cells.given(), ())
+
+
 @dataclass(frozen=True)
 class Shape:
-    """A kind of row: the settings it needs, those it may have, and how it is made."""
+    """A kind of row: the settings it needs, those it may have, how it is made, and how it is asked
+    where its answer may be missing."""
 
     needs: tuple[str, ...]
     may: tuple[str, ...]
     make: Callable[[Cells], rows.Row]
+    ask: Callable[[Cells], rows.Row]
 
 
 SHAPES = (
-    Shape(("user", "assistant"), ("system",), chat),
-    Shape(("user", "assistant", "liked"), ("system",), judged),
-    Shape(("user", "chosen", "rejected"), ("system",), preferred),
-    Shape(("chosen", "rejected"), (), preferred),
-    Shape(("text",), (), document),
-    Shape(("text", "label"), ("text_pair", "names"), one_label),
-    Shape(("text", "labels"), ("text_pair", "names"), many_labels),
+    Shape(("user", "assistant"), ("system",), chat, prompt),
+    Shape(("user", "assistant", "liked"), ("system",), judged, prompt),
+    Shape(("user", "chosen", "rejected"), ("system",), preferred, prompt_of_two),
+    Shape(("chosen", "rejected"), (), preferred, prompt_of_two),
+    Shape(("text",), (), document, document),
+    Shape(("text", "label"), ("text_pair", "names"), one_label, texts),
+    Shape(("text", "labels"), ("text_pair", "names"), many_labels, texts),
 )

@@ -20,6 +20,7 @@ class Completion(Format):
 
     kind: Literal["completion"] = "completion"
     required: ClassVar[tuple[str, ...]] = ("prompt", "completion")
+    answer: ClassVar[tuple[str, ...]] = ("completion",)
     optional: ClassVar[tuple[str, ...]] = ("tools", "references")
 
     def matches(self, record: Mapping[str, Any]) -> bool:
@@ -31,3 +32,7 @@ class Completion(Format):
         before = shown(side(record, "prompt", "user"))
         after = answered(side(record, "completion", "assistant"), "completion")
         return Chat(messages=before + after, tools=tools(record), references=references(record))
+
+    def question(self, record: Mapping[str, Any]) -> Chat:
+        """The prompt as a conversation."""
+        return Chat(shown(side(record, "prompt", "user")), tools=tools(record))

@@ -18,6 +18,7 @@ class Judged(Format):
 
     kind: Literal["judged"] = "judged"
     required: ClassVar[tuple[str, ...]] = ("prompt", "completion", "label")
+    answer: ClassVar[tuple[str, ...]] = ("completion", "label")
     optional: ClassVar[tuple[str, ...]] = ("tools",)
 
     def matches(self, record: Mapping[str, Any]) -> bool:
@@ -32,3 +33,7 @@ class Judged(Format):
             liked=verdict(record, "label"),
             tools=tools(record),
         )
+
+    def question(self, record: Mapping[str, Any]) -> rows.Chat:
+        """The prompt as a conversation."""
+        return rows.Chat(shown(side(record, "prompt", "user")), tools=tools(record))

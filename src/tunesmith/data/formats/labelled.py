@@ -26,6 +26,8 @@ class Labelled(Format):
 
     kind: Literal["labelled"] = "labelled"
     required: ClassVar[tuple[str, ...]] = (FIRST[0], LABEL[0])
+    answer: ClassVar[tuple[str, ...]] = (LABEL[0],)
+    asked: ClassVar[type[rows.Row]] = rows.Labelled
     also: ClassVar[Mapping[str, tuple[str, ...]]] = {FIRST[0]: FIRST[1:], LABEL[0]: LABEL[1:]}
     optional: ClassVar[tuple[str, ...]] = SECOND
     names: tuple[str, ...] = ()
@@ -41,6 +43,10 @@ class Labelled(Format):
         if key == "labels":
             return rows.Labelled(given(record), set_of(record[key], key, self.names), many=True)
         return rows.Labelled(given(record), (name_of(record[key], key, self.names),))
+
+    def question(self, record: Mapping[str, Any]) -> rows.Labelled:
+        """The texts alone."""
+        return rows.Labelled(given(record), ())
 
 
 def given(record: Mapping[str, Any]) -> tuple[str, ...]:

@@ -6,11 +6,11 @@ from typing import Any, ClassVar, Literal
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.quote import quoted
-from tunesmith.core.rows import Chat, Message
+from tunesmith.core.rows import Chat, Message, Turns
 from tunesmith.data.fields import has, kind, references, text, tools
 from tunesmith.data.formats.base import Format
 from tunesmith.data.instructions import system
-from tunesmith.data.turns import ELSEWHERE, answered, turn
+from tunesmith.data.turns import ELSEWHERE, answered, turn, unanswered
 
 ROLES = {
     "human": "user",
@@ -46,19 +46,37 @@ class Sharegpt(Format):
 
     def row(self, record: Mapping[str, Any]) -> Chat:
         """The conversation, texts untouched."""
-        value = record["conversations"]
-        if not isinstance(value, list) or not value:
-            what = "an empty list" if value == [] else kind(value)
-            raise DataError(f"conversations is {what}; write [{{from, value}}] in JSONL")
-        said = tuple(spoken(item, f"conversations[{i}]") for i, item in enumerate(value))
-        before = system(record)
-        if before and said[0].role == "system":
-            raise DataError("system stands beside conversations that begin with one; keep one")
+        before, said = talk(record, record["conversations"])
         return Chat(
             messages=before + answered(said, "conversations"),
             tools=tools({**record, "tools": listed_tools(record.get("tools"))}),
             references=references(record),
         )
+
+    def question(self, record: Mapping[str, Any]) -> Chat:
+        """The conversation up to the answer that may end it."""
+        asked = unanswered(record["conversations"], "conversations", speaker)
+        before, said = talk(record, asked)
+        listed = tools({**record, "tools": listed_tools(record.get("tools"))})
+        return Chat(messages=before + said, tools=listed)
+
+
+def talk(record: Mapping[str, Any], value: Any) -> tuple[Turns, Turns]:
+    """The system's turn that stands beside, where there is one, and the turns of `value`."""
+    if not isinstance(value, list) or not value:
+        what = "an empty list" if value == [] else kind(value)
+        raise DataError(f"conversations is {what}; write [{{from, value}}] in JSONL")
+    said = tuple(spoken(item, f"conversations[{i}]") for i, item in enumerate(value))
+    before = system(record)
+    if before and said[0].role == "system":
+        raise DataError("system stands beside conversations that begin with one; keep one")
+    return before, said
+
+
+def speaker(item: Mapping[str, Any]) -> str | None:
+    """Our role of a turn, None where its own is not known."""
+    name = item.get("from", item.get("role"))
+    return ROLES.get(name) if isinstance(name, str) else None
 
 
 def spoken(item: Any, where: str) -> Message:

@@ -19,6 +19,7 @@ class Text(Format):
 
     kind: Literal["text"] = "text"
     required: ClassVar[tuple[str, ...]] = ("text",)
+    asked: ClassVar[type[rows.Row]] = rows.Text
 
     def matches(self, record: Mapping[str, Any]) -> bool:
         """Whether there is a text, and nothing that labels it."""
