@@ -4,6 +4,7 @@ Nothing is written beside the cache of models: rows are prepared in a folder tha
 """
 
 import time
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,8 +14,8 @@ from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
 from tunesmith.core.tables import read_part
 from tunesmith.data.stage import prepare
-from tunesmith.model.load import Base, factory, resolve
-from tunesmith.model.render import Tokenizer, fit
+from tunesmith.model.load import Base, context, outline, resolve
+from tunesmith.model.render import fit
 from tunesmith.model.words import tokenizer_of
 from tunesmith.run import Run
 from tunesmith.train.batches import steps_in
@@ -48,15 +49,16 @@ def whole(run: Run, log: Log) -> dict[str, Any]:
         prepare(folder, run.data, seed=run.seed, log=log)
         base = resolve(run.model)
         refuse_unfit(run.train, base)
-        counted = tokens(folder, run.train, tokenizer_of(base), run.evaluate.unknown)
+        counted = tokens(folder, run.train, base, run.evaluate.unknown)
     return counted | cost(run, base, counted)
 
 
 def tokens(
-    folder: RunFolder, spec: Train, tokenizer: Tokenizer, unknown: str | None = None
+    folder: RunFolder, spec: Train, base: Base, unknown: str | None = None
 ) -> dict[str, Any]:
     """What training would see: too long rows are refused here as they would be there, and only
     those: test rows are asked, not trained on."""
+    tokenizer = tokenizer_of(base)
     found: dict[str, Any] = {"rows": {}}
     rows = learnable(folder.path / "data", unknown)
     spec = fitted(spec, rows)
@@ -66,7 +68,7 @@ def tokens(
             continue
         examples = [spec.objective.encode(row, tokenizer) for row in read]
         pieces = [piece for e in examples for piece in spec.objective.cut(e, spec.length)]
-        kept, _ = fit(pieces, spec.length, spec.too_long)
+        kept, _ = fit(pieces, spec.length, spec.too_long, partial(context, base))
         found["rows"][part] = len(kept)
         if part == "train":
             found["tokens"] = sum(example.length for example in kept)
@@ -79,14 +81,11 @@ def tokens(
 def cost(run: Run, base: Base, counted: dict[str, Any]) -> dict[str, Any]:
     """Memory at the longest micro-batch, and the time of training, evaluation left out."""
     import torch
-    from transformers import AutoConfig
 
     from tunesmith.model import layout
 
-    config = AutoConfig.from_pretrained(base.folder, local_files_only=True)
     dtype = torch.float32 if run.model.dtype == "auto" else getattr(torch, run.model.dtype)
-    with torch.device("meta"):  # shapes without numbers
-        plain: Any = factory(base.folder).from_config(config, dtype=dtype)
+    plain = outline(base, dtype)
     plain.requires_grad_(False)
     every = sum(p.numel() for p in plain.parameters())
     shape = len(layout.blocks(plain)) * layout.width(plain)
