@@ -496,6 +496,34 @@ def test_predict_does_not_touch_a_file_that_is_not_its_own(
     assert out.read_text() == "dear diary\n"
 
 
+@pytest.mark.parametrize(
+    ("out", "why"),
+    [
+        ("asked.jsonl", "is the file of rows itself"),
+        ("../{here}/asked.jsonl", "is the file of rows itself"),
+        ("folder", "is a folder"),
+        ("none/answers.jsonl", "there is no folder"),
+    ],
+)
+def test_a_place_that_takes_no_answers_is_refused_before_any_work(
+    there: Path, say: Command, tmp_path: Path, out: str, why: str
+) -> None:
+    asked = rows(tmp_path / "asked.jsonl", 2)
+    before = asked.read_bytes()
+    (tmp_path / "folder").mkdir()
+    words = ["predict", "bot", str(asked), "--out", f"{tmp_path}/{out.format(here=tmp_path.name)}"]
+    for dry in ([], ["--dry-run"]):
+        said = say(*words, *dry)
+        assert said.code == 2 and one_line(said) and why in said.err and "bytes" not in said.err
+    assert asked.read_bytes() == before and not (tmp_path / "none").exists()
+
+
+def test_answers_do_not_go_among_the_rows(there: Path, say: Command, tmp_path: Path) -> None:
+    rows(tmp_path / "asked.jsonl", 2)
+    said = say("predict", "bot", str(tmp_path), "--out", str(tmp_path / "answers.jsonl"))
+    assert said.code == 2 and "lies in the folder of rows" in said.err
+
+
 @pytest.mark.parametrize("other", [["--base"], ["evaluate.sampling.temperature=0.5"], ["seed=7"]])
 def test_predict_does_not_mix_two_models_in_a_file(
     there: Path, say: Command, tmp_path: Path, other: list[str]
