@@ -788,6 +788,8 @@ def test_explain_and_schema(empty: Path, say: Command) -> None:
     schema = say("schema").value
     assert schema["properties"]["data"] and "data" in schema["required"]
     assert say("explain", "train.rl").code == 2
+    assert say("explain", "lora").out == say("explain", "train.method.lora").out
+    assert say("explain", "method").out == say("explain", "train.method").out
 
 
 def test_init_writes_a_run_that_can_be_run(empty: Path, say: Command, home: Path) -> None:
