@@ -828,7 +828,11 @@ def test_data_ends_with_3(empty: Path, say: Command) -> None:
     (empty / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n{"prompt": \n')
     said = say("train", "rows.jsonl")
     assert said.code == 3 and one_line(said) and "rows.jsonl:2" in said.err
-    assert say("train", "missing.jsonl").code == 2
+    (empty / "missing.yaml").write_text("data: {source: missing.jsonl}\n")
+    for words in (["missing.jsonl"], ["missing.yaml"], ["row.jsonl"], ["rows.jsonll"]):
+        said = say("data", *words)
+        assert said.code == 3 and one_line(said) and "init" not in said.err, said.err
+    assert "did you mean 'rows.jsonl'?" in said.err
 
 
 def test_a_dangerous_model_ends_with_4(empty: Path, say: Command) -> None:
