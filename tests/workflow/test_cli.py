@@ -903,6 +903,11 @@ def test_version_and_help(say: Command) -> None:
     assert say("train", "--help").code == 0
 
 
+def test_without_a_word_there_is_the_help_and_nothing_else(say: Command) -> None:
+    said = say()
+    assert said.code == 2 and said.out == say("--help").out and not said.err
+
+
 # The demo
 
 
