@@ -96,7 +96,7 @@ def init(
     as_json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Write a first run file; a folder without rows gets example ones."""
+    """Write a first run file that fits the rows; a new folder gets example rows."""
     from tunesmith import starter
 
     found = starter.planned(where) if dry_run else starter.init(where)
