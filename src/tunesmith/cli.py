@@ -22,7 +22,6 @@ app = typer.Typer(
     help="Fine-tune a language model from a file of rows; measure, verify and keep the result.",
     epilog="Exit codes: 0 done, 2 settings, 3 data, 4 integrity, 5 resources, 6 diverged, "
     "7 internal error, 75 preempted, 130 interrupted.",
-    no_args_is_help=True,
     invoke_without_command=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -61,6 +60,7 @@ FromBase = Annotated[bool, typer.Option("--base", help="Ask the untuned model in
 
 @app.callback()
 def start(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     """Fine-tune a language model from a file of rows; measure, verify and keep the result."""
@@ -69,6 +69,9 @@ def start(
 
         print(__version__)
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(2)
 
 
 @app.command()
@@ -93,7 +96,7 @@ def init(
     as_json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Write a first run file; a folder without rows gets example ones."""
+    """Write a first run file that fits the rows; a new folder gets example rows."""
     from tunesmith import starter
 
     found = starter.planned(where) if dry_run else starter.init(where)

@@ -5,6 +5,7 @@ Nothing is written beside the cache of models: rows are prepared in a folder tha
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,8 +16,8 @@ from tunesmith.core.log import Log
 from tunesmith.core.rows import Row
 from tunesmith.core.tables import read_part
 from tunesmith.data.stage import prepare
-from tunesmith.model.load import Base, factory, resolve
-from tunesmith.model.render import Tokenizer, fit
+from tunesmith.model.load import Base, context, outline, resolve
+from tunesmith.model.render import fit
 from tunesmith.model.words import tokenizer_of
 from tunesmith.run import Run
 from tunesmith.train.batches import steps_in
@@ -52,21 +53,22 @@ def whole(run: Run, log: Log) -> dict[str, Any]:
         refuse_unfit(run.train, base)
         rows = learnable(folder.path / "data", run.evaluate.unknown)
         spec = fitted(run.train, rows)
-        counted = tokens(rows, spec, tokenizer_of(base))
+        counted = tokens(rows, spec, base)
         counted["rows"]["test"] = len(read_part(folder.path / "data", "test"))
     return counted | cost(run, spec, base, counted)
 
 
-def tokens(rows: Mapping[str, Sequence[Row]], spec: Train, tokenizer: Tokenizer) -> dict[str, Any]:
+def tokens(rows: Mapping[str, Sequence[Row]], spec: Train, base: Base) -> dict[str, Any]:
     """What training would see: too long rows are refused here as they would be there, and only
     those: test rows are asked, not trained on."""
+    tokenizer = tokenizer_of(base)
     found: dict[str, Any] = {"rows": {}}
     for part, read in rows.items():
         if part == "test":
             continue
         examples = [spec.objective.encode(row, tokenizer) for row in read]
         pieces = [piece for e in examples for piece in spec.objective.cut(e, spec.length)]
-        kept, _ = fit(pieces, spec.length, spec.too_long)
+        kept, _ = fit(pieces, spec.length, spec.too_long, partial(context, base))
         found["rows"][part] = len(kept)
         if part == "train":
             found["tokens"] = sum(example.length for example in kept)
@@ -80,14 +82,11 @@ def cost(run: Run, spec: Train, base: Base, counted: dict[str, Any]) -> dict[str
     """Parameters, those of a head among them; memory at the longest micro-batch; and the time of
     training, evaluation left out. The objective of `spec` knows its labels."""
     import torch
-    from transformers import AutoConfig
 
     from tunesmith.model import layout
 
-    config = AutoConfig.from_pretrained(base.folder, local_files_only=True)
     dtype = torch.float32 if run.model.dtype == "auto" else getattr(torch, run.model.dtype)
-    with torch.device("meta"):  # shapes without numbers
-        plain: Any = factory(base.folder).from_config(config, dtype=dtype)
+    plain = outline(base, dtype)
     plain.requires_grad_(False)
     every = sum(p.numel() for p in plain.parameters())
     shape = len(layout.blocks(plain)) * layout.width(plain)

@@ -60,6 +60,8 @@ class Answering:
 
 def look(rows: Path, out: Path | None, by: Mapping[str, Any]) -> Asked:
     """What is to do. Reads both files to their ends, before any model is loaded; writes nothing."""
+    if out is not None:
+        refuse_place(rows, out)
     total = 0
     for record in read(rows):
         total += 1
@@ -72,6 +74,17 @@ def look(rows: Path, out: Path | None, by: Mapping[str, Any]) -> Asked:
     if out is not None and out.exists():
         compare(asked, out, by)
     return asked
+
+
+def refuse_place(rows: Path, out: Path) -> None:
+    """Refuse an `out` that no answers can be added to."""
+    if out.resolve().is_relative_to(rows.resolve()):
+        what = "lies in the folder of rows" if rows.is_dir() else "is the file of rows itself"
+        raise SettingsError(f"{out}: {what}; name another --out, answers go into a file apart")
+    if out.is_dir():
+        raise SettingsError(f"{out}: is a folder; name a file in it: --out {out / 'answers.jsonl'}")
+    if not out.parent.is_dir():
+        raise SettingsError(f"{out}: there is no folder {out.parent}; make it, or correct --out")
 
 
 def conversation(question: Row) -> Chat:

@@ -151,7 +151,8 @@ def contents(found: dict[str, str]) -> str:
 
 
 def explain(path: str) -> str:
-    """The page of a section, family, part or single setting, by its dotted path."""
+    """The page of a section, family, part or single setting, by its dotted path. All but a setting
+    also by the last word of it, where only one has that."""
     if not path:
         return body(page("", Run))
     for here, spec in chapters(Run):
@@ -164,7 +165,13 @@ def explain(path: str) -> str:
     entry = {name: lines for name, lines in single_settings()}
     if path in entry:
         return entry[path]
-    known = [*entry, *(here for here, _ in chapters(Run)), *part_names()]
+    pages_by_path = [*(here for here, _ in chapters(Run)), *part_names()]
+    named = {here for here in pages_by_path if here.rpartition(".")[2] == path}
+    if len(named) == 1:
+        return explain(named.pop())
+    if named:
+        raise SettingsError(f"{path}: say which one: {', '.join(sorted(named))}")
+    known = [*entry, *pages_by_path]
     last = {name.rpartition(".")[2]: name for name in reversed(known)}
     near = difflib.get_close_matches(path, last, 1) if "." not in path else []
     near = [last[word] for word in near] or difflib.get_close_matches(path, known, 1)

@@ -1,6 +1,7 @@
 """A run: everything that one tuned model is made from, read from a file and the command line."""
 
 import difflib
+import errno
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -10,8 +11,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from tunesmith.core.errors import SettingsError
+from tunesmith.core.errors import SettingsError, TunesmithError
 from tunesmith.core.parts import Spec
+from tunesmith.core.textfile import unreadable
 from tunesmith.data.hub import PREFIX
 from tunesmith.data.stage import Data
 from tunesmith.deploy.stage import Deploy
@@ -89,7 +91,7 @@ def written(path: Path) -> Marked:
         path = path / "run.yaml"
     elsewhere = str(path).startswith(PREFIX)
     if not elsewhere and not path.exists():
-        raise SettingsError(missing(path))
+        raise missing(path)
     if elsewhere or path.suffix not in (".yaml", ".yml"):
         source = str(path) if elsewhere else os.path.abspath(path)
         return marked_mapping({"name": name_from(path), "data": {"source": source}}, str(path))
@@ -101,12 +103,15 @@ def written(path: Path) -> Marked:
     return marked
 
 
-def missing(path: Path) -> str:
-    """The sentence for a path that is not there, with the nearest name that is."""
+def missing(path: Path) -> TunesmithError:
+    """The error for a path that is not there, with the nearest name that is. An ending that is no
+    run file's says that rows were meant."""
+    if path.suffix not in ("", ".yaml", ".yml"):
+        return unreadable(path, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
     beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     near = difflib.get_close_matches(path.name, beside, 1)
     advice = f"did you mean {path.with_name(near[0])}?" if near else "`tunesmith init` writes one"
-    return f"{path}: there is no such file; {advice}"
+    return SettingsError(f"{path}: there is no such file; {advice}")
 
 
 def name_from(path: Path) -> str:

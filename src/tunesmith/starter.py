@@ -1,85 +1,230 @@
-"""A first run file, with example rows where there are none yet."""
+"""A first run file that fits the rows, with example rows where there are none yet."""
 
+import os
 import re
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from tunesmith.core.disk import make_folders, write_text
-from tunesmith.core.errors import SettingsError, TunesmithError
-from tunesmith.core.tables import is_rows
+from tunesmith.core.errors import DataError, SettingsError, TunesmithError
+from tunesmith.core.quote import listed
+from tunesmith.core.rows import Chat, Labelled, Row, Text
+from tunesmith.core.tables import is_rows, read, under
+from tunesmith.data.source import Reading, detected, rows
 from tunesmith.run import NAME
 from tunesmith.yaml_marks import parse
 
 EXAMPLES = Path(__file__).parent / "examples"
+NEAR = 0.8
+"""How alike two names are, of 1, where one is taken for a slip of the other."""
 
 TEMPLATE = """\
 # `tunesmith explain train.lr` says what a setting means; `tunesmith run {file}` does it all.
-{name}model: smollm2-135m-instruct  # or a folder, a GGUF file, a hub name
+{name}model: {model}  # or a folder, a GGUF file, a hub name
 
 data:
   source: {source}
-  # A share (0.1) or a number (100) of rows is kept from training to choose and to judge by.
+{columns}  # A share (0.1) or a number (100) of rows is held out, to choose and to judge by.
   split: {{valid: 0.1, test: 0.1}}
 
 train:
+{train}
+
+evaluate:
+{evaluate}
+
+deploy:
+  exports: {exports}
+
+seed: 0
+"""
+COLUMNS = """\
+  # No format has the keys {keys}. Say what is in them:
+  # format: {{kind: columns, user: question, assistant: answer}}
+"""
+LORA = """\
   method:
     kind: lora  # or full
     rank: 16
+"""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What differs between the run files of two kinds of rows."""
+
+    model: str
+    train: str
+    evaluate: str
+    exports: str
+
+
+GOALS: Mapping[type[Row], Goal] = {
+    Chat: Goal(
+        model="smollm2-135m-instruct",
+        train=f"""\
+{LORA}\
   objective: sft
   epochs: 3
   lr: 2e-4
   batch: 8  # rows in one step
-  length: 1024  # a longer row is refused, never cut
-
-evaluate:
+  length: 1024  # a longer row is refused, never cut""",
+        evaluate="""\
   metrics: [exact, rouge, perplexity]
   sampling:
-    max_tokens: 256
+    max_tokens: 256""",
+        exports="[adapter, merged]",
+    ),
+    Labelled: Goal(
+        model="all-minilm-l6-v2",
+        train="""\
+  method: full  # or frozen: only a head on top of the model learns
+  objective: classify
+  epochs: 5
+  lr: 3e-4
+  batch: 16  # rows in one step
+  length: 512  # a longer row is refused, never cut""",
+        evaluate="  metrics: [accuracy, f1, calibration]",
+        exports="[merged]",
+    ),
+    Text: Goal(
+        model="smollm2-135m-instruct",
+        train=f"""\
+{LORA}\
+  objective: lm
+  epochs: 3
+  lr: 2e-4
+  batch: 8  # windows in one step
+  length: 512  # a longer document goes on in the next window, never cut""",
+        evaluate="  metrics: [perplexity]",
+        exports="[adapter, merged]",
+    ),
+}
+"""The goal that rows of a kind serve; other kinds serve none yet."""
 
-deploy:
-  exports: [adapter, merged]
 
-seed: 0
-"""
+@dataclass(frozen=True)
+class Plan:
+    """The run file, the name of its rows beside it, and whether those are example ones."""
+
+    path: Path
+    source: str
+    copies: bool = False
+
+    @property
+    def files(self) -> list[Path]:
+        """What is written, the run file first."""
+        return [self.path, self.path.parent / self.source] if self.copies else [self.path]
 
 
 def init(where: Path) -> list[Path]:
-    """Write a run file into a folder, or beside a file of rows; what was written.
-
-    A folder without rows gets the example ones. Nothing that exists is replaced.
-    """
-    path, source, copies = plan(where)
-    make_folders(path.parent.absolute())
-    if copies:
-        shutil.copyfile(EXAMPLES / "support" / "train.jsonl", path.parent / source)
-    name = path.absolute().parent.name
-    line = f"name: {name}\n" if path.stem == "run" and re.match(NAME, name) else ""
-    write_text(path, TEMPLATE.format(file=path.name, source=quoted(source), name=line))
-    return planned_files(path, source, copies)
+    """Write a run file beside a file or a folder of rows, or a new folder with example rows; what
+    was written. Nothing that exists is replaced."""
+    made = plan(where)
+    text = run_file(made)
+    make_folders(made.path.parent.absolute())
+    if made.copies:
+        shutil.copyfile(EXAMPLES / "support" / "train.jsonl", made.path.parent / made.source)
+    write_text(made.path, text)
+    return made.files
 
 
 def planned(where: Path) -> list[Path]:
     """What `init` would write."""
-    return planned_files(*plan(where))
+    made = plan(where)
+    run_file(made)
+    return made.files
 
 
-def planned_files(path: Path, source: str, copies: bool) -> list[Path]:
-    """The run file first."""
-    return [path, path.parent / source] if copies else [path]
+def run_file(made: Plan) -> str:
+    """The text of the run file, after a look at the first row."""
+    kind, columns = (Chat, "") if made.copies else looked(made.path.parent / made.source)
+    if kind not in GOALS:
+        known = ", ".join(sorted(goal.kind for goal in GOALS))
+        raise DataError(
+            f"{made.path.parent / made.source}: these are rows of kind {kind.kind}, and no "
+            f"objective of this version trains on them; it trains on rows of kind {known}"
+        )
+    name = made.path.absolute().parent.name
+    line = f"name: {name}\n" if made.path.stem == "run" and re.match(NAME, name) else ""
+    source = quoted(made.source)
+    settings = vars(GOALS[kind])
+    return TEMPLATE.format(
+        file=made.path.name, source=source, name=line, columns=columns, **settings
+    )
 
 
-def plan(where: Path) -> tuple[Path, str, bool]:
-    """The run file, the name of its rows beside it, and whether those are example ones."""
-    if is_rows(where.name):
-        if not where.is_file():
-            raise SettingsError(f"{where}: there is no such file; name your file of rows")
-        return free(where.with_suffix(".yaml")), where.name, False
-    path = free(where if where.suffix in (".yaml", ".yml") else where / "run.yaml")
-    if path.parent.exists() and not path.parent.is_dir():
-        raise SettingsError(f"{path.parent}: is a file; name a folder")
-    there = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
-    found = [p.name for p in there if is_rows(p.name)]
-    return path, found[0] if found else "rows.jsonl", not found
+def looked(source: Path) -> tuple[type[Row], str]:
+    """The kind of the first row; and where no format has its keys, what to say about that."""
+    first = next(read(source))
+    try:
+        form = detected(first.fields)
+    except DataError:
+        return Chat, COLUMNS.format(keys=listed(first.fields))
+    _, row = next(rows(Reading(source, form)))
+    return type(row), ""
+
+
+def plan(where: Path) -> Plan:
+    """What is meant by a name: rows that are there, or a new place for example ones."""
+    if where.suffix in (".yaml", ".yml"):
+        return Plan(free(where), *rows_in(where.parent))
+    if where.is_file():
+        if not is_rows(where.name):
+            raise SettingsError(f"{where}: is no file of rows; name one, or a folder")
+        return Plan(free(where.with_suffix(".yaml")), where.name)
+    if not where.exists():
+        refuse_slip(where)
+        return Plan(where / "run.yaml", "rows.jsonl", True)
+    if where.samefile(Path.cwd()):
+        source, copies = rows_in(where)
+        name = "run.yaml" if copies else Path(source).with_suffix(".yaml")
+        return Plan(free(where / name), source, copies)
+    free(where / "run.yaml")
+    if next(under(where), None) is None:
+        return Plan(where / "run.yaml", "rows.jsonl", True)
+    # Beside the folder: a run file inside would change what the folder's name means.
+    folder = where if where.name.strip(".") else Path(os.path.abspath(where))
+    return Plan(free(folder.with_name(f"{folder.name}.yaml")), folder.name)
+
+
+def rows_in(folder: Path) -> tuple[str, bool]:
+    """The one file of rows right in a folder; where there is none, a name for example ones."""
+    if folder.exists() and not folder.is_dir():
+        raise SettingsError(f"{folder}: is a file; name a folder")
+    found = sorted(path.name for path in folder.glob("*") if is_rows(path.name))
+    if len(found) > 1:
+        raise SettingsError(
+            f"{folder}: has several files of rows: {listed(found, 4)}; name one of them, or put "
+            "those that belong together into a folder and name that"
+        )
+    return (found[0], False) if found else ("rows.jsonl", True)
+
+
+def refuse_slip(where: Path) -> None:
+    """Refuse a name that was meant for rows: it has an ending, or comes near that of rows."""
+    beside = [path for path in where.parent.glob("*") if holds_rows(path)]
+    names = {word: path for path in beside for word in (path.stem, path.name)}
+    near = get_close_matches(where.name, names, 1, NEAR)
+    if near:
+        raise SettingsError(f"{where}: there is no such file; did you mean {names[near[0]]}?")
+    if where.suffix:
+        raise SettingsError(
+            f"{where}: there is no such file; name your file of rows, or for example rows a new "
+            "folder without an ending"
+        )
+
+
+def holds_rows(path: Path) -> bool:
+    """Whether a name leads to rows: a file of them, or a folder with some right in it that is no
+    project of its own."""
+    if path.is_dir():
+        inside = [file.name for file in path.glob("*")]
+        return "run.yaml" not in inside and any(map(is_rows, inside))
+    return is_rows(path.name)
 
 
 def free(path: Path) -> Path:

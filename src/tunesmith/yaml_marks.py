@@ -32,7 +32,7 @@ def read(path: Path) -> Marked:
     """The settings in a file. Raises SettingsError where it cannot be read as a mapping."""
     marked = parse(text_of(path), str(path))
     if marked.value is None:
-        marked.value = {}
+        marked.value, marked.marks[()] = {}, f"{path}:1:1"
     if not isinstance(marked.value, dict):
         raise SettingsError(f"{path}:1:1: a run file is a list of `key: value` lines")
     return marked

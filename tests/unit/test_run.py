@@ -140,6 +140,13 @@ def test_a_missing_file_names_its_neighbour(home: Path) -> None:
         load("suport.yaml")
 
 
+@pytest.mark.parametrize("content", ["", "\n", "# nothing yet\n", "---\n"])
+def test_an_empty_run_file_is_one_sentence(home: Path, content: str) -> None:
+    (only,) = problems(content)
+    assert only.startswith("run.yaml:1:") and "data is missing" in only
+    assert loaded(content, "data.source=rows.jsonl").data.source == str(home / "rows.jsonl")
+
+
 # Files
 
 

@@ -497,6 +497,34 @@ def test_predict_does_not_touch_a_file_that_is_not_its_own(
     assert out.read_text() == "dear diary\n"
 
 
+@pytest.mark.parametrize(
+    ("out", "why"),
+    [
+        ("asked.jsonl", "is the file of rows itself"),
+        ("../{here}/asked.jsonl", "is the file of rows itself"),
+        ("folder", "is a folder"),
+        ("none/answers.jsonl", "there is no folder"),
+    ],
+)
+def test_a_place_that_takes_no_answers_is_refused_before_any_work(
+    there: Path, say: Command, tmp_path: Path, out: str, why: str
+) -> None:
+    asked = rows(tmp_path / "asked.jsonl", 2)
+    before = asked.read_bytes()
+    (tmp_path / "folder").mkdir()
+    words = ["predict", "bot", str(asked), "--out", f"{tmp_path}/{out.format(here=tmp_path.name)}"]
+    for dry in ([], ["--dry-run"]):
+        said = say(*words, *dry)
+        assert said.code == 2 and one_line(said) and why in said.err and "bytes" not in said.err
+    assert asked.read_bytes() == before and not (tmp_path / "none").exists()
+
+
+def test_answers_do_not_go_among_the_rows(there: Path, say: Command, tmp_path: Path) -> None:
+    rows(tmp_path / "asked.jsonl", 2)
+    said = say("predict", "bot", str(tmp_path), "--out", str(tmp_path / "answers.jsonl"))
+    assert said.code == 2 and "lies in the folder of rows" in said.err
+
+
 @pytest.mark.parametrize("other", [["--base"], ["evaluate.sampling.temperature=0.5"], ["seed=7"]])
 def test_predict_does_not_mix_two_models_in_a_file(
     there: Path, say: Command, tmp_path: Path, other: list[str]
@@ -770,6 +798,8 @@ def test_explain_and_schema(empty: Path, say: Command) -> None:
     schema = say("schema").value
     assert schema["properties"]["data"] and "data" in schema["required"]
     assert say("explain", "train.rl").code == 2
+    assert say("explain", "lora").out == say("explain", "train.method.lora").out
+    assert say("explain", "method").out == say("explain", "train.method").out
 
 
 def test_init_writes_a_run_that_can_be_run(empty: Path, say: Command, home: Path) -> None:
@@ -808,7 +838,11 @@ def test_data_ends_with_3(empty: Path, say: Command) -> None:
     (empty / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n{"prompt": \n')
     said = say("train", "rows.jsonl")
     assert said.code == 3 and one_line(said) and "rows.jsonl:2" in said.err
-    assert say("train", "missing.jsonl").code == 2
+    (empty / "missing.yaml").write_text("data: {source: missing.jsonl}\n")
+    for words in (["missing.jsonl"], ["missing.yaml"], ["row.jsonl"], ["rows.jsonll"]):
+        said = say("data", *words)
+        assert said.code == 3 and one_line(said) and "init" not in said.err, said.err
+    assert "did you mean 'rows.jsonl'?" in said.err
 
 
 def test_a_dangerous_model_ends_with_4(empty: Path, say: Command) -> None:
@@ -877,6 +911,11 @@ def test_a_terminal_that_knows_ascii_only(empty: Path) -> None:
 def test_version_and_help(say: Command) -> None:
     assert say("--version").out.strip() == tunesmith.__version__
     assert say("train", "--help").code == 0
+
+
+def test_without_a_word_there_is_the_help_and_nothing_else(say: Command) -> None:
+    said = say()
+    assert said.code == 2 and said.out == say("--help").out and not said.err
 
 
 # The demo

@@ -318,6 +318,22 @@ def factory(folder: Path) -> Any:
     return AutoModel if is_encoder(folder) else AutoModelForCausalLM
 
 
+def outline(base: Base, dtype: "torch.dtype | None" = None) -> Any:
+    """The model's shapes without its numbers: quick, and takes no memory."""
+    check_architecture(base.folder)
+    built = factory(base.folder)
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(base.folder, local_files_only=True)
+    with torch.device("meta"):
+        return built.from_config(config, dtype=dtype or torch.float32)
+
+
+def context(base: Base) -> int | None:
+    """The longest sequence that a model was made for, before it is loaded."""
+    return layout.context(outline(base))
+
+
 def is_encoder(folder: Path) -> bool:
     """Whether a folder's config.json says that its model reads both ways and writes nothing.
 

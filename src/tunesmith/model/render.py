@@ -8,7 +8,7 @@ with its prompt, content never becomes a control token, and the prompt that a se
 the id the beginning of what was trained on.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -349,10 +349,14 @@ class Fit:
 
 
 def fit(
-    examples: Iterable[Example], length: int, policy: Literal["refuse", "drop"] = "refuse"
+    examples: Iterable[Example],
+    length: int,
+    policy: Literal["refuse", "drop"] = "refuse",
+    context: Callable[[], int | None] = lambda: None,
 ) -> tuple[list[Example], Fit]:
     """The examples whose sequences hold at most `length` tokens. Nothing is ever cut (T-TRUNC):
-    longer ones are refused by name, or dropped by name."""
+    longer ones are refused by name, or dropped by name. `context`, the most that the model can
+    read, is asked only to say what to do."""
     examples = list(examples)
     kept = [e for e in examples if longest(e) <= length]
     long = tuple((e.row, e.origin, longest(e)) for e in examples if longest(e) > length)
@@ -360,12 +364,21 @@ def fit(
         row, origin, size = long[0]
         raise DataError(
             f"{origin}: {size} tokens, and length is {length} ({len(long)} of {len(examples)} "
-            "rows are too long; no answer is cut). Raise train.length, shorten the rows, or drop "
-            "them with train.too_long=drop"
+            f"rows are too long; no answer is cut). {advice(max(n for *_, n in long), context())}"
         )
     if long and not kept:
         raise DataError(f"{long[0][1]}: all {len(long)} rows are longer than length={length}")
     return kept, Fit(len(kept), long)
+
+
+def advice(size: int, context: int | None) -> str:
+    """What to do about rows of up to `size` tokens, where the model reads at most `context`."""
+    if context is None or size <= context:
+        return "Raise train.length, shorten the rows, or drop them with train.too_long=drop"
+    return (
+        f"The model's context is {context}: set train.length={context} at most, and shorten the "
+        "rows that are longer, or drop them with train.too_long=drop"
+    )
 
 
 def longest(example: Example) -> int:

@@ -26,7 +26,7 @@ from tunesmith.core.signals import deferred, requested
 from tunesmith.core.tables import read_part
 from tunesmith.model import devices, heads, layout, load
 from tunesmith.model.policy import Policy
-from tunesmith.model.render import Tokenizer
+from tunesmith.model.render import Tokenizer, longest
 from tunesmith.train import (
     batches,
     checkpoint,
@@ -129,12 +129,13 @@ class Session:
                 advance(1)
 
     def _check_context(self, model: Any) -> None:
-        longest = max(e.length for part in self.examples.values() for e in part)
+        row = max((e for part in self.examples.values() for e in part), key=longest)
         context = layout.context(model)
-        if context is not None and longest > context:
+        if context is not None and longest(row) > context:
             raise DataError(
-                f"the longest row has {longest} tokens and the model's context is {context}. "
-                f"Set train.length={context} train.too_long=drop, or shorten the row"
+                f"{row.origin}: {longest(row)} tokens, and the model's context is {context}; "
+                f"nothing is cut. Set train.length={context} train.too_long=drop, or shorten the "
+                "row"
             )
 
     def _open_stream(self, start: int) -> None:

@@ -1,6 +1,7 @@
 """The train stage: prepared rows and a base model in, a verified trained folder out."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ def train(
     if not rows["train"]:
         raise DataError("no rows are left to train on; see data/account.json for the reasons")
     spec, kept = fitted(spec, rows), ("train", "valid")
-    examples = {part: _examples(part, rows[part], spec, tokenizer, log) for part in kept}
+    context = partial(load.context, base)
+    examples = {part: _examples(part, rows[part], spec, tokenizer, log, context) for part in kept}
     Session(stage, spec, base, tokenizer, examples, dtype, seed, log).run()
 
 
@@ -119,14 +121,19 @@ def inputs(
 
 
 def _examples(
-    part: str, rows: Sequence[Row], spec: Train, tokenizer: Tokenizer, log: Log
+    part: str,
+    rows: Sequence[Row],
+    spec: Train,
+    tokenizer: Tokenizer,
+    log: Log,
+    context: Callable[[], int | None],
 ) -> list[Example]:
     """A prepared part as tokens, over-long rows refused or dropped and counted."""
     examples = cache.encoded(rows, spec.objective, tokenizer)
     pieces = [piece for e in examples for piece in spec.objective.cut(e, spec.length)]
     if len(pieces) > len(examples):
         log.say(f"{part}: {len(examples)} rows in {len(pieces)} windows of up to {spec.length}")
-    kept, account = render.fit(pieces, spec.length, spec.too_long)
+    kept, account = render.fit(pieces, spec.length, spec.too_long, context)
     if len(kept) < len(pieces):
         log.say(f"{part}: {len(pieces) - len(kept)} rows longer than {spec.length} left out")
     log.event("tokens", part=part, **account.record())

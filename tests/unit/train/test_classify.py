@@ -197,6 +197,25 @@ def test_a_row_longer_than_the_context_is_never_cut(tiny: Tiny, tmp_path: Path) 
         list(classify.probabilities(policy, [row("cat " * 200, "red", line=3)]))
 
 
+@pytest.mark.parametrize(
+    ("length", "advice"),
+    [
+        (64, "length is 64 .* The model's context is 128: set train.length=128 at most"),
+        (512, "the model's context is 128; nothing is cut. Set train.length=128"),
+    ],
+)
+def test_the_advice_for_a_long_row_can_be_followed(
+    tiny: Tiny, tmp_path: Path, length: int, advice: str
+) -> None:
+    def odd(number: int) -> Labelled:
+        return row("cat " * 200, "red", line=99) if number == 3 else labelled(number)
+
+    folder, base = prepared(tmp_path / "run", rows=18, held=6, row=odd), base_of(tiny("bert"))
+    with pytest.raises(DataError, match=f"rows.jsonl:99: [0-9]+ tokens, and {advice}") as caught:
+        trained(folder, base, settings(objective=Classify(), length=length))
+    assert "Raise" not in str(caught.value)
+
+
 def test_frozen_reads_every_row_once(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
