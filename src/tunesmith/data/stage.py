@@ -165,7 +165,8 @@ def divided(
         if part in found
     }
     sizes = sizes_of(spec, held_out)
-    parts = split(rows, sizes, groups, seed) if sizes else {"train": rows}
+    with reasons_told(ledger):
+        parts = split(rows, sizes, groups, seed) if sizes else {"train": rows}
     if held_out:
         parts = without_leaks(parts | held_out, spec.leaks, ledger)
     parts = {part: parts[part] for part in PARTS if part in parts}
@@ -235,6 +236,16 @@ def refuse_nothing(spec: Data, rows: Sequence[Row], ledger: Ledger) -> None:
         raise DataError(
             f"{visible(spec.source)}: no row is left ({reasons}); change the transforms"
         )
+
+
+@contextmanager
+def reasons_told(ledger: Ledger) -> Iterator[None]:
+    """Inside, rows that are too few to divide are told with what the transforms dropped."""
+    try:
+        yield
+    except DataError as error:
+        lost = "; ".join(dropped(account) for account in ledger.steps if account.dropped)
+        raise DataError(f"{error} ({lost})" if lost else str(error)) from None
 
 
 def without_leaks(
