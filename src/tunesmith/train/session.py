@@ -197,6 +197,7 @@ class Session:
 
     def _first_look(self) -> None:
         """Refuse what can be known to be wrong before any work, and note where training starts."""
+        self._refuse_full_disk()
         facts = self._facts_of_rows()
         if self.spec.seams == "fast":
             facts |= selfcheck.loss(self.policy, self.spec.objective, self.examples["train"][0])
@@ -212,6 +213,13 @@ class Session:
             f"{counts[0]:,} of {counts[1]:,} parameters move"
         )
         self._look(0)
+
+    def _refuse_full_disk(self) -> None:
+        """Refuse before the first step when one checkpoint and the result would not fit."""
+        state = weights.state_of(self.policy, self.spec.method)
+        result = checkpoint.size(b"", {"model": state})
+        moments = 2 * sum(parameter.nbytes for parameter in self.policy.trainable())
+        checkpoint.make_room(self._checkpoints, 2 * result + moments, self.log)
 
     def _facts_of_rows(self) -> dict[str, Any]:
         """What there is to learn from, in tokens or in labels."""
