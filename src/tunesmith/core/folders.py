@@ -4,8 +4,8 @@ import errno
 import json
 import os
 import shlex
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from tunesmith.core.disk import (
     sync_file,
     write_json,
 )
-from tunesmith.core.errors import IntegrityError, ResourceError, SettingsError
+from tunesmith.core.errors import IntegrityError, ResourceError, SettingsError, TunesmithError
 from tunesmith.core.log import redacted
 from tunesmith.core.rows import digest
 
@@ -68,12 +68,15 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.name = path.name
+        self.made: list[Path] = []
+        """The folders that `create` made, the run's own first."""
 
     def create(self) -> None:
         """Make the folder; refuses a file, a link, or a place that cannot be written."""
         refuse_link(self.path)
         if self.path.exists() and not self.path.is_dir():
             raise ResourceError(f"{self.path}: is a file; name another run, or move it away")
+        self.made = [path for path in (self.path, *self.path.parents) if not path.exists()]
         with disk_errors(self.path, "make the run folder"):
             make_folders(self.path)
             if not os.access(self.path, os.W_OK | os.X_OK):
@@ -89,6 +92,26 @@ class RunFolder:
             yield
         finally:
             lock.release(file)
+
+    @contextmanager
+    def tidied(self) -> Iterator[None]:
+        """Inside, a refusal before anything was made leaves nothing behind that `create` made."""
+        try:
+            yield
+        except (TunesmithError, KeyboardInterrupt):
+            self._leave_nothing()
+            raise
+
+    def _leave_nothing(self) -> None:
+        """Remove what `create` made, where nothing but the settings and the lock is in it."""
+        beside = {"lock", "run.yaml"}
+        if self.path not in self.made or {path.name for path in self.path.iterdir()} - beside:
+            return
+        with suppress(OSError):  # Another process is faster, and begins here.
+            for path in self.path.iterdir():
+                disk.DISK.unlink(path)
+            for folder in self.made:
+                disk.DISK.rmdir(folder)
 
     def stage(self, name: str) -> "Stage":
         """The folder of one stage."""
