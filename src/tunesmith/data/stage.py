@@ -1,7 +1,7 @@
 """From files of rows to the parts of a run: read, transform, split, audit, every row counted."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -92,7 +92,7 @@ def prepare(
     found = locate(spec, home, {} if restart else stage.inputs)
     commits = {field: commit for each in found.values() for field, commit in each.commits.items()}
     asked = inputs(spec, found, seed) | commits
-    if not stage.begin(asked, accept=accept, restart=restart):
+    if not stage.begin(asked, accept=accept, restart=restart, say=log.say):
         log.say(f"data: prepared before from the same inputs: {stage.path}")
         return
     try:
@@ -107,7 +107,7 @@ def prepare(
         summarise(parts, ledger, findings, log, tokenizer)
         stage.finish(parts=ledger.parts, findings=len(findings), commits=commits)
     except BaseException:
-        discard(stage)
+        stage.give_up()  # The next attempt may have other inputs, and owes this one nothing.
         raise
 
 
@@ -297,14 +297,6 @@ def clear(stage: Stage) -> None:
     for path in stage.path.iterdir():
         if path.name != "inputs.json":
             disk.DISK.unlink(path)
-
-
-def discard(stage: Stage) -> None:
-    """Leave nothing behind: the next attempt may have other inputs, and owes this one nothing."""
-    with suppress(OSError):
-        for path in stage.path.iterdir():
-            disk.DISK.unlink(path)
-        disk.DISK.rmdir(stage.path)
 
 
 def dropped(account: Account) -> str:

@@ -86,7 +86,9 @@ def evaluate(
     folder.stage("train").manifest()
     stage = folder.stage("evaluate")
     asked = questions(folder.stage("data").path, spec, seed)
-    if not stage.begin(inputs(folder, spec, base, asked), accept=accept, restart=restart):
+    if not stage.begin(
+        inputs(folder, spec, base, asked), accept=accept, restart=restart, say=log.say
+    ):
         log.say("evaluate: nothing to do, finished before with the same inputs")
         return
     arms = {arm: ask(arm, stage, base, asked, log) for arm in ARMS}

@@ -1,11 +1,12 @@
 """The train stage: prepared rows and a base model in, a verified trained folder out."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.errors import DataError, SettingsError
-from tunesmith.core.folders import RunFolder
+from tunesmith.core.errors import DataError, IntegrityError, ResourceError, SettingsError
+from tunesmith.core.folders import RunFolder, Stage
 from tunesmith.core.log import Log
 from tunesmith.core.records import Example
 from tunesmith.core.rows import Labelled, Row
@@ -13,7 +14,7 @@ from tunesmith.core.tables import read_part
 from tunesmith.model import load, render
 from tunesmith.model.render import Tokenizer
 from tunesmith.model.words import tokenizer_of
-from tunesmith.train import cache, continued
+from tunesmith.train import cache, checkpoint, continued
 from tunesmith.train.loop import Train
 from tunesmith.train.session import Session
 
@@ -43,15 +44,34 @@ def train(
     continued.refuse_unlike(spec.method, base, tokenizer)
     wanted = inputs(folder, spec, base, tokenizer, dtype, seed)
     wanted["evaluate.unknown"] = unknown if spec.objective.scores else None
-    if not stage.begin(wanted, accept=accept, restart=restart):
+    saved = has_saved(stage)
+    if not stage.begin(wanted, accept=accept, restart=restart, saved=saved, say=log.say):
         log.say("train: nothing to do, finished before with the same inputs")
         return
-    rows = learnable(folder.stage("data").path, unknown)
-    if not rows["train"]:
-        raise DataError("no rows are left to train on; see data/account.json for the reasons")
-    spec, kept = fitted(spec, rows), ("train", "valid")
-    examples = {part: _examples(part, rows[part], spec, tokenizer, log) for part in kept}
-    Session(stage, spec, base, tokenizer, examples, dtype, seed, log).run()
+    with unbegun_if_refused(stage):
+        rows = learnable(folder.stage("data").path, unknown)
+        if not rows["train"]:
+            raise DataError("no rows are left to train on; see data/account.json for the reasons")
+        spec, kept = fitted(spec, rows), ("train", "valid")
+        examples = {part: _examples(part, rows[part], spec, tokenizer, log) for part in kept}
+        Session(stage, spec, base, tokenizer, examples, dtype, seed, log).run()
+
+
+def has_saved(stage: Stage) -> bool:
+    """Whether a step was saved that can be gone on from."""
+    return bool(checkpoint.steps(stage.path / "checkpoints"))
+
+
+@contextmanager
+def unbegun_if_refused(stage: Stage) -> Iterator[None]:
+    """Inside, a refusal before the first saved step leaves the stage as it was before: who follows
+    its advice changes a setting, and that is not to be refused."""
+    try:
+        yield
+    except (DataError, SettingsError, IntegrityError, ResourceError):
+        if not has_saved(stage):
+            stage.give_up()
+        raise
 
 
 def learnable(data: Path, unknown: str | None) -> dict[str, list[Row]]:
