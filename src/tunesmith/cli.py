@@ -4,6 +4,7 @@ A setting is never a flag: every command takes `path=value` overrides on the run
 """
 
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -283,7 +284,7 @@ def prepared(
     from tunesmith.pipeline import Job
 
     folder = RunFolder(Path("runs") / loaded.run.name)
-    Visit.folder = folder.path
+    Visit.folder, Visit.given = folder.path, shlex.join([str(run), *(overrides or ())])
     return Job(loaded, folder, Log(folder, quiet=as_json), tuple(accept or ()), restart)
 
 
