@@ -304,7 +304,11 @@ def foretell(job: "Job", until: str, as_json: bool) -> None:
 
     log = Log(quiet=as_json)
     run = job.loaded.run
-    found = forecast.rows(run, log) if until == "data" else forecast.whole(run, log)
+    if until == "data":
+        found = forecast.rows(run, log)
+    else:
+        there = None if job.restarts("train", until) else job.folder
+        found = forecast.whole(run, log, there, job.accept)
     show(found, forecast.sentence(found), as_json)
 
 

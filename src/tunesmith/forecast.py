@@ -4,6 +4,7 @@ Nothing is written beside the cache of models: rows are prepared in a folder tha
 """
 
 import time
+from collections.abc import Collection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,7 +20,7 @@ from tunesmith.model.words import tokenizer_of
 from tunesmith.run import Run
 from tunesmith.train.batches import steps_in
 from tunesmith.train.loop import Train
-from tunesmith.train.stage import fitted, learnable, refuse_unfit
+from tunesmith.train.stage import fitted, has_saved, inputs, learnable, refuse_unfit
 
 PARTS = ("train", "valid", "test")
 
@@ -39,17 +40,36 @@ def rows(run: Run, log: Log) -> dict[str, Any]:
         return {"rows": {part: len(read_part(folder.path / "data", part)) for part in PARTS}}
 
 
-def whole(run: Run, log: Log) -> dict[str, Any]:
-    """Rows, tokens, steps; bytes and seconds as rough figures."""
+def whole(
+    run: Run, log: Log, there: RunFolder | None = None, accept: Collection[str] = ()
+) -> dict[str, Any]:
+    """Rows, tokens, steps; bytes and seconds as rough figures. What the run begun `there` would
+    refuse is refused here."""
     environment.need("train", "torch", "transformers", "peft")
     with TemporaryDirectory() as aside:
         folder = RunFolder(Path(aside) / run.name)
         folder.create()
         prepare(folder, run.data, seed=run.seed, log=log)
         base = resolve(run.model)
+        if there is not None:
+            refuse_changed(there, folder, run, base, accept)
         refuse_unfit(run.train, base)
         counted = tokens(folder, run.train, tokenizer_of(base), run.evaluate.unknown)
     return counted | cost(run, base, counted)
+
+
+def refuse_changed(
+    there: RunFolder, folder: RunFolder, run: Run, base: Base, accept: Collection[str]
+) -> None:
+    """Refuse settings that a training stopped `there` was not begun with; `folder` has the rows as
+    they would be."""
+    stage, data = there.stage("train"), there.stage("data")
+    if stage.finished or not has_saved(stage):
+        return
+    wanted = inputs(folder, run.train, base, tokenizer_of(base), run.model.dtype, run.seed)
+    if data.finished and data.inputs == folder.stage("data").inputs:
+        wanted["digest of the data"] = data.digest  # Equal but for where the files seem to lie.
+    stage.refuse_changed(stage.inputs | wanted, accept)
 
 
 def tokens(
