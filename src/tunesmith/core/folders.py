@@ -19,7 +19,13 @@ from tunesmith.core.disk import (
     sync_file,
     write_json,
 )
-from tunesmith.core.errors import IntegrityError, ResourceError, SettingsError, TunesmithError
+from tunesmith.core.errors import (
+    DataError,
+    IntegrityError,
+    ResourceError,
+    SettingsError,
+    TunesmithError,
+)
 from tunesmith.core.log import redacted
 from tunesmith.core.rows import digest
 
@@ -305,6 +311,17 @@ class Stage:
                 disk.DISK.sync_folder(parent)
                 disk.DISK.sync_folder(self.run.path)
         return [target for _, target in reversed(self._moved[count:])]
+
+    @contextmanager
+    def unbegun_if_refused(self, kept: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """Inside, a refusal that leaves nothing `kept` leaves the stage as it was before: who
+        follows its advice changes a setting, and that is not to be refused."""
+        try:
+            yield
+        except (DataError, SettingsError, IntegrityError, ResourceError):
+            if not kept():
+                self.give_up()
+            raise
 
     def give_up(self) -> None:
         """Undo `begin` where it came to nothing: what it made goes, what it moved comes back."""

@@ -76,7 +76,8 @@ def deploy(
     if stage.begin(inputs, accept=accept, restart=restart, say=log.say):
         for left in (path for path in stage.path.iterdir() if path.is_dir()):
             shutil.rmtree(left)  # An interrupted call's: an export is quicker made than trusted.
-        done = {e.kind: make(e, trained.path, stage.path, base, log) for e in spec.exports}
+        with stage.unbegun_if_refused():
+            done = {e.kind: make(e, trained.path, stage.path, base, log) for e in spec.exports}
         write_json(stage.path / "verified.json", done)
         stage.finish(exports=done)
     else:

@@ -91,7 +91,8 @@ def evaluate(
     ):
         log.say("evaluate: nothing to do, finished before with the same inputs")
         return
-    arms = {arm: ask(arm, stage, base, asked, log) for arm in ARMS}
+    with stage.unbegun_if_refused(lambda: stage.resumed):
+        arms = {arm: ask(arm, stage, base, asked, log) for arm in ARMS}
     report, findings = written(stage, spec, asked, arms)
     for finding in findings:
         log.finding(finding)

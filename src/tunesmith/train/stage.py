@@ -1,11 +1,10 @@
 """The train stage: prepared rows and a base model in, a verified trained folder out."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.errors import DataError, IntegrityError, ResourceError, SettingsError
+from tunesmith.core.errors import DataError, SettingsError
 from tunesmith.core.folders import RunFolder, Stage
 from tunesmith.core.log import Log
 from tunesmith.core.records import Example
@@ -48,7 +47,7 @@ def train(
     if not stage.begin(wanted, accept=accept, restart=restart, saved=saved, say=log.say):
         log.say("train: nothing to do, finished before with the same inputs")
         return
-    with unbegun_if_refused(stage):
+    with stage.unbegun_if_refused(lambda: has_saved(stage)):
         rows = learnable(folder.stage("data").path, unknown)
         if not rows["train"]:
             raise DataError("no rows are left to train on; see data/account.json for the reasons")
@@ -60,18 +59,6 @@ def train(
 def has_saved(stage: Stage) -> bool:
     """Whether a step was saved that can be gone on from."""
     return bool(checkpoint.steps(stage.path / "checkpoints"))
-
-
-@contextmanager
-def unbegun_if_refused(stage: Stage) -> Iterator[None]:
-    """Inside, a refusal before the first saved step leaves the stage as it was before: who follows
-    its advice changes a setting, and that is not to be refused."""
-    try:
-        yield
-    except (DataError, SettingsError, IntegrityError, ResourceError):
-        if not has_saved(stage):
-            stage.give_up()
-        raise
 
 
 def learnable(data: Path, unknown: str | None) -> dict[str, list[Row]]:
