@@ -115,7 +115,7 @@ def cost(run: Run, base: Base, counted: dict[str, Any]) -> dict[str, Any]:
         tuned = run.train.method.apply(plain, run.seed)
     trained = [p for p in tuned.parameters() if p.requires_grad]
     logits = 0 if run.train.objective.scores else size
-    moving = sum(p.numel() for p in trained)
+    moving, total = layout.sizes(tuned.parameters())
     # The weights, the gradients, and the two moments of Adam, each as wide as its weight.
     held = sum(p.nbytes for p in tuned.parameters()) + 3 * sum(p.nbytes for p in trained)
     longest = max(run.train.micro_batch, counted["longest"])
@@ -126,7 +126,7 @@ def cost(run: Run, base: Base, counted: dict[str, Any]) -> dict[str, Any]:
     # looking up an embedding is free.
     work = seen * (4 * (every - size * layout.width(tuned)) + 2 * moving)
     return {
-        "parameters": every,
+        "parameters": total,
         "moving_parameters": moving,
         "memory_bytes": held + kept,
         "train_seconds": round(work / (EFFICIENCY * speed())),

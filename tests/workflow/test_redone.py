@@ -147,21 +147,18 @@ def test_a_dry_run_refuses_what_the_command_would(stopped: Path, say: Command) -
     assert say("train", "bot.yaml", *QUICK, "--dry-run").code == 0
     changed = ["train", "bot.yaml", *QUICK, "train.lr=5e-4"]
     real, dry = say(*changed), say(*changed, "--dry-run")
-    assert real.code == dry.code == 2 and real.err == dry.err
+    assert real.code == dry.code == 2
+    assert "train.lr was" in real.err and real.err.splitlines()[-1] == dry.err.splitlines()[-1]
     assert say(*changed, "--dry-run", "--accept-change", "train.lr").code == 0
     assert say(*changed, "--dry-run", "--restart").code == 0
 
 
-@pytest.mark.parametrize("method", ["lora", "full", "frozen"])
+@pytest.mark.parametrize("method", ["lora", "full"])
 def test_a_dry_run_counts_parameters_as_training_does(
     home: Path, empty: Path, say: Command, method: str
 ) -> None:
     project(home, empty)
     words = ["train", "bot.yaml", *QUICK, f"train.method={method}"]
-    if method == "frozen":
-        lines = [{"text": f"row {i}", "label": "ab"[i % 2]} for i in range(24)]
-        (empty / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        words.append("train.objective=classify")
     told = say(*words, "--dry-run", "--json").value
     assert say(*words).code == 0
     facts = json.loads((empty / "runs" / "bot" / "train" / "train.json").read_text())

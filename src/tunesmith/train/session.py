@@ -204,7 +204,7 @@ class Session:
         facts["guessing"] = self.spec.objective.guessing(self.policy)
         selfcheck.words(self.policy, self.examples["train"], self.log)
         self.facts["start"] = facts
-        counts = [sum(p.numel() for p in group) for group in self._counted()]
+        counts = layout.sizes(parameter for _, parameter in self.policy.named())
         self.facts["trainable_parameters"], self.facts["parameters"] = counts
         self.log.event("start", **facts, steps=self.total)
         self.log.say(
@@ -235,9 +235,6 @@ class Session:
         if self.spec.objective.scores:
             return f"{facts['labels']} labels"
         return f"{facts['trained_share']:.0%} trained"
-
-    def _counted(self) -> tuple[list[Any], list[Any]]:
-        return self.policy.trainable(), [parameter for _, parameter in self.policy.named()]
 
     def _loop(self, start: int) -> None:
         began, before = time.monotonic(), self.facts["seconds"]
