@@ -511,7 +511,7 @@ PAIR = b'{"prompt": "c", "completion": "d"}\n'
         ({"README.md": b"x", ".git/rows.jsonl": GOOD}, "", "no file in this folder"),
         ({"a.jsonl": GOOD, "b/c.csv": CSV + b"3\n"}, "/b/c.csv:3", "1 cells"),
         ({"a.jsonl": GOOD, "b.jsonl.gz": GZIP[:-9]}, "/b.jsonl.gz", "cut short"),
-        ({"a.jsonl": GOOD, "b.parquet": PARQUET[:-9]}, "/b.parquet", "damaged"),
+        ({"a.jsonl": GOOD, "b.parquet": PARQUET[:-9]}, "/b.parquet", "cut short"),
         ({"a.jsonl": GOOD, "b.jsonl": b""}, "/b.jsonl:1", "empty"),
         ({"a.jsonl": GOOD, "b.json": b"[]"}, "/b.json:1", "no row"),
         ({"a.jsonl": GOOD, "b.jsonl": b"\n" + chat(USER, SAYS)}, "/b.jsonl:2", "'prompt' is miss"),
