@@ -4,6 +4,7 @@ A setting is never a flag: every command takes `path=value` overrides on the run
 """
 
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -286,7 +287,7 @@ def prepared(
     from tunesmith.pipeline import Job
 
     folder = RunFolder(Path("runs") / loaded.run.name)
-    Visit.folder = folder.path
+    Visit.folder, Visit.given = folder.path, shlex.join([str(run), *(overrides or ())])
     return Job(loaded, folder, Log(folder, quiet=as_json), tuple(accept or ()), restart)
 
 
@@ -306,7 +307,11 @@ def foretell(job: "Job", until: str, as_json: bool) -> None:
 
     log = Log(quiet=as_json)
     run = job.loaded.run
-    found = forecast.rows(run, log) if until == "data" else forecast.whole(run, log)
+    if until == "data":
+        found = forecast.rows(run, log)
+    else:
+        there = None if job.restarts("train", until) else job.folder
+        found = forecast.whole(run, log, there, job.accept)
     show(found, forecast.sentence(found), as_json)
 
 

@@ -30,11 +30,14 @@ class Visit:
     """What the command in this process works on; one per process, as exit codes are."""
 
     folder: ClassVar[Path | None] = None
+    given: ClassVar[str] = ""
+    """The run file and overrides as given: what a piece of advice calls RUN.yaml."""
 
 
 def enter(command: Callable[..., Any], words: Sequence[str]) -> int:
     """Run a command; its exit code. Nothing but a sentence reaches the screen."""
     environment.enter()
+    Visit.given = ""
     as_json = "--json" in words
     try:
         with handlers():
@@ -71,7 +74,7 @@ def usage(error: Any) -> str:
 
 def tell(error: TunesmithError, code: int, as_json: bool) -> int:
     """Say what stopped the command, as lines on stderr or as JSON on stdout."""
-    problems = [redact(p) for p in getattr(error, "problems", (str(error),))]
+    problems = [redact(advised(p)) for p in getattr(error, "problems", (str(error),))]
     if as_json:
         kind = type(error).__name__
         say(sys.stdout, json.dumps({"error": {"kind": kind, "code": code, "problems": problems}}))
@@ -79,6 +82,11 @@ def tell(error: TunesmithError, code: int, as_json: bool) -> int:
         for problem in problems:
             say(sys.stderr, printable(problem))
     return code
+
+
+def advised(problem: str) -> str:
+    """A problem with the command that was given in its advice, ready to be pasted."""
+    return problem.replace("RUN.yaml", Visit.given) if Visit.given else problem
 
 
 def say(stream: Any, line: str) -> None:

@@ -4,7 +4,7 @@ Nothing is written beside the cache of models: rows are prepared in a folder tha
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +22,7 @@ from tunesmith.model.words import tokenizer_of
 from tunesmith.run import Run
 from tunesmith.train.batches import steps_in
 from tunesmith.train.loop import Train
-from tunesmith.train.stage import fitted, learnable, refuse_unfit
+from tunesmith.train.stage import fitted, has_saved, inputs, learnable, refuse_unfit
 
 PARTS = ("train", "valid", "test")
 
@@ -42,20 +42,39 @@ def rows(run: Run, log: Log) -> dict[str, Any]:
         return {"rows": {part: len(read_part(folder.path / "data", part)) for part in PARTS}}
 
 
-def whole(run: Run, log: Log) -> dict[str, Any]:
-    """Rows, tokens, steps; bytes and seconds as rough figures."""
+def whole(
+    run: Run, log: Log, there: RunFolder | None = None, accept: Collection[str] = ()
+) -> dict[str, Any]:
+    """Rows, tokens, steps; bytes and seconds as rough figures. What the run begun `there` would
+    refuse is refused here."""
     environment.need("train", "torch", "transformers", "peft")
     with TemporaryDirectory() as aside:
         folder = RunFolder(Path(aside) / run.name)
         folder.create()
         prepare(folder, run.data, seed=run.seed, log=log)
         base = resolve(run.model)
+        if there is not None:
+            refuse_changed(there, folder, run, base, accept)
         refuse_unfit(run.train, base)
         rows = learnable(folder.path / "data", run.evaluate.unknown)
         spec = fitted(run.train, rows)
         counted = tokens(rows, spec, base)
         counted["rows"]["test"] = len(read_part(folder.path / "data", "test"))
     return counted | cost(run, spec, base, counted)
+
+
+def refuse_changed(
+    there: RunFolder, folder: RunFolder, run: Run, base: Base, accept: Collection[str]
+) -> None:
+    """Refuse settings that a training stopped `there` was not begun with; `folder` has the rows as
+    they would be."""
+    stage, data = there.stage("train"), there.stage("data")
+    if stage.finished or not has_saved(stage):
+        return
+    wanted = inputs(folder, run.train, base, tokenizer_of(base), run.model.dtype, run.seed)
+    if data.finished and data.inputs == folder.stage("data").inputs:
+        wanted["digest of the data"] = data.digest  # Equal but for where the files seem to lie.
+    stage.refuse_changed(stage.inputs | wanted, accept)
 
 
 def tokens(rows: Mapping[str, Sequence[Row]], spec: Train, base: Base) -> dict[str, Any]:
@@ -98,7 +117,7 @@ def cost(run: Run, spec: Train, base: Base, counted: dict[str, Any]) -> dict[str
     inside = [p for p in tuned.parameters() if p.requires_grad]
     logits = 0 if spec.objective.scores else size
     moving = sum(p.numel() for p in inside)
-    head_size = sum(p.numel() for p in on_top)
+    counts = layout.sizes([*tuned.parameters(), *on_top])
     # The weights, the gradients, and the two moments of Adam, each as wide as its weight.
     held = sum(p.nbytes for p in [*tuned.parameters(), *on_top])
     held += 3 * sum(p.nbytes for p in [*inside, *on_top])
@@ -110,8 +129,8 @@ def cost(run: Run, spec: Train, base: Base, counted: dict[str, Any]) -> dict[str
     # looking up an embedding is free, and so is a head, which multiplies once a row.
     work = seen * (4 * (every - size * layout.width(tuned)) + 2 * moving)
     return {
-        "parameters": every + head_size,
-        "moving_parameters": moving + head_size,
+        "parameters": counts[1],
+        "moving_parameters": counts[0],
         "memory_bytes": held + kept,
         "train_seconds": round(work / (EFFICIENCY * speed())),
     }

@@ -74,7 +74,7 @@ def carry_out(job: Job, until: str) -> None:
     job = replace(job, loaded=fitted(job.loaded))
     refuse_itself(job)
     job.folder.create()
-    with job.folder.lock():
+    with job.folder.lock(), job.folder.tidied():
         refuse_unknown(job)
         keep_settings(job, ())
         go(job, until)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.core import disk
-from tunesmith.core.disk import disk_errors
 from tunesmith.core.errors import TunesmithError
 from tunesmith.core.folders import RunFolder, refuse_link
 from tunesmith.core.lock import in_use_by
@@ -105,25 +104,10 @@ def pruned(folder: RunFolder, remove: bool) -> Iterator[dict[str, Any]]:
             with folder.lock():
                 folder.stage("train").manifest()
                 if remove:
-                    discard(path)
+                    disk.discard(path)
             yield found | {"removed": remove}
         except TunesmithError as error:
             yield found | {"kept": str(error)}
-
-
-def discard(place: Path) -> None:
-    """Remove a folder and what is in it. No link is followed."""
-    with disk_errors(place, "remove"):
-        for home, inner, names in os.walk(place, topdown=False):
-            for path in (Path(home, name) for name in (*names, *inner)):
-                gone = disk.DISK.unlink if linked_or_file(path) else disk.DISK.rmdir
-                gone(path)
-        disk.DISK.rmdir(place)
-
-
-def linked_or_file(path: Path) -> bool:
-    """Whether a name is removed as a file is."""
-    return path.is_symlink() or not path.is_dir()
 
 
 def size(place: Path) -> int:

@@ -231,6 +231,16 @@ def tensor_file(path: Path, header: Any, data: bytes = b"\x00" * 8, length: Any 
     return path
 
 
+@pytest.mark.parametrize("size", [5, 40, 90])
+def test_a_tensor_file_that_is_cut_says_so(tmp_path: Path, size: int) -> None:
+    path = tensor_file(tmp_path / "model.safetensors", SOUND)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: min(size, len(whole) - 1)])
+    with pytest.raises(IntegrityError, match=r"the file is cut short: .*\d+") as told:
+        check_safetensors(path)
+    assert "limit" not in str(told.value)
+
+
 def entry(**changes: Any) -> dict[str, Any]:
     """One sound tensor with changes."""
     return {"a": SOUND["a"] | changes}

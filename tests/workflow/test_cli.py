@@ -319,7 +319,7 @@ def test_the_advice_for_a_damaged_stage_works(home: Path, empty: Path, say: Comm
     run = begun(home, empty, say)
     (run / "train" / "train.json").write_text("{}")
     said = say("run", "bot.yaml", *QUICK)
-    assert said.code == 4 and "`tunesmith train RUN.yaml --restart`" in said.err
+    assert said.code == 4 and "`tunesmith train bot.yaml " in said.err
     assert say("train", "bot.yaml", *QUICK, "--restart").code == 0
     (run / "train" / "train.json").write_text("{}")
     assert say("evaluate", "bot.yaml", *QUICK, "--restart").code == 0

@@ -218,6 +218,21 @@ def make_folders(path: Path) -> None:
     DISK.sync_folder(path.parent)
 
 
+def discard(place: Path) -> None:
+    """Remove a folder and what is in it. No link is followed."""
+    with disk_errors(place, "remove"):
+        for home, inner, names in os.walk(place, topdown=False):
+            for path in (Path(home, name) for name in (*names, *inner)):
+                gone = DISK.unlink if linked_or_file(path) else DISK.rmdir
+                gone(path)
+        DISK.rmdir(place)
+
+
+def linked_or_file(path: Path) -> bool:
+    """Whether a name is removed as a file is."""
+    return path.is_symlink() or not path.is_dir()
+
+
 def sync_file(path: Path) -> None:
     """Make durable a file that a library wrote, or that grew line by line."""
     file = DISK.open(path)

@@ -4,8 +4,8 @@ import errno
 import json
 import os
 import shlex
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,13 @@ from tunesmith.core.disk import (
     sync_file,
     write_json,
 )
-from tunesmith.core.errors import IntegrityError, ResourceError, SettingsError
+from tunesmith.core.errors import (
+    DataError,
+    IntegrityError,
+    ResourceError,
+    SettingsError,
+    TunesmithError,
+)
 from tunesmith.core.log import redacted
 from tunesmith.core.rows import digest
 
@@ -31,6 +37,9 @@ SINKS = "sinks"
 
 UNLISTED = ("checkpoints", SINKS, "MANIFEST.json")
 """What a finished stage's manifest leaves out: it may change, or go, and the result is the same."""
+
+PAGES = ("evaluate", "cards")
+"""Folders that may hold pages alone, written of the stages as they were and of no one digest."""
 
 
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,12 +77,15 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.name = path.name
+        self.made: list[Path] = []
+        """The folders that `create` made, the run's own first."""
 
     def create(self) -> None:
         """Make the folder; refuses a file, a link, or a place that cannot be written."""
         refuse_link(self.path)
         if self.path.exists() and not self.path.is_dir():
             raise ResourceError(f"{self.path}: is a file; name another run, or move it away")
+        self.made = [path for path in (self.path, *self.path.parents) if not path.exists()]
         with disk_errors(self.path, "make the run folder"):
             make_folders(self.path)
             if not os.access(self.path, os.W_OK | os.X_OK):
@@ -89,6 +101,26 @@ class RunFolder:
             yield
         finally:
             lock.release(file)
+
+    @contextmanager
+    def tidied(self) -> Iterator[None]:
+        """Inside, a refusal before anything was made leaves nothing behind that `create` made."""
+        try:
+            yield
+        except (TunesmithError, KeyboardInterrupt):
+            self._leave_nothing()
+            raise
+
+    def _leave_nothing(self) -> None:
+        """Remove what `create` made, where nothing but the settings and the lock is in it."""
+        beside = {"lock", "run.yaml"}
+        if self.path not in self.made or {path.name for path in self.path.iterdir()} - beside:
+            return
+        with suppress(OSError):  # Another process is faster, and begins here.
+            for path in self.path.iterdir():
+                disk.DISK.unlink(path)
+            for folder in self.made:
+                disk.DISK.rmdir(folder)
 
     def stage(self, name: str) -> "Stage":
         """The folder of one stage."""
@@ -112,6 +144,11 @@ class Stage:
         self.run = run
         self.name = name
         self.path = run.path / name
+        self._moved: list[tuple[Path, Path]] = []
+        """What `set_aside` moved, from where and to where, in order."""
+        self._say: Callable[[str], object] = lambda line: None
+        self._replaced = ""
+        """The digest of the finished result that made way for this one."""
 
     def begin(
         self,
@@ -119,32 +156,46 @@ class Stage:
         *,
         accept: Collection[str] = (),
         restart: bool = False,
+        saved: bool = True,
+        say: Callable[[str], object] = lambda line: None,
     ) -> bool:
         """True when there is work and the folder is ready, False when it was done already.
 
-        A finished stage with other inputs, or any stage with `restart`, moves to `earlier/`.
-        An unfinished one with the same inputs goes on; with other inputs it is refused, every
-        changed field named, unless the field is in `accept`.
+        A finished stage with other inputs, or any stage with `restart`, moves to `earlier/`, and
+        with it what was made from it; `say` hears why and where. An unfinished one with the same
+        inputs goes on; with other inputs it is refused, every changed field named, unless the
+        field is in `accept`, or nothing is `saved` that could be gone on with.
         """
         refuse_link(self.path)
-        wanted = normalised(inputs)
+        wanted, self._say = normalised(inputs), say
         if restart:
-            self.set_aside()
+            self._make_way("as --restart says")
         elif self.finished:
             if self._sealed("MANIFEST.json")["inputs_digest"] == digest(wanted):
                 self.manifest()
                 return False
+            self._make_way(told(changed(self.inputs, wanted)))
+        elif not saved and self.begun and changed(self.inputs, wanted):
             self.set_aside()
         started = self._started()
         if started is None:
             self.set_aside()
             return self._start(wanted, [])
-        changes = changed(started["inputs"], wanted)
-        refused = [c for c in changes if c["field"] not in accept]
-        if refused:
-            raise SettingsError(*(self._refusal(change) for change in refused))
+        changes = self.refuse_changed(wanted, accept)
         self._sweep()
         return self._start(wanted, started["accepted"] + changes) if changes else True
+
+    def refuse_changed(
+        self, inputs: Mapping[str, Any], accept: Collection[str] = ()
+    ) -> list[dict[str, Any]]:
+        """The accepted changes to what an unfinished stage was begun with; others are refused.
+        Nothing is written."""
+        started = None if self.finished else self._started()
+        changes = changed(started["inputs"], normalised(inputs)) if started else []
+        refused = [change for change in changes if change["field"] not in accept]
+        if refused:
+            raise SettingsError(*(self._refusal(change) for change in refused))
+        return changes
 
     @property
     def begun(self) -> bool:
@@ -190,6 +241,12 @@ class Stage:
             "facts": redacted(facts),
         }
         write_json(self.path / "MANIFEST.json", sealed(manifest))
+        if self._replaced == self.digest:
+            # The very same once more: what was made from it still holds.
+            back = [place.name for place, _ in self._moved if place != self.path]
+            self._put_back(but=self.path)
+            if back:
+                self._say(f"{self.name}: the same as before, so {', '.join(back)} came back")
 
     def manifest(self) -> dict[str, Any]:
         """The manifest of the finished stage, after every file it lists was verified."""
@@ -234,20 +291,90 @@ class Stage:
                 f"`tunesmith {self.name} RUN.yaml --restart`"
             ) from error
 
-    def set_aside(self) -> None:
-        """Move what is in the folder to `earlier/<digest of its inputs>/<stage>`."""
+    def set_aside(self) -> list[Path]:
+        """Move what is in the folder, and before it what was made from it, to
+        `earlier/<digest of its inputs>/`; where it is now, this stage first."""
         if not self.path.exists() or not any(self.path.iterdir()):
-            return
+            return []
         try:
             name = digest((self._started() or {"inputs": "unknown"})["inputs"])[:12]
         except (IntegrityError, SettingsError):
             name = "unreadable"
-        parent = self.run.path / "earlier" / name
-        with disk_errors(self.path, f"move this to {parent}"):
-            make_folders(parent)
-            disk.DISK.rename(self.path, unused(parent / self.name))
-            disk.DISK.sync_folder(parent)
-            disk.DISK.sync_folder(self.run.path)
+        self._replaced = self.digest if self.finished else ""
+        parent, count = self.run.path / "earlier" / name, len(self._moved)
+        for place in [*self._made_from_this(), self.path]:
+            with disk_errors(place, f"move this to {parent}"):
+                make_folders(parent)
+                target = unused(parent / place.name)
+                disk.DISK.rename(place, target)
+                self._moved.append((place, target))
+                disk.DISK.sync_folder(parent)
+                disk.DISK.sync_folder(self.run.path)
+        return [target for _, target in reversed(self._moved[count:])]
+
+    @contextmanager
+    def unbegun_if_refused(self, kept: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """Inside, a refusal that leaves nothing `kept` leaves the stage as it was before: who
+        follows its advice changes a setting, and that is not to be refused."""
+        try:
+            yield
+        except (DataError, SettingsError, IntegrityError, ResourceError):
+            if not kept():
+                self.give_up()
+            raise
+
+    def give_up(self) -> None:
+        """Undo `begin` where it came to nothing: what it made goes, what it moved comes back."""
+        with suppress(OSError, ResourceError):
+            if self.path.exists():
+                disk.discard(self.path)
+            self._put_back()
+
+    def _put_back(self, but: Path | None = None) -> None:
+        """Move what made way to where it was, this stage first; `but` stays where it is now."""
+        for place, target in reversed(self._moved):
+            if place != but:
+                with disk_errors(place, f"move this back from {target}"):
+                    disk.DISK.rename(target, place)
+                    disk.DISK.sync_folder(self.run.path)
+                    disk.DISK.sync_folder(target.parent)
+                with suppress(OSError):  # Not empty: of other results.
+                    disk.DISK.rmdir(target.parent)
+                    disk.DISK.rmdir(target.parent.parent)
+        self._moved = [moved for moved in self._moved if moved[0] == but]
+
+    def _made_from_this(self) -> list[Path]:
+        """The other folders of the run that rest on this finished result, last made first."""
+        found: list[Stage] = []
+        digests = {self.digest} if self.finished else set()
+        names = [p.name for p in self.run.path.iterdir() if p.is_dir() and not p.is_symlink()]
+        others = [Stage(self.run, name) for name in sorted(names) if name != self.name]
+        while digests:
+            fresh = [each for each in others if each not in found and each._rests_on(digests)]
+            digests = {each.digest for each in fresh if each.finished}
+            found += fresh
+        return [each.path for each in reversed(found)]
+
+    def _rests_on(self, digests: Collection[str]) -> bool:
+        """Whether this was made from a result with one of these digests. What can be gone on with
+        is not: whether it may be with another is asked."""
+        if not self.begun:
+            return self.name in PAGES and any(self.path.iterdir())
+        if not self.finished and any((self.path / "checkpoints").glob("step-*")):
+            return False
+        try:
+            return any(value in digests for value in self.inputs.values() if isinstance(value, str))
+        except (IntegrityError, SettingsError):
+            return False
+
+    def _make_way(self, why: str) -> None:
+        """Put away what is here, and what was made from it, and say so."""
+        gone = self.set_aside()
+        if gone:
+            others = ", ".join(path.name for path in gone[1:])
+            with_it = f", with {others} made from it," if others else ""
+            where = gone[0].parent
+            self._say(f"{self.name}: done again, {why}; the old one{with_it} is now in {where}")
 
     def _refusal(self, change: Mapping[str, Any]) -> str:
         name, was, now = change["field"], shown(change["was"]), shown(change["now"])
@@ -308,6 +435,11 @@ def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[st
         for name in sorted({*before, *after})
         if before.get(name) != after.get(name)
     ]
+
+
+def told(changes: Collection[Mapping[str, Any]]) -> str:
+    """What changed, in words."""
+    return ", ".join(f"{c['field']} {shown(c['was'])} -> {shown(c['now'])}" for c in changes)
 
 
 def shown(value: Any) -> str:

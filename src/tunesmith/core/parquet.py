@@ -14,6 +14,8 @@ from tunesmith.core.textfile import NOT_UTF8, TOO_LONG, TextFile
 
 ROWS = 16
 """Rows that are decoded at once: a compressed page may unfold each to the largest record."""
+MAGIC = b"PAR1"
+"""How a Parquet file begins and ends."""
 PLAIN = (
     "is_null",
     "is_boolean",
@@ -67,11 +69,18 @@ def damage_told(table: TextFile, pyarrow: Any) -> Iterator[None]:
     except (pyarrow.ArrowException, ValueError, TypeError, MemoryError, OSError) as error:
         if isinstance(error, OSError) and error.errno:
             raise  # The disk, not the file.
-        reason = quoted(str(error).strip().split("\n")[0])
         raise DataError(
-            f"{visible(table.path)}: the Parquet file is damaged or cut short ({reason}); get it "
-            "again, or write it again"
+            f"{visible(table.path)}: {state(table)}; get it again, or write it again"
         ) from None
+
+
+def state(table: TextFile) -> str:
+    """Which of the two a file that cannot be read is. pyarrow's own words are for its authors."""
+    size = os.fstat(table.file.fileno()).st_size
+    end = os.pread(table.file.fileno(), len(MAGIC), max(0, size - len(MAGIC)))
+    if size < 2 * len(MAGIC) or end != MAGIC:
+        return f"the Parquet file is cut short: its {size} bytes do not end as Parquet does"
+    return "the Parquet file is damaged: its end is there, and what stands before it cannot be read"
 
 
 def check_columns(table: TextFile, schema: Any) -> None:

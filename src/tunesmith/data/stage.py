@@ -1,7 +1,7 @@
 """From files of rows to the parts of a run: read, transform, split, audit, every row counted."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -92,7 +92,7 @@ def prepare(
     found = locate(spec, home, {} if restart else stage.inputs)
     commits = {field: commit for each in found.values() for field, commit in each.commits.items()}
     asked = inputs(spec, found, seed) | commits
-    if not stage.begin(asked, accept=accept, restart=restart):
+    if not stage.begin(asked, accept=accept, restart=restart, say=log.say):
         log.say(f"data: prepared before from the same inputs: {stage.path}")
         return
     try:
@@ -107,7 +107,7 @@ def prepare(
         summarise(parts, ledger, findings, log, tokenizer)
         stage.finish(parts=ledger.parts, findings=len(findings), commits=commits)
     except BaseException:
-        discard(stage)
+        stage.give_up()  # The next attempt may have other inputs, and owes this one nothing.
         raise
 
 
@@ -165,7 +165,8 @@ def divided(
         if part in found
     }
     sizes = sizes_of(spec, held_out)
-    parts = split(rows, sizes, groups, seed) if sizes else {"train": rows}
+    with reasons_told(ledger):
+        parts = split(rows, sizes, groups, seed) if sizes else {"train": rows}
     if held_out:
         parts = without_leaks(parts | held_out, spec.leaks, ledger)
     parts = {part: parts[part] for part in PARTS if part in parts}
@@ -237,6 +238,16 @@ def refuse_nothing(spec: Data, rows: Sequence[Row], ledger: Ledger) -> None:
         )
 
 
+@contextmanager
+def reasons_told(ledger: Ledger) -> Iterator[None]:
+    """Inside, rows that are too few to divide are told with what the transforms dropped."""
+    try:
+        yield
+    except DataError as error:
+        lost = "; ".join(dropped(account) for account in ledger.steps if account.dropped)
+        raise DataError(f"{error} ({lost})" if lost else str(error)) from None
+
+
 def without_leaks(
     parts: dict[str, list[Row]], leaks: Literal["refuse", "drop"], ledger: Ledger
 ) -> dict[str, list[Row]]:
@@ -286,14 +297,6 @@ def clear(stage: Stage) -> None:
     for path in stage.path.iterdir():
         if path.name != "inputs.json":
             disk.DISK.unlink(path)
-
-
-def discard(stage: Stage) -> None:
-    """Leave nothing behind: the next attempt may have other inputs, and owes this one nothing."""
-    with suppress(OSError):
-        for path in stage.path.iterdir():
-            disk.DISK.unlink(path)
-        disk.DISK.rmdir(stage.path)
 
 
 def dropped(account: Account) -> str:

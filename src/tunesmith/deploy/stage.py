@@ -73,10 +73,11 @@ def deploy(
         "digest of the trained folder": trained.digest,
         "digest of the base": base.digest,
     }
-    if stage.begin(inputs, accept=accept, restart=restart):
+    if stage.begin(inputs, accept=accept, restart=restart, say=log.say):
         for left in (path for path in stage.path.iterdir() if path.is_dir()):
             shutil.rmtree(left)  # An interrupted call's: an export is quicker made than trusted.
-        done = {e.kind: make(e, trained.path, stage.path, base, log) for e in spec.exports}
+        with stage.unbegun_if_refused():
+            done = {e.kind: make(e, trained.path, stage.path, base, log) for e in spec.exports}
         write_json(stage.path / "verified.json", done)
         stage.finish(exports=done)
     else:

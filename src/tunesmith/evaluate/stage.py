@@ -88,10 +88,12 @@ def evaluate(
     stage = folder.stage("evaluate")
     head = heads.meaning_of(folder.stage("train").path)
     asked = questions(folder.stage("data").path, spec, seed=seed, head=head)
-    if not stage.begin(inputs(folder, spec, base, asked), accept=accept, restart=restart):
+    wanted = inputs(folder, spec, base, asked)
+    if not stage.begin(wanted, accept=accept, restart=restart, say=log.say):
         log.say("evaluate: nothing to do, finished before with the same inputs")
         return
-    arms = {arm: ask(arm, stage, base, asked, log=log) for arm in ARMS}
+    with stage.unbegun_if_refused(lambda: stage.resumed):
+        arms = {arm: ask(arm, stage, base, asked, log=log) for arm in ARMS}
     report, findings = written(stage, spec, asked, arms)
     for finding in findings:
         log.finding(finding)

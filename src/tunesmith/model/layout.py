@@ -127,6 +127,12 @@ def tied(model: Any) -> bool:
     return writes(model) and head(model).weight is embedding.weight
 
 
+def sizes(parameters: Iterable[Any]) -> tuple[int, int]:
+    """How many numbers training moves, and how many there are, those it adds among them."""
+    found = list(parameters)
+    return sum(p.numel() for p in trainable(found)), sum(p.numel() for p in found)
+
+
 def trainable(parameters: Iterable[Any]) -> list[Any]:
     """Those that take gradients."""
     return [p for p in parameters if p.requires_grad]

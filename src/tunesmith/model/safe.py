@@ -68,7 +68,10 @@ def check_safetensors(path: Path, expected: Collection[str] | None = None) -> di
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(HEADER, size - 8):
+        if size < 8 or HEADER >= length > size - 8:
+            needed = "8" if size < 8 else f"{8 + length}"
+            raise broken(path, f"the file is cut short: {size} bytes, its header alone is {needed}")
+        if length > HEADER:
             raise broken(path, f"its header claims {length} bytes (limit {HEADER})")
         raw = file.read(length)
     header = header_of(path, raw)
@@ -122,8 +125,14 @@ def contiguous(path: Path, entries: Mapping[str, Entry], start: int, size: int) 
     """The tensors' bytes fill the file from the header to the end: no gap, overlap or rest."""
     at = start
     for name, each in sorted(entries.items(), key=lambda item: (item[1].start, item[1].end)):
-        if each.start != at or each.end > size:
-            raise broken(path, f"tensor {name!r} overlaps another, leaves a gap or ends outside")
+        if each.start == at and each.end > size:
+            raise broken(
+                path,
+                f"the file is cut short: tensor {name!r} ends at byte {each.end}, "
+                f"and the file has {size}",
+            )
+        if each.start != at:
+            raise broken(path, f"tensor {name!r} overlaps another or leaves a gap")
         at = each.end
     if at != size:
         raise broken(path, f"{size - at} bytes follow the last tensor")

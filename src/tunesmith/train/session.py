@@ -198,13 +198,14 @@ class Session:
 
     def _first_look(self) -> None:
         """Refuse what can be known to be wrong before any work, and note where training starts."""
+        self._refuse_full_disk()
         facts = self._facts_of_rows()
         if self.spec.seams == "fast":
             facts |= selfcheck.loss(self.policy, self.spec.objective, self.examples["train"][0])
         facts["guessing"] = self.spec.objective.guessing(self.policy)
         selfcheck.words(self.policy, self.examples["train"], self.log)
         self.facts["start"] = facts
-        counts = [sum(p.numel() for p in group) for group in self._counted()]
+        counts = layout.sizes(parameter for _, parameter in self.policy.named())
         self.facts["trainable_parameters"], self.facts["parameters"] = counts
         self.log.event("start", **facts, steps=self.total)
         self.log.say(
@@ -213,6 +214,13 @@ class Session:
             f"{counts[0]:,} of {counts[1]:,} parameters move"
         )
         self._look(0)
+
+    def _refuse_full_disk(self) -> None:
+        """Refuse before the first step when one checkpoint and the result would not fit."""
+        state = weights.state_of(self.policy, self.spec.method)
+        result = checkpoint.size(b"", {"model": state})
+        moments = 2 * sum(parameter.nbytes for parameter in self.policy.trainable())
+        checkpoint.make_room(self._checkpoints, 2 * result + moments, self.log)
 
     def _facts_of_rows(self) -> dict[str, Any]:
         """What there is to learn from, in tokens or in labels."""
@@ -228,9 +236,6 @@ class Session:
         if self.spec.objective.scores:
             return f"{facts['labels']} labels"
         return f"{facts['trained_share']:.0%} trained"
-
-    def _counted(self) -> tuple[list[Any], list[Any]]:
-        return self.policy.trainable(), [parameter for _, parameter in self.policy.named()]
 
     def _loop(self, start: int) -> None:
         began, before = time.monotonic(), self.facts["seconds"]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.core.errors import DataError, SettingsError
-from tunesmith.core.folders import RunFolder
+from tunesmith.core.folders import RunFolder, Stage
 from tunesmith.core.log import Log
 from tunesmith.core.records import Example
 from tunesmith.core.rows import Labelled, Row, digest
@@ -14,7 +14,7 @@ from tunesmith.core.tables import read_part
 from tunesmith.model import load, render
 from tunesmith.model.render import Tokenizer
 from tunesmith.model.words import tokenizer_of
-from tunesmith.train import cache, continued
+from tunesmith.train import cache, checkpoint, continued
 from tunesmith.train.loop import Train
 from tunesmith.train.session import Session
 
@@ -44,16 +44,25 @@ def train(
     continued.refuse_unlike(spec.method, base, tokenizer)
     wanted = inputs(folder, spec, base, tokenizer, dtype, seed)
     wanted["valid rows left out"] = left_out(folder.stage("data").path, unknown)
-    if not stage.begin(wanted, accept=accept, restart=restart):
+    saved = has_saved(stage)
+    if not stage.begin(wanted, accept=accept, restart=restart, saved=saved, say=log.say):
         log.say("train: nothing to do, finished before with the same inputs")
         return
-    rows = learnable(folder.stage("data").path, unknown)
-    if not rows["train"]:
-        raise DataError("no rows are left to train on; see data/account.json for the reasons")
-    spec, kept = fitted(spec, rows), ("train", "valid")
-    context = partial(load.context, base)
-    examples = {part: _examples(part, rows[part], spec, tokenizer, log, context) for part in kept}
-    Session(stage, spec, base, tokenizer, examples, dtype, seed, log).run()
+    with stage.unbegun_if_refused(lambda: has_saved(stage)):
+        rows = learnable(folder.stage("data").path, unknown)
+        if not rows["train"]:
+            raise DataError("no rows are left to train on; see data/account.json for the reasons")
+        spec, kept = fitted(spec, rows), ("train", "valid")
+        longest = partial(load.context, base)
+        examples = {
+            part: _examples(part, rows[part], spec, tokenizer, log, longest) for part in kept
+        }
+        Session(stage, spec, base, tokenizer, examples, dtype, seed, log).run()
+
+
+def has_saved(stage: Stage) -> bool:
+    """Whether a step was saved that can be gone on from."""
+    return bool(checkpoint.steps(stage.path / "checkpoints"))
 
 
 def learnable(data: Path, unknown: str | None) -> dict[str, list[Row]]:

@@ -67,6 +67,31 @@ def test_a_finished_stage_with_other_inputs_moves_to_earlier(run: RunFolder) -> 
     assert {p.name for p in (run.path / "earlier" / digest).iterdir()} == {"train", "train-2"}
 
 
+def test_what_rests_on_a_result_moves_with_it_and_comes_back(run: RunFolder) -> None:
+    def made(name: str, **inputs: Any) -> Stage:
+        stage = run.stage(name)
+        stage.begin(inputs)
+        stage.finish()
+        return stage
+
+    old = made("data", seed=1)
+    trained = made("train", data=old.digest)
+    made("evaluate", training=trained.digest)
+    made("other", data="of another run")
+    (run.path / "cards").mkdir()
+    (run.path / "cards" / "card.md").write_text("x")
+    names = {p.name for p in run.path.iterdir()}
+    heard: list[str] = []
+    stage = run.stage("data")
+    assert stage.begin({"seed": 2}, say=heard.append) is True
+    (line,) = heard
+    assert "seed 1 -> 2" in line and all(n in line for n in ("train", "evaluate", "cards"))
+    assert {p.name for p in run.path.iterdir()} == {"data", "other", "earlier"}
+    stage.give_up()
+    assert {p.name for p in run.path.iterdir()} == names
+    assert run.stage("data").begin({"seed": 1}) is False
+
+
 def test_an_unfinished_stage_with_the_same_inputs_goes_on(run: RunFolder) -> None:
     begun(run, lr=1)
     stage = run.stage("train")

@@ -104,6 +104,12 @@ def test_dropped_rows_are_said_with_their_reason(tmp_path: Path, run: RunFolder)
     assert "deduplicate: 53 rows in, 50 kept, dropped 3 (3 the same as an earlier row)" in log.lines
 
 
+def test_too_few_rows_to_divide_tell_what_was_dropped(tmp_path: Path, run: RunFolder) -> None:
+    source = rows_file(tmp_path / "rows.jsonl", *many(1) * 200, *many(2))
+    with pytest.raises(DataError, match=r"left.*deduplicate: 202 rows in, 2 kept, dropped 200"):
+        done(run, source=source)
+
+
 def test_a_small_class_is_said(tmp_path: Path, run: RunFolder) -> None:
     log, path = Heard(), tmp_path / "rows.csv"
     path.write_text("text,label\n" + "".join(f"text {i},{'ab'[i > 8]}\n" for i in range(11)))

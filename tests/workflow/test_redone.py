@@ -1,0 +1,177 @@
+"""A stage done again takes along what was made from the old one; a refusal costs nothing."""
+
+# ruff: noqa: F401, F811 - the fixtures are those of the command line's tests
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.workflow.test_cli import (
+    QUICK,
+    Command,
+    _as_before,
+    begun,
+    empty,
+    finished,
+    home,
+    rows,
+    say,
+    there,
+)
+from tunesmith.core.disk import Disk
+
+
+def project(home: Path, place: Path) -> None:
+    """Rows, a model and a run file `bot.yaml`, nothing run yet."""
+    (place / "tiny").symlink_to(home / "tiny")
+    rows(place / "rows.jsonl")
+    text = "model: tiny\ndata: {source: rows.jsonl, split: {valid: 4, test: 4}}\n"
+    (place / "bot.yaml").write_text(text)
+
+
+def test_what_was_made_from_the_old_weights_goes_with_them(
+    home: Path, empty: Path, say: Command
+) -> None:
+    run = begun(home, empty, say)
+    said = say("train", "bot.yaml", *QUICK, "train.lr=5e-4")
+    assert said.code == 0, said.err
+    (line,) = [line for line in said.err.splitlines() if "done again" in line]
+    assert "train.lr null -> 0.0005" in line and "earlier/" in line
+    assert all(name in line for name in ("evaluate", "deploy", "cards"))
+    assert not any((run / name).exists() for name in ("evaluate", "deploy", "cards"))
+    (old,) = (run / "earlier").iterdir()
+    assert {path.name for path in old.iterdir()} == {"train", "evaluate", "deploy", "cards"}
+    assert (old / "cards" / "model_card.md").exists() and "report" not in said.out
+    (listed,) = say("runs", "--json").value
+    assert (listed["state"], listed["metrics"]) == ("trained", {})
+    assert "deploy" not in say("doctor", "bot").out
+    assert say("run", "bot.yaml", *QUICK, "train.lr=5e-4").code == 0
+    assert len(finished(run)) == 4
+
+
+def test_the_same_rows_prepared_again_keep_what_was_made_of_them(
+    home: Path, empty: Path, say: Command
+) -> None:
+    run = begun(home, empty, say)
+    before = finished(run)
+    said = say("data", "bot.yaml", *QUICK, "--restart")
+    assert said.code == 0 and "the same as before" in said.err
+    after = finished(run)
+    assert after.pop("data") != before.pop("data") and after == before
+    assert (run / "cards" / "model_card.md").exists()
+
+
+def test_a_redone_stage_that_is_refused_leaves_the_finished_run(
+    home: Path, empty: Path, say: Command
+) -> None:
+    run = begun(home, empty, say)
+    before = finished(run)
+    assert say("train", "bot.yaml", *QUICK, "train.length=8").code == 3
+    (empty / "rows.jsonl").write_text("{broken")
+    assert say("run", "bot.yaml", *QUICK).code == 3
+    assert finished(run) == before and not (run / "earlier").exists()
+    assert (run / "cards" / "model_card.md").exists()
+
+
+def test_the_advice_of_a_refusal_can_be_followed(home: Path, empty: Path, say: Command) -> None:
+    project(home, empty)
+    with (empty / "rows.jsonl").open("a") as file:
+        file.write(json.dumps({"prompt": "long", "completion": "word " * 150}) + "\n")
+    words = ["train", "bot.yaml", *QUICK, "train.length=64", "data.split=none"]
+    said = say(*words)
+    assert said.code == 3 and "train.too_long=drop" in said.err
+    assert not (empty / "runs" / "bot" / "train").exists()
+    said = say(*words, "train.too_long=drop")
+    assert said.code == 0, said.err
+
+
+def test_an_attempt_that_saved_nothing_binds_nobody(
+    home: Path, empty: Path, say: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tunesmith.core.errors import TrainError
+    from tunesmith.train.session import Session
+
+    def diverge(*_: object) -> None:
+        raise TrainError("step 1: the gradient is not finite; lower train.lr")
+
+    project(home, empty)
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "_note", diverge)
+        assert say("train", "bot.yaml", *QUICK).code == 6
+    assert say("train", "bot.yaml", *QUICK, "train.lr=1e-5").code == 0
+
+
+def test_advice_names_the_command_that_was_given(home: Path, empty: Path, say: Command) -> None:
+    run = begun(home, empty, say)
+    (run / "train" / "train.json").write_text("{}")
+    said = say("run", "bot.yaml", *QUICK)
+    assert said.code == 4 and f"`tunesmith train bot.yaml {' '.join(QUICK)} --restart`" in said.err
+
+
+@pytest.mark.parametrize("command", ["data", "run"])
+def test_a_refusal_leaves_no_folder(empty: Path, say: Command, command: str) -> None:
+    (empty / "none.jsonl").write_text("")
+    assert say(command, "none.jsonl").code == 3
+    assert [path.name for path in empty.iterdir()] == ["none.jsonl"]
+
+
+def test_a_refusal_removes_nothing_that_was_there(empty: Path, say: Command) -> None:
+    (empty / "none.jsonl").write_text("")
+    (empty / "runs" / "none").mkdir(parents=True)
+    assert say("data", "none.jsonl").code == 3
+    assert (empty / "runs" / "none").is_dir()
+
+
+@pytest.fixture
+def stopped(home: Path, empty: Path, say: Command, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A training that was stopped after its first saved step."""
+    from tunesmith.core.errors import Preempted
+    from tunesmith.train.session import Session
+
+    save: Callable[..., None] = Session._save
+
+    def and_stop(self: Session, done: int) -> None:
+        save(self, done)
+        raise Preempted("stopped")
+
+    project(home, empty)
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "_save", and_stop)
+        assert say("train", "bot.yaml", *QUICK).code == 75
+    return empty
+
+
+def test_a_dry_run_refuses_what_the_command_would(stopped: Path, say: Command) -> None:
+    assert say("train", "bot.yaml", *QUICK, "--dry-run").code == 0
+    changed = ["train", "bot.yaml", *QUICK, "train.lr=5e-4"]
+    real, dry = say(*changed), say(*changed, "--dry-run")
+    assert real.code == dry.code == 2
+    assert "train.lr was" in real.err and real.err.splitlines()[-1] == dry.err.splitlines()[-1]
+    assert say(*changed, "--dry-run", "--accept-change", "train.lr").code == 0
+    assert say(*changed, "--dry-run", "--restart").code == 0
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_dry_run_counts_parameters_as_training_does(
+    home: Path, empty: Path, say: Command, method: str
+) -> None:
+    project(home, empty)
+    words = ["train", "bot.yaml", *QUICK, f"train.method={method}"]
+    told = say(*words, "--dry-run", "--json").value
+    assert say(*words).code == 0
+    facts = json.loads((empty / "runs" / "bot" / "train" / "train.json").read_text())
+    assert told["parameters"] == facts["parameters"]
+    assert told["moving_parameters"] == facts["trainable_parameters"]
+
+
+def test_a_disk_too_small_for_a_checkpoint_is_refused_before_the_first_step(
+    home: Path, empty: Path, say: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project(home, empty)
+    monkeypatch.setattr(Disk, "free", lambda *_: 20_000)
+    said = say("train", "bot.yaml", *QUICK)
+    assert said.code == 5, said.err
+    assert "bytes are needed, 20000 bytes are free" in said.err
+    assert not (empty / "runs" / "bot" / "train").exists(), "no step was made"
