@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from tests.rows import batch, examples
 from tests.tiny import ENCODERS, KINDS
 from tests.trained import base_of
-from tunesmith.core.records import IGNORE, collate
+from tunesmith.core.records import IGNORE, Batch, collate
 from tunesmith.model import attention, heads, layout, losshead
 from tunesmith.model.load import load_model
 from tunesmith.model.policy import Policy
@@ -106,6 +106,53 @@ def test_gradient_of_one_document_with_respect_to_another_is_zero(kind: str, tin
     assert gradient is not None
     assert (gradient[0, 6:] == 0).all()
     assert gradient[0, :6].abs().sum() > 0
+
+
+def alike(lengths: tuple[int, ...], common: int) -> Batch:
+    """Rows that begin with the same `common` tokens, some of them supervised."""
+    rows = batch(lengths, 300, share=0.9)
+    rows.ids[1:, :common] = rows.ids[:1, :common]
+    return rows
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_a_common_beginning_is_read_once_and_counts_for_every_row(kind: str, tiny: Tiny) -> None:
+    model, rows = model_of(tiny(kind)), alike((20, 14, 17), 12)
+    packed = attention.pack(rows, share=True)
+    assert packed.shared and packed.ids.shape[1] == 12 + 8 + 2 + 5
+    fast, slow = Policy(model, None), Policy(model, None, fast=False)
+    given, wanted = fast.logps(rows), slow.logps(rows)
+    torch.testing.assert_close(given, wanted, rtol=bound(kind), atol=bound(kind))
+    upstream = torch.randn(rows.mask.shape, dtype=torch.float64)
+    fast_gradients = gradients(fast, (given * upstream).sum())
+    assert_close(fast_gradients, gradients(slow, (wanted * upstream).sum()), kind)
+
+
+def test_what_is_short_or_random_is_not_shared(tiny: Tiny) -> None:
+    assert not attention.pack(alike((20, 14), attention.LEAST_SHARED - 1), share=True).shared
+    whole = attention.pack(alike((14, 14), 14), share=True)
+    assert whole.shared and whole.ids.shape[1] == 13 + 1 + 1, "each keeps a token of its own"
+    assert not attention.pack(alike((14,), 14), share=True).shared
+    model = model_of(tiny("llama")).train()
+    assert not layout.drops(model)
+    model.append = torch.nn.Dropout(0.1)
+    assert layout.drops(model) and not layout.drops(model.eval())
+
+
+def test_a_sliding_window_reaches_into_the_common_beginning() -> None:
+    query, key = torch.randn(1, 4, 12, 8).double(), torch.randn(1, 2, 12, 8).double()
+    borders = torch.tensor([0, 6, 9, 12], dtype=torch.int32)  # 6 common, then two rows of 3
+    given, _ = attention.documents(
+        None, query, key, key, None, cu_seq_lens_q=borders, shared_start=True, sliding_window=4
+    )
+    for own in (slice(6, 9), slice(9, 12)):
+        row = torch.cat([torch.arange(6), torch.arange(own.start, own.stop)])
+        distance = torch.arange(9).unsqueeze(1) - torch.arange(9)
+        mask = (distance >= 0) & (distance < 4)
+        wanted = torch.nn.functional.scaled_dot_product_attention(
+            query[:, :, row], key[:, :, row], key[:, :, row], attn_mask=mask, enable_gqa=True
+        )
+        torch.testing.assert_close(given[0, own], wanted[0, :, 6:].transpose(0, 1))
 
 
 def test_sliding_window_and_dropout_take_the_general_path() -> None:

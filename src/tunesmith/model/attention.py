@@ -1,6 +1,8 @@
 """Seam: several documents in one row without padding, each blind to the others.
 
 `pack` lays the real tokens of a batch end to end; the linear layers then see no padding at all.
+What all documents begin with (a system prompt, say) may be laid once, before them all: every
+document goes on from it, and its gradient is the sum of theirs.
 Attention runs document by document through torch's causal kernel, which skips what lies above the
 diagonal; a mask would make it compute everything and copy keys and values for every head.
 The reference path is the model's own attention on the padded batch.
@@ -12,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.late import late
-from tunesmith.core.records import Batch
+from tunesmith.core.records import IGNORE, Batch
 
 if TYPE_CHECKING:
     import torch
@@ -30,18 +32,43 @@ class Packed:
 
     ids: "torch.Tensor"  # [1, token]
     positions: "torch.Tensor"  # [1, token], from 0 in every document
-    borders: "torch.Tensor"  # [document + 1] int32, running total of lengths
-    index: "torch.Tensor"  # [token], where each token stands in the flat padded batch
+    borders: "torch.Tensor"  # [piece + 1] int32, running total of lengths
+    place: "torch.Tensor"  # [flat padded position], the token that stands for it
+    shared: bool = False
+    """Whether the first piece is the beginning of all others, and no document of its own."""
 
 
-def pack(batch: Batch) -> Packed:
-    """Lay the batch's documents end to end."""
+LEAST_SHARED = 8
+"""Tokens from which a common beginning is worth a mask."""
+
+
+def pack(batch: Batch, *, share: bool = False) -> Packed:
+    """Lay the batch's documents end to end; with `share`, what they all begin with only once."""
+    width = batch.mask.shape[1]
     lengths = batch.mask.sum(dim=1)
-    borders = functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
-    index = batch.mask.flatten().nonzero().squeeze(1)
-    positions = index % batch.mask.shape[1]
-    ids = batch.ids.flatten()[index]
-    return Packed(ids.unsqueeze(0), positions.unsqueeze(0), borders, index)
+    common = common_start(batch, lengths) if share and len(lengths) > 1 else 0
+    kept = batch.mask.clone()
+    kept[1:, :common] = False
+    index = kept.flatten().nonzero().squeeze(1)
+    pieces = torch.cat([lengths.new_tensor([common]), lengths - common]) if common else lengths
+    place = torch.zeros(batch.mask.numel(), dtype=torch.long, device=batch.mask.device)
+    place[index] = torch.arange(len(index), device=index.device)
+    place.view(-1, width)[1:, :common] = torch.arange(common, device=index.device)
+    return Packed(
+        ids=batch.ids.flatten()[index].unsqueeze(0),
+        positions=(index % width).unsqueeze(0),
+        borders=functional.pad(pieces.cumsum(0), (1, 0)).to(torch.int32),
+        place=place,
+        shared=common > 0,
+    )
+
+
+def common_start(batch: Batch, lengths: "torch.Tensor") -> int:
+    """How many tokens all documents begin with alike; each keeps one of its own."""
+    longest = int(lengths.min()) - 1
+    differs = (batch.ids[:, :longest] != batch.ids[:1, :longest]).any(dim=0)
+    alike = int(differs.long().argmax()) if bool(differs.any()) else longest
+    return alike if alike >= LEAST_SHARED else 0
 
 
 def documents(
@@ -52,17 +79,27 @@ def documents(
     attention_mask: Any,
     *,
     cu_seq_lens_q: "torch.Tensor",
+    shared_start: bool = False,
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
     softcap: float | None = None,
     **rest: Any,
 ) -> tuple["torch.Tensor", None]:
-    """Causal attention inside each document; transformers' attention interface."""
+    """Causal attention inside each document; transformers' attention interface.
+
+    With `shared_start` the first piece is what all others go on from.
+    """
     if softcap is not None:
         raise NotImplementedError("attention with a soft cap has no packed path")
     lengths = cu_seq_lens_q.diff().tolist()
-    pieces = zip(*(t.split(lengths, dim=2) for t in (query, key, value)), strict=True)
+    pieces = list(zip(*(t.split(lengths, dim=2) for t in (query, key, value)), strict=True))
+    if shared_start:
+        _, keys, values = pieces[0]
+        pieces[1:] = [
+            (q, torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2))
+            for q, k, v in pieces[1:]
+        ]
     outputs = [
         one_document(q, k, v, scaling=scaling, dropout=dropout, window=sliding_window)
         for q, k, v in pieces
@@ -79,12 +116,15 @@ def one_document(
     dropout: float,
     window: int | None,
 ) -> "torch.Tensor":
-    """Causal attention, without a mask unless the document is longer than the sliding window."""
-    size, mask = query.shape[2], None
-    if window is not None and size > window:
-        distance = torch.arange(size, device=query.device)
-        distance = distance.unsqueeze(1) - distance  # [query, key]
-        mask = (distance >= 0) & (distance < window)
+    """Causal attention of a document's last tokens, mostly all, to what stands before them.
+
+    Without a mask unless keys stand before the first query, or beyond the sliding window.
+    """
+    size, mask = key.shape[2], None
+    if query.shape[2] < size or (window is not None and size > window):
+        places = torch.arange(size, device=query.device)
+        distance = places[size - query.shape[2] :].unsqueeze(1) - places  # [query, key]
+        mask = (distance >= 0) & (distance < (window or size))
     return functional.scaled_dot_product_attention(
         query,
         key,
@@ -140,44 +180,39 @@ def hidden(model: Any, packed: Packed) -> "torch.Tensor":
             input_ids=packed.ids,
             position_ids=packed.positions,
             cu_seq_lens_q=packed.borders,
+            shared_start=packed.shared,
             use_cache=False,
         )
     return output.last_hidden_state.squeeze(0)  # type: ignore[no-any-return]
 
 
-PROBE_LENGTHS = (5, 3, 7)
+PROBE = ((3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5), (3, 1, 4, 1, 5, 9, 2, 6, 8), (2, 7, 1))
+"""Short documents: the first two begin alike."""
 
 
 def probe(model: Any, *, packed: bool) -> "torch.Tensor":
     """Hidden states of a few short documents, together or one by one; the model is left as is."""
     device = next(model.parameters()).device
+    documents = [torch.tensor(ids, device=device) for ids in PROBE]
     training = model.training
     model.eval()
     with torch.no_grad():
-        states = _packed_probe(model, device) if packed else _single_probes(model, device)
+        if packed:
+            groups = [(documents, False), (documents[:2], True)]
+            states = [_together(model, group, share=share) for group, share in groups]
+        else:
+            alone = [model.base_model(input_ids=d.unsqueeze(0)) for d in documents]
+            states = [each.last_hidden_state[0] for each in (*alone, *alone[:2])]
     model.train(training)
-    return states.float()
+    return torch.cat(states).float()
 
 
-def _probe_ids(model: Any, device: Any) -> list["torch.Tensor"]:
-    size = model.get_input_embeddings().weight.shape[0]
-    return [(torch.arange(length, device=device) * 7 + length) % size for length in PROBE_LENGTHS]
-
-
-def _packed_probe(model: Any, device: Any) -> "torch.Tensor":
-    parts = _probe_ids(model, device)
-    lengths = torch.tensor([0, *PROBE_LENGTHS], device=device)
-    positions = torch.cat([torch.arange(n, device=device) for n in PROBE_LENGTHS])
-    packed = Packed(
-        torch.cat(parts).unsqueeze(0),
-        positions.unsqueeze(0),
-        lengths.cumsum(0).to(torch.int32),
-        torch.arange(len(positions), device=device),
-    )
-    return hidden(model, packed)
-
-
-def _single_probes(model: Any, device: Any) -> "torch.Tensor":
-    parts = _probe_ids(model, device)
-    states = [model.base_model(input_ids=p.unsqueeze(0)).last_hidden_state[0] for p in parts]
-    return torch.cat(states)
+def _together(model: Any, documents: list["torch.Tensor"], *, share: bool) -> "torch.Tensor":
+    width, device = max(map(len, documents)), documents[0].device
+    ids = torch.stack([functional.pad(d, (0, width - len(d))) for d in documents])
+    lengths = torch.tensor([len(d) for d in documents], device=device)
+    mask = torch.arange(width, device=device) < lengths.unsqueeze(1)
+    none = torch.full_like(ids, IGNORE)
+    batch = Batch(ids, mask, none, torch.ones(len(ids), device=device), (), ())
+    packed = pack(batch, share=share)
+    return hidden(model, packed)[packed.place[mask.flatten()]]

@@ -136,3 +136,12 @@ def sizes(parameters: Iterable[Any]) -> tuple[int, int]:
 def trainable(parameters: Iterable[Any]) -> list[Any]:
     """Those that take gradients."""
     return [p for p in parameters if p.requires_grad]
+
+
+def drops(model: Any) -> bool:
+    """Whether the model leaves numbers out at random now, so that no two rows read alike."""
+    dropouts = (m for m in model.modules() if isinstance(m, torch.nn.Dropout))
+    inside = any(m.training and m.p > 0 for m in dropouts)
+    return inside or (
+        model.training and bool(getattr(causal(model).config, "attention_dropout", 0))
+    )

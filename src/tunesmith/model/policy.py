@@ -204,10 +204,8 @@ class Policy:
                     **(told if self._segmented else {}),
                 )
                 return output.last_hidden_state.flatten(0, 1)[chosen]  # type: ignore[no-any-return]
-            packed = attention.pack(batch)
-            place = torch.zeros(batch.mask.numel(), dtype=torch.long, device=batch.mask.device)
-            place[packed.index] = torch.arange(len(packed.index), device=batch.mask.device)
-            return attention.hidden(plain, packed)[place[chosen]]
+            packed = attention.pack(batch, share=not layout.drops(self.model))
+            return attention.hidden(plain, packed)[packed.place[chosen]]
 
     def _reference_logps(
         self, batch: Batch, chosen: "torch.Tensor", targets: "torch.Tensor"
