@@ -129,13 +129,16 @@ def answering(run: str, overrides: Iterable[str], arm: Arm) -> Answering:
 
 def labels_of(settings: Run, folder: RunFolder, means: str) -> Labels | None:
     """The labels that the evaluation chose among; None where nothing hangs on them."""
-    from tunesmith.evaluate.questions import label_set
+    from tunesmith.evaluate.questions import answer_labels, head_labels
+    from tunesmith.model.heads import meaning_of
 
     asked = settings.evaluate
     if means == "generation" or (means == "head" and asked.unknown is None):
         return None
-    kind = settings.train.objective.row if means == "head" else Chat
-    return label_set(folder.stage("data").path, asked.sampling, kind, asked.unknown)
+    data = folder.stage("data").path
+    if means == "head":
+        return head_labels(data, meaning_of(folder.stage("train").path), asked.unknown)
+    return answer_labels(data, asked.sampling, asked.unknown)[0]
 
 
 def threshold(folder: RunFolder, means: str, unknown: str | None, arm: Arm) -> float:
