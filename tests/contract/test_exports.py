@@ -130,6 +130,8 @@ def fresh(
 
 def left(run: RunFolder) -> list[str]:
     folder = run.path / "deploy"
+    if not folder.exists():
+        return []
     return sorted(p.name for p in folder.iterdir() if p.name != "inputs.json")
 
 
