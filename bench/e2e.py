@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from w1 import machine
+from whole import keep, lines, measured
 
 SYSTEM = "Describe the venue in one or two sentences."
 RUN = """\
@@ -46,11 +46,6 @@ def row(meaning: str, answers: list[str]) -> dict[str, Any]:
     return {"prompt": prompt, "completion": answers[0], "references": answers[1:]}
 
 
-def lines(path: Path) -> list[dict[str, Any]]:
-    """The records of a JSONL file."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
 def write_rows(source: Path, target: Path) -> None:
     """The data set as completion rows: train, the held-out inputs, and the fixed 100 of test."""
     fixed = set(json.loads((source / "test100_ids.json").read_text()))
@@ -67,7 +62,6 @@ def write_rows(source: Path, target: Path) -> None:
 
 def main() -> None:
     """Run it in a fresh folder and keep what it measured."""
-    from tunesmith import pipeline
     from tunesmith.run import load_with_origins
 
     parser = argparse.ArgumentParser(description=__doc__)
@@ -78,23 +72,10 @@ def main() -> None:
     write_rows(chosen.data / "e2e_nlg", folder)
     loaded = load_with_origins(folder / "e2e.yaml", chosen.overrides)
     began = time.monotonic()
-    job = pipeline.job(loaded, home=folder)
-    pipeline.carry_out(job, "evaluate")
-    run = folder / "runs" / "e2e"
-    report = json.loads((run / "evaluate" / "report.json").read_text())
-    trained = json.loads((run / "train" / "train.json").read_text())
-    facts = ("seconds", "tokens", "steps", "best_step", "first_loss", "last_loss", "rate", "rows")
-    kept = ("arms", "difference", "notes", "rows", "samples")
-    result = {
-        "machine": machine(),
-        "overrides": chosen.overrides,
-        "seconds_in_all": time.monotonic() - began,
-        "train": {name: trained[name] for name in facts},
-        "report": {name: report.get(name) for name in kept},
-    }
-    path = Path(__file__).parent / "results" / "e2e.json"
-    path.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps({"train": result["train"], "arms": report["arms"]}, indent=2))
+    found = measured(loaded, folder)
+    seconds = time.monotonic() - began
+    keep("e2e", {"overrides": chosen.overrides, "seconds_in_all": seconds, **found})
+    print(json.dumps({"train": found["train"], "arms": found["report"]["arms"]}, indent=2))
 
 
 if __name__ == "__main__":

@@ -3,22 +3,32 @@
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from w1 import machine
+
+if TYPE_CHECKING:
+    from tunesmith.run import Loaded
 
 
 def carried_out(home: Path, settings: Mapping[str, Any], until: str = "evaluate") -> dict[str, Any]:
     """Report and training of `runs/<name>` in `home`, from a finished run or after doing it."""
-    from tunesmith import pipeline
     from tunesmith.run import from_mapping
 
-    job = pipeline.job(from_mapping(settings, {}), home=home)
+    return measured(from_mapping(settings, {}), home, until)
+
+
+def measured(loaded: "Loaded", home: Path, until: str = "evaluate") -> dict[str, Any]:
+    """The same of a run that is loaded."""
+    from tunesmith import pipeline
+
+    job = pipeline.job(loaded, home=home)
     pipeline.carry_out(job, until)
     report = json.loads((job.folder.path / "evaluate" / "report.json").read_text())
     trained = json.loads((job.folder.path / "train" / "train.json").read_text())
     kept = ("arms", "difference", "notes", "rows", "part", "samples")
     facts = ("seconds", "tokens", "steps", "best_step", "best_value", "rows", "rate")
+    facts += ("first_loss", "last_loss")
     return {
         "report": {name: report.get(name) for name in kept},
         "train": {name: trained.get(name) for name in facts},

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from tests.trained import WORDS
+from tests.trained import WORDS, prepared
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.rows import Origin, Text
-from tunesmith.core.tables import write_rows
 
 
 def document(number: int, *, words: int = 12) -> Text:
@@ -16,17 +15,4 @@ def document(number: int, *, words: int = 12) -> Text:
 
 def prepared_documents(path: Path, *, rows: int = 12, held: int = 3, words: int = 12) -> RunFolder:
     """A run folder whose data stage is finished, with documents in every part."""
-    folder = RunFolder(path)
-    folder.create()
-    stage = folder.stage("data")
-    stage.begin({"rows": rows, "words": words})
-    texts = [document(n, words=words) for n in range(rows + 2 * held)]
-    parts = {
-        "train": texts[:rows],
-        "valid": texts[rows : rows + held],
-        "test": texts[rows + held :],
-    }
-    for part, found in parts.items():
-        write_rows(stage.path / f"{part}.jsonl", [row.record() for row in found])
-    stage.finish()
-    return folder
+    return prepared(path, rows=rows, held=held, row=lambda number: document(number, words=words))

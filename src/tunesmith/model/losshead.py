@@ -6,7 +6,7 @@ overwritten with `p - onehot`, and one more product gives the gradient of the hi
 two products where recomputation needs three. The reference path materialises all logits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,8 @@ else:
 CHUNK = 256
 """Rows of logits alive at a time: 50 MB at a vocabulary of 49k, and no slower than more."""
 
-Parts = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor | None"]
+_Head = tuple["torch.Tensor", "torch.Tensor | None", "_Swap | None"]
+"""Matrix, bias, and the rows that stand in for some of the matrix's."""
 
 
 def nll(
@@ -84,10 +85,6 @@ def _precise(dtype: "torch.dtype") -> "torch.dtype":
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _chunks(rows: int) -> list[slice]:
-    return [slice(start, min(start + CHUNK, rows)) for start in range(0, rows, CHUNK)]
-
-
 def _logits(
     hidden: "torch.Tensor",
     weight: "torch.Tensor",
@@ -126,16 +123,29 @@ def _swap(rows: "torch.Tensor | None", numbers: "torch.Tensor | None") -> "_Swap
 
 
 def _to_hidden(
-    residual: "torch.Tensor",
-    weight: "torch.Tensor",
-    swap: "_Swap | None",
-    own: "torch.Tensor | None",
-    out: "torch.Tensor",
+    chunk: "_Chunk", weight: "torch.Tensor", swap: "_Swap | None", out: "torch.Tensor"
 ) -> None:
     """The gradient of a chunk's hidden states."""
-    torch.mm(residual, weight, out=out)
-    if swap is not None and own is not None:
-        out.addmm_(own, swap.rows)
+    torch.mm(chunk.residual, weight, out=out)
+    if swap is not None and chunk.own is not None:
+        out.addmm_(chunk.own, swap.rows)
+
+
+def _to_head(
+    chunk: "_Chunk",
+    hidden: "torch.Tensor",
+    weight: "torch.Tensor | None",
+    bias: "torch.Tensor | None",
+    rows: "torch.Tensor | None",
+) -> None:
+    """Add a chunk's part to the gradients of the head that are wanted."""
+    states = hidden[chunk.part]
+    if weight is not None:
+        weight.addmm_(chunk.residual.t(), states)
+    if bias is not None:
+        bias += chunk.residual.sum(0)
+    if rows is not None and chunk.own is not None:
+        rows.addmm_(chunk.own.t(), states)
 
 
 def _residuals(
@@ -154,9 +164,34 @@ def _residuals(
     return chosen - normaliser.log()
 
 
-def _buffer(hidden: "torch.Tensor", weight: "torch.Tensor") -> "torch.Tensor":
-    rows = min(CHUNK, hidden.shape[0])
-    return torch.empty(rows, weight.shape[0], dtype=_precise(hidden.dtype), device=hidden.device)
+@dataclass(frozen=True)
+class _Chunk:
+    """Some rows: log p of their targets, and what their logits have to give in gradients."""
+
+    part: slice
+    chosen: "torch.Tensor"  # [row]
+    residual: "torch.Tensor"  # [row, vocabulary]
+    own: "torch.Tensor | None"  # [row, rows that stand in], taken out of `residual`
+
+
+def _by_chunk(
+    hidden: "torch.Tensor",
+    head: "_Head",
+    targets: "torch.Tensor",
+    weights: "torch.Tensor",
+) -> Iterator[_Chunk]:
+    """The rows, a chunk at a time. The residuals share one buffer: they are gone when the next
+    chunk comes."""
+    weight, bias, swap = head
+    shape = min(CHUNK, hidden.shape[0]), weight.shape[0]
+    buffer = torch.empty(shape, dtype=_precise(hidden.dtype), device=hidden.device)
+    for start in range(0, hidden.shape[0], CHUNK):
+        part = slice(start, min(start + CHUNK, hidden.shape[0]))
+        logits = _logits(hidden[part], weight, bias, swap, buffer[: part.stop - part.start])
+        chosen = _residuals(logits, targets[part], weights[part])
+        residual = logits.to(hidden.dtype)
+        own = None if swap is None else swap.taken(residual)
+        yield _Chunk(part, chosen, residual, own)
 
 
 class _Nll(torch.autograd.Function):
@@ -173,28 +208,18 @@ class _Nll(torch.autograd.Function):
         targets: "torch.Tensor",
         weights: "torch.Tensor",
     ) -> "torch.Tensor":
-        buffer, swap = _buffer(hidden, weight), _swap(rows, numbers)
-        total = torch.zeros((), dtype=buffer.dtype, device=hidden.device)
+        swap, weights = _swap(rows, numbers), weights.to(_precise(hidden.dtype))
+        total = torch.zeros((), dtype=weights.dtype, device=hidden.device)
         wants_hidden, wants_weight, wants_bias, wants_rows = ctx.needs_input_grad[:4]
         d_hidden = torch.empty_like(hidden) if wants_hidden else None
         d_weight = torch.zeros_like(weight) if wants_weight else None
         d_bias = torch.zeros_like(bias) if bias is not None and wants_bias else None
         d_rows = torch.zeros_like(rows) if rows is not None and wants_rows else None
-        for part in _chunks(hidden.shape[0]):
-            states, count = hidden[part], part.stop - part.start
-            residual = _logits(states, weight, bias, swap, buffer[:count])
-            share = weights[part].to(buffer.dtype)
-            total -= (_residuals(residual, targets[part], share) * share).sum()
-            residual = residual.to(hidden.dtype)
-            own = None if swap is None else swap.taken(residual)
+        for chunk in _by_chunk(hidden, (weight, bias, swap), targets, weights):
+            total -= (chunk.chosen * weights[chunk.part]).sum()
             if d_hidden is not None:
-                _to_hidden(residual, weight, swap, own, d_hidden[part])
-            if d_weight is not None:
-                d_weight.addmm_(residual.t(), states)
-            if d_bias is not None:
-                d_bias += residual.sum(0)
-            if d_rows is not None and own is not None:
-                d_rows.addmm_(own.t(), states)
+                _to_hidden(chunk, weight, swap, d_hidden[chunk.part])
+            _to_head(chunk, hidden, d_weight, d_bias, d_rows)
         ctx.gradients = (d_hidden, d_weight, d_bias, d_rows)
         return total
 
@@ -218,17 +243,14 @@ class _Logps(torch.autograd.Function):
         numbers: "torch.Tensor | None",
         targets: "torch.Tensor",
     ) -> "torch.Tensor":
-        buffer, swap = _buffer(hidden, weight), _swap(rows, numbers)
-        values = torch.empty(hidden.shape[0], dtype=buffer.dtype, device=hidden.device)
+        swap, dtype = _swap(rows, numbers), _precise(hidden.dtype)
+        values = torch.empty(hidden.shape[0], dtype=dtype, device=hidden.device)
         ones = torch.ones_like(values)
         d_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        for part in _chunks(hidden.shape[0]):
-            residual = _logits(hidden[part], weight, bias, swap, buffer[: part.stop - part.start])
-            values[part] = _residuals(residual, targets[part], ones[part])
+        for chunk in _by_chunk(hidden, (weight, bias, swap), targets, ones):
+            values[chunk.part] = chunk.chosen
             if d_hidden is not None:
-                residual = residual.to(hidden.dtype)
-                own = None if swap is None else swap.taken(residual)
-                _to_hidden(residual, weight, swap, own, d_hidden[part])
+                _to_hidden(chunk, weight, swap, d_hidden[chunk.part])
         ctx.save_for_backward(hidden, weight, bias, rows, numbers, targets, d_hidden)
         return values
 
@@ -248,26 +270,17 @@ class _Logps(torch.autograd.Function):
 
 def _head_gradients(
     hidden: "torch.Tensor",
-    head: "tuple[torch.Tensor, torch.Tensor | None, _Swap | None]",
+    head: "_Head",
     targets: "torch.Tensor",
     upstream: "torch.Tensor",
     wanted: Sequence[bool],
 ) -> "tuple[torch.Tensor | None, ...]":
     """The trained head's gradients, from logits made once more: too large to have been kept."""
     weight, bias, swap = head
-    buffer = _buffer(hidden, weight)
     g_weight = torch.zeros_like(weight) if wanted[0] else None
     g_bias = torch.zeros_like(bias) if bias is not None and wanted[1] else None
     g_rows = torch.zeros_like(swap.rows) if swap is not None and wanted[2] else None
-    for part in _chunks(hidden.shape[0]):
-        residual = _logits(hidden[part], weight, bias, swap, buffer[: part.stop - part.start])
-        _residuals(residual, targets[part], -upstream[part].to(buffer.dtype))
-        residual = residual.to(hidden.dtype)
-        own = None if swap is None else swap.taken(residual)
-        if g_weight is not None:
-            g_weight.addmm_(residual.t(), hidden[part])
-        if g_bias is not None:
-            g_bias += residual.sum(0)
-        if g_rows is not None and own is not None:
-            g_rows.addmm_(own.t(), hidden[part])
+    shares = -upstream.to(_precise(hidden.dtype))
+    for chunk in _by_chunk(hidden, head, targets, shares):
+        _to_head(chunk, hidden, g_weight, g_bias, g_rows)
     return g_weight, g_bias, g_rows

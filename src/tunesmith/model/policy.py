@@ -7,6 +7,7 @@ the model at hand and keeping them only where they give its own answers.
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tunesmith.core.late import late
@@ -30,6 +31,15 @@ class Undoable(Protocol):
     """What the policy needs of a tuning method: the model as it was before."""
 
     def disabled(self, model: Any, frozen: Any | None) -> Any: ...
+
+
+@dataclass
+class Look:
+    """A batch under evaluation, and the states that its first measure asked for."""
+
+    batch: Batch
+    chosen: "torch.Tensor | None" = None
+    states: "torch.Tensor | None" = None
 
 
 class Policy:
@@ -59,7 +69,7 @@ class Policy:
         self.packs = self.splits_head and attention.works(plain)
         self.low_rank = lowrank.layers(model) if self.splits_head or (fast and not writes) else []
         self.new_rows = newrows.embeddings(model) if self.splits_head else []
-        self._seen: dict[int, tuple[torch.Tensor, torch.Tensor]] | None = None  # see `looking`
+        self._looked: Look | None = None
         self._segmented = layout.segmented(model)
         self._remembered: dict[str, torch.Tensor] = {}
         if head is not None:
@@ -107,18 +117,18 @@ class Policy:
         ):
             before = Policy.__new__(Policy)
             before.__dict__.update(self.__dict__)
-            before.model, before._seen = model, None
+            before.model, before._looked = model, None
             yield before
 
     @contextmanager
-    def looking(self) -> Iterator[None]:
-        """Evaluation without gradients, in which all measures of one batch share one pass."""
+    def looking(self, batch: Batch) -> Iterator[None]:
+        """Evaluation without gradients, in which all measures of `batch` share one pass."""
         with torch.no_grad(), evaluating(self.model):
-            self._seen = {}
+            self._looked = Look(batch)
             try:
                 yield
             finally:
-                self._seen = None
+                self._looked = None
 
     def nll(self, batch: Batch) -> "torch.Tensor":
         """Weighted sum of -log p over supervised tokens: a scalar, fp32 or better."""
@@ -186,12 +196,12 @@ class Policy:
 
     def hidden(self, batch: Batch, chosen: "torch.Tensor") -> "torch.Tensor":
         """Hidden states at the flat padded positions `chosen`, [position, width]."""
-        if self._seen is None:
+        look = self._looked
+        if look is None or look.batch is not batch:
             return self._pass(batch, chosen)
-        kept = self._seen.get(id(batch))
-        if kept is None or not torch.equal(kept[0], chosen):
-            kept = self._seen[id(batch)] = (chosen, self._pass(batch, chosen))
-        return kept[1]
+        if look.chosen is None or look.states is None or not torch.equal(look.chosen, chosen):
+            look.chosen, look.states = chosen, self._pass(batch, chosen)
+        return look.states
 
     def _pass(self, batch: Batch, chosen: "torch.Tensor") -> "torch.Tensor":
         plain = layout.causal(self.model)

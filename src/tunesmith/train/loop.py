@@ -269,7 +269,7 @@ def held_out(policy: Policy, objective: Objective, batches: Iterable[Batch]) -> 
     """Sums divided by counts, in evaluation mode: the same for every batch size."""
     tally = Tally()
     for batch in batches:
-        with policy.looking():
+        with policy.looking(batch):
             tally += objective.loss(policy, batch).logs
             if "token_accuracy" in objective.measures:
                 hits, count = float(policy.hits(batch)), float(batch.supervised)

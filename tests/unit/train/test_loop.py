@@ -216,6 +216,30 @@ def test_held_out_runs_without_dropout_and_puts_the_mode_back(tiny: Tiny) -> Non
     assert policy.model.training
 
 
+def test_a_look_takes_one_pass_a_batch_and_none_of_it_is_kept(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = policy_of(tiny("llama"))
+    policy.method = Lora(rank=4)
+    rows = [collate(examples([9, 7], 300), "cpu"), collate(examples([5, 8, 6], 300), "cpu")]
+    passes: list[int] = []
+    plain = Policy._pass
+    counted = lambda self, *given: passes.append(1) or plain(self, *given)  # noqa: E731
+    monkeypatch.setattr(Policy, "_pass", counted)
+    before = held_out(policy, Sft(), rows)
+    assert len(passes) == len(rows)
+    with policy.looking(rows[0]), policy.reference() as other:
+        policy.nll(rows[0])
+        other.nll(rows[0])
+        policy.nll(rows[1])
+    assert len(passes) == 2 * len(rows) + 1, (
+        "another model's states, or another batch's, are not its"
+    )
+    for parameter in policy.trainable():
+        parameter.data.add_(0.1)
+    assert held_out(policy, Sft(), rows) != before
+
+
 def test_the_best_is_the_best_and_ties_keep_the_earliest() -> None:
     """T-BEST, both directions."""
     low, high = Watch("loss", 2), Watch("token_accuracy", None)
