@@ -13,8 +13,13 @@ from tests.tiny import ENCODERS, KINDS
 from tests.trained import base_of
 from tunesmith.core.records import IGNORE, Batch, collate
 from tunesmith.model import attention, heads, layout, losshead
+from tunesmith.model.generate import Decoder, Request, answers
 from tunesmith.model.load import load_model
 from tunesmith.model.policy import Policy
+from tunesmith.model.tokenizer import Tokenizer
+from tunesmith.train.methods.base import Method
+from tunesmith.train.methods.prefix import Prefix
+from tunesmith.train.methods.prompt import Prompt
 
 Tiny = Callable[[str], Path]
 LENGTHS = (7, 2, 13, 1, 5)
@@ -295,3 +300,110 @@ def test_lora_switched_off_is_the_base_on_the_fast_path_too(tiny: Tiny) -> None:
     assert policy.low_rank
     with policy.reference() as before:
         assert torch.equal(before.logps(rows), wanted)
+
+
+SOFT = [Prefix(length=5), Prompt(length=5)]
+
+
+def behind(method: Method, model: Any) -> Any:
+    """The model under virtual tokens whose numbers were moved at random."""
+    tuned = method.apply(model.requires_grad_(False), 0)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weight in layout.trainable(tuned.parameters()):
+            weight.add_(0.1 * torch.randn_like(weight))
+    return tuned.eval()
+
+
+@pytest.mark.parametrize("method", SOFT, ids=lambda method: method.kind)
+@pytest.mark.parametrize("kind", KINDS)
+def test_behind_virtual_tokens_all_paths_equal_pefts_own(
+    kind: str, method: Method, tiny: Tiny
+) -> None:
+    """peft's forward pass is the reference: losses and gradients, packed and in padded rows."""
+    tuned = behind(method, model_of(tiny(kind)))
+    rows = batch(LENGTHS, 300, share=0.7)
+    wanted = torch.zeros((), dtype=torch.float64)
+    for at, length in enumerate(rows.mask.sum(1).tolist()):
+        ids = rows.ids[at : at + 1, :length]
+        logits = tuned(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, -length:]
+        targets = rows.targets[at, :length]
+        told = targets != IGNORE
+        chosen = logits.log_softmax(1)[told].gather(1, targets[told].unsqueeze(1))
+        wanted = wanted - chosen.sum() * rows.weights[at]
+    expected = gradients(Policy(tuned, None, fast=False), wanted)
+    for fast in (True, False):
+        policy = Policy(tuned, None, fast=fast)
+        assert policy.packs == (fast and kind in PACKED)
+        loss = policy.nll(rows)
+        torch.testing.assert_close(loss, wanted, rtol=bound(kind), atol=0)
+        # peft 0.21 keeps what it trains in single precision.
+        found = gradients(policy, loss)
+        assert found.keys() == expected.keys() and expected
+        for name, tensor in expected.items():
+            assert (found[name] - tensor).norm() <= 1e-6 * tensor.norm(), name
+
+
+@pytest.mark.parametrize("method", SOFT, ids=lambda method: method.kind)
+def test_rows_that_begin_alike_share_their_beginning_behind_virtual_tokens(
+    method: Method, tiny: Tiny
+) -> None:
+    tuned = behind(method, model_of(tiny("llama")))
+    alike = batch((20, 14, 17), 300)
+    alike.ids[:, :12] = alike.ids[0, :12]
+    fast, slow = Policy(tuned, None), Policy(tuned, None, fast=False)
+    assert attention.pack(alike, share=True).shared
+    torch.testing.assert_close(fast.logps(alike), slow.logps(alike), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Position ids are not supported")
+@pytest.mark.parametrize("method", SOFT, ids=lambda method: method.kind)
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "gemma", "gpt2", "phi", "falcon"])
+def test_answers_behind_virtual_tokens_are_those_of_pefts_generate(
+    kind: str, method: Method, tiny: Tiny
+) -> None:
+    tuned = behind(method, model_of(tiny(kind)))
+    tokenizer = Tokenizer.load(tiny(kind))
+    prompts = [tuple(e.sequences[0].ids) for e in examples((9, 4, 14), 300)]
+    said = []
+    for fast in (True, False):
+        decoder = Decoder(tuned, tokenizer, rows=2, fast=fast)
+        asked = [Request(str(at), ids, 12) for at, ids in enumerate(prompts)]
+        said.append({answer.key: answer.ids for answer in answers(decoder, asked)})
+        used = type(decoder._rows).__name__
+        assert used == ("Slots" if fast and kind != "falcon" else "Alone")
+    assert said[0] == said[1]
+    for at, ids in enumerate(prompts):
+        given = torch.tensor([ids])
+        whole = tuned.generate(
+            input_ids=given, attention_mask=torch.ones_like(given), do_sample=False,
+            max_new_tokens=12, eos_token_id=list(tokenizer.stop_ids), pad_token_id=0,
+        )  # fmt: skip
+        answer = whole[0, -min(12, whole.shape[1]) :].tolist()
+        found = list(said[0][str(at)])
+        assert answer[: len(found)] == found or whole[0, len(ids) :].tolist()[: len(found)] == found
+
+
+@pytest.mark.parametrize("method", SOFT, ids=lambda method: method.kind)
+def test_choices_behind_virtual_tokens_have_the_chances_of_reading_each_alone(
+    method: Method, tiny: Tiny
+) -> None:
+    from tunesmith.model import tree
+    from tunesmith.model.trie import grown
+
+    tuned = behind(method, model_of(tiny("llama")))
+    paths = ((5, 2), (5, 4, 1, 2), (5, 4, 3, 2), (3, 2))
+    trie = grown([str(path) for path in paths], paths)
+    prompt = (7, 9, 11, 4)
+    assert tree.works(tuned)
+    torch.testing.assert_close(
+        tree.together(tuned, prompt, trie),
+        tree.one_by_one(tuned, prompt, trie),
+        rtol=1e-6,
+        atol=1e-6,
+    )
+    with torch.no_grad():
+        ids = torch.tensor([[*prompt, 5, 4, 1]])
+        logits = tuned(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, -4:]
+    wanted = logits.log_softmax(1)[range(4), [5, 4, 1, 2]].sum()
+    torch.testing.assert_close(tree.logps(tuned, prompt, trie)[1], wanted, rtol=1e-6, atol=1e-6)

@@ -14,13 +14,9 @@ SOURCE = Path(__file__).parents[2] / "src"
 
 METHOD = '''"""BitFit: train the norms and the biases, and nothing else."""
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any, Literal
 
 from tunesmith.train.methods.base import Method
-from tunesmith.train.methods.full import Full
 
 
 class BitFit(Method):
@@ -39,26 +35,9 @@ class BitFit(Method):
             weight.requires_grad_("norm" in name or name.endswith("bias"))
         return model
 
-    def disabled(self, model: Any, frozen: Any | None) -> AbstractContextManager[Any]:
-        return nullcontext(frozen)
-
     @property
     def needs_copy(self) -> bool:
         return True
-
-    def state(self, model: Any) -> dict[str, Any]:
-        return {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
-
-    def restore(self, model: Any, state: Mapping[str, Any]) -> None:
-        for name, weight in model.named_parameters():
-            if name in state:
-                weight.data.copy_(state[name])
-
-    def save(self, model: Any, folder: Path) -> None:
-        Full().save(model, folder)
-
-    def load(self, model: Any, folder: Path) -> Any:
-        return Full().load(model, folder)
 '''
 
 METRIC = '''"""Shortness: the share of answers with at most `most` letters."""

@@ -1,6 +1,7 @@
 """What the trained model says to three fixed texts, recorded before anything is exported."""
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,13 +97,16 @@ def greedy(model: Any, prompt: Any, settings: Mapping[str, Any]) -> Any:
     import torch
 
     room = getattr(model.config, "max_position_embeddings", None) or ANSWER + prompt.shape[1]
-    return model.generate(
-        input_ids=prompt,
-        attention_mask=torch.ones_like(prompt),
-        do_sample=False,
-        max_new_tokens=max(1, min(ANSWER, room - prompt.shape[1])),
-        **settings,
-    )
+    with warnings.catch_warnings():
+        # peft says so of every row behind a prompt.
+        warnings.filterwarnings("ignore", "Position ids are not supported")
+        return model.generate(
+            input_ids=prompt,
+            attention_mask=torch.ones_like(prompt),
+            do_sample=False,
+            max_new_tokens=max(1, min(ANSWER, room - prompt.shape[1])),
+            **settings,
+        )
 
 
 def last_logits(model: Any, ids: Any) -> Any:
@@ -110,4 +114,6 @@ def last_logits(model: Any, ids: Any) -> Any:
     import torch
 
     output = model(input_ids=ids, attention_mask=torch.ones_like(ids))
-    return output.logits[0, -POSITIONS:].float().cpu().contiguous()
+    # A prompt's virtual tokens have logits too, before those of `ids`.
+    kept = min(POSITIONS, ids.shape[1])
+    return output.logits[0, -kept:].float().cpu().contiguous()

@@ -191,15 +191,13 @@ def _scored(
     from safetensors import safe_open
     from transformers import AutoTokenizer
 
-    from tunesmith.model import layout
-
     with safe_open(folder / "head.safetensors", "pt") as file:
         pooling = json.loads(file.metadata()["tunesmith"])["pooling"]
         weight, bias = file.get_tensor("head.weight"), file.get_tensor("head.bias")
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     for number, text in enumerate(asked):
         ids, wanted = known[f"ids.{number}"], known[f"scores.{number}"]
-        states = layout.body(model)(input_ids=ids[None]).last_hidden_state[0].float()
+        states = _states(model, ids[None])[0, -len(ids) :].float()
         given = weight @ (states.mean(dim=0) if pooling == "mean" else states[-1]) + bias
         yield Said(
             given=given,
@@ -209,15 +207,27 @@ def _scored(
         )
 
 
+def _states(model: Any, ids: Any) -> Any:
+    """Hidden states, [1, token, width]; those of virtual tokens may stand before the row's."""
+    from tunesmith.model import layout
+
+    if layout.virtual(model):
+        # Only peft's own forward pass puts them there.
+        return model(input_ids=ids, output_hidden_states=True).hidden_states[-1]
+    return layout.body(model)(input_ids=ids).last_hidden_state
+
+
 def _model(folder: Path, base: Path, dtype: Any) -> Any:
     """The export in `folder`, on `base` when it is an adapter, computing in `dtype`."""
     from peft import PeftModel
     from transformers import AutoTokenizer
 
+    from tunesmith.model import bottleneck
     from tunesmith.model.load import factory
+    from tunesmith.model.trained import has_adapter
 
     adapter = (folder / "adapter_config.json").is_file()
-    place = base if adapter else folder
+    place = base if has_adapter(folder) else folder
     model: Any = factory(place).from_pretrained(
         place, dtype=dtype, local_files_only=True, use_safetensors=True
     )
@@ -227,6 +237,8 @@ def _model(folder: Path, base: Path, dtype: Any) -> Any:
             # Rows for new words: the adapter brings their numbers.
             model.resize_token_embeddings(words, mean_resizing=False)
         model = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
+    elif place == base:
+        model = bottleneck.load(model, folder)
     return model.eval()
 
 

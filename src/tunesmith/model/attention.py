@@ -2,7 +2,8 @@
 
 `pack` lays the real tokens of a batch end to end; the linear layers then see no padding at all.
 What all documents begin with (a system prompt, say) may be laid once, before them all: every
-document goes on from it, and its gradient is the sum of theirs.
+document goes on from it, and its gradient is the sum of theirs. A trained prefix or prompt stands
+before that as keys and values (`lead`).
 Attention runs document by document through torch's causal kernel, which skips what lies above the
 diagonal; a mask would make it compute everything and copy keys and values for every head.
 The reference path is the model's own attention on the padded batch.
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.late import late
 from tunesmith.core.records import IGNORE, Batch
+from tunesmith.model.lead import Lead
 
 if TYPE_CHECKING:
     import torch
@@ -80,6 +82,7 @@ def documents(
     *,
     cu_seq_lens_q: "torch.Tensor",
     shared_start: bool = False,
+    lead: Lead | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
@@ -88,23 +91,31 @@ def documents(
 ) -> tuple["torch.Tensor", None]:
     """Causal attention inside each document; transformers' attention interface.
 
-    With `shared_start` the first piece is what all others go on from.
+    With `shared_start` the first piece is what all others go on from; with `lead`, all pieces go
+    on from that.
     """
     if softcap is not None:
         raise NotImplementedError("attention with a soft cap has no packed path")
     lengths = cu_seq_lens_q.diff().tolist()
     pieces = list(zip(*(t.split(lengths, dim=2) for t in (query, key, value)), strict=True))
+    if lead is not None:
+        own = len(pieces) if not shared_start else 1  # the others follow on the first
+        pieces[:own] = [after(lead.layers[module.layer_idx], piece) for piece in pieces[:own]]
     if shared_start:
-        _, keys, values = pieces[0]
-        pieces[1:] = [
-            (q, torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2))
-            for q, k, v in pieces[1:]
-        ]
+        pieces[1:] = [after(pieces[0][1:], piece) for piece in pieces[1:]]
     outputs = [
         one_document(q, k, v, scaling=scaling, dropout=dropout, window=sliding_window)
         for q, k, v in pieces
     ]
     return torch.cat(outputs, dim=2).transpose(1, 2), None
+
+
+def after(
+    before: "tuple[torch.Tensor, ...]", piece: "tuple[torch.Tensor, ...]"
+) -> "tuple[torch.Tensor, ...]":
+    """A piece's queries, keys and values, where the keys and values of `before` stand first."""
+    query, key, value = piece
+    return query, torch.cat([before[0], key], dim=2), torch.cat([before[1], value], dim=2)
 
 
 def one_document(
@@ -137,18 +148,18 @@ def one_document(
     )
 
 
-def works(model: Any) -> bool:
+def works(model: Any, lead: Lead | None = None) -> bool:
     """Whether a causal model gives its own answers through packed attention, by a probe.
 
-    False where it does not take part in transformers' attention interface, or needs something
-    the packed path lacks.
+    With `lead`, whether it does so behind that. False where it does not take part in transformers'
+    attention interface, or needs something the packed path lacks.
     """
     if not getattr(model, "_supports_attention_backend", False):
         return False
-    expected = probe(model, packed=False)
+    expected = probe(model, lead, packed=False)
     try:
-        given = probe(model, packed=True)
-    except (NotImplementedError, TypeError, RuntimeError):
+        given = probe(model, lead, packed=True)
+    except (NotImplementedError, TypeError, RuntimeError, AttributeError):
         return False
     return torch.allclose(given, expected, rtol=1e-3, atol=1e-3)
 
@@ -173,14 +184,16 @@ def no_mask(*_: Any, **__: Any) -> None:
     """Packed attention needs no mask: borders say it all."""
 
 
-def hidden(model: Any, packed: Packed) -> "torch.Tensor":
+def hidden(model: Any, packed: Packed, lead: Lead | None = None) -> "torch.Tensor":
     """Hidden states of packed tokens, [token, width]."""
+    start = 0 if lead is None else lead.length
     with switched(model):
         output = model.base_model(
             input_ids=packed.ids,
-            position_ids=packed.positions,
+            position_ids=packed.positions + start,
             cu_seq_lens_q=packed.borders,
             shared_start=packed.shared,
+            lead=lead,
             use_cache=False,
         )
     return output.last_hidden_state.squeeze(0)  # type: ignore[no-any-return]
@@ -190,7 +203,7 @@ PROBE = ((3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5), (3, 1, 4, 1, 5, 9, 2, 6, 8), (2, 7, 
 """Short documents: the first two begin alike."""
 
 
-def probe(model: Any, *, packed: bool) -> "torch.Tensor":
+def probe(model: Any, lead: Lead | None, *, packed: bool) -> "torch.Tensor":
     """Hidden states of a few short documents, together or one by one; the model is left as is."""
     device = next(model.parameters()).device
     documents = [torch.tensor(ids, device=device) for ids in PROBE]
@@ -199,15 +212,22 @@ def probe(model: Any, *, packed: bool) -> "torch.Tensor":
     with torch.no_grad():
         if packed:
             groups = [(documents, False), (documents[:2], True)]
-            states = [_together(model, group, share=share) for group, share in groups]
+            states = [_together(model, group, lead, share=share) for group, share in groups]
         else:
-            alone = [model.base_model(input_ids=d.unsqueeze(0)) for d in documents]
+            alone = [_alone(model, document, lead) for document in documents]
             states = [each.last_hidden_state[0] for each in (*alone, *alone[:2])]
     model.train(training)
     return torch.cat(states).float()
 
 
-def _together(model: Any, documents: list["torch.Tensor"], *, share: bool) -> "torch.Tensor":
+def _alone(model: Any, document: "torch.Tensor", lead: Lead | None) -> Any:
+    given = {} if lead is None else {"past_key_values": lead.cache()}
+    return model.base_model(input_ids=document.unsqueeze(0), **given)
+
+
+def _together(
+    model: Any, documents: list["torch.Tensor"], lead: Lead | None, *, share: bool
+) -> "torch.Tensor":
     width, device = max(map(len, documents)), documents[0].device
     ids = torch.stack([functional.pad(d, (0, width - len(d))) for d in documents])
     lengths = torch.tensor([len(d) for d in documents], device=device)
@@ -215,4 +235,4 @@ def _together(model: Any, documents: list["torch.Tensor"], *, share: bool) -> "t
     none = torch.full_like(ids, IGNORE)
     batch = Batch(ids, mask, none, torch.ones(len(ids), device=device), (), ())
     packed = pack(batch, share=share)
-    return hidden(model, packed)[packed.place[mask.flatten()]]
+    return hidden(model, packed, lead)[packed.place[mask.flatten()]]

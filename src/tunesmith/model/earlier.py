@@ -96,7 +96,7 @@ def merged(spec: ModelSpec, stage: Stage, own: Base, lineage: dict[str, Any]) ->
     folder, digest = stage.path, stage.digest
     if (folder / "config.json").is_file():
         return replace(load.local(spec, folder, BESIDE), lineage=lineage)
-    if has_head(folder) and not (folder / trained.SETTINGS).is_file() and not own.tokens:
+    if has_head(folder) and not trained.has_adapter(folder) and not own.tokens:
         facts = load.facts_of(own.folder)
         return Base(own.folder, own.digest, spec.source, "", facts, lineage)
     target = cache.cache_folder() / "models" / f"run-{digest[:32]}-{VERSION}"

@@ -48,8 +48,14 @@ def vocabulary(model: Any) -> int:
     return int(causal(model).get_input_embeddings().weight.shape[0])
 
 
+def virtual(model: Any) -> int:
+    """Tokens that a trained prefix or prompt takes up before every row."""
+    settings = getattr(model, "peft_config", None)
+    return sum(getattr(each, "num_virtual_tokens", 0) or 0 for each in (settings or {}).values())
+
+
 def context(model: Any) -> int | None:
-    """The longest sequence the model was made for, when its configuration says.
+    """The longest row the model was made for, when its configuration says.
 
     RoBERTa counts positions from behind its padding id, so that many of its table are never used.
     """
@@ -58,7 +64,8 @@ def context(model: Any) -> int | None:
         return None
     lookups = (m for m in body(model).modules() if isinstance(m, torch.nn.Embedding))
     padding = [m.padding_idx for m in lookups if m.num_embeddings == length]
-    return length - max((place + 1 for place in padding if place is not None), default=0)
+    unused = max((place + 1 for place in padding if place is not None), default=0)
+    return length - unused - virtual(model)
 
 
 def segmented(model: Any) -> bool:
@@ -82,6 +89,12 @@ def is_linear(module: Any) -> bool:
     return weight.dim() == 2 and not list(module.children())
 
 
+def sides(linear: Any) -> tuple[int, int]:
+    """Inputs and outputs of a linear layer; GPT-2's `Conv1D` holds its weight the other way."""
+    first, second = linear.weight.shape
+    return (first, second) if type(linear).__name__ == "Conv1D" else (second, first)
+
+
 def linears(model: Any) -> dict[str, Any]:
     """The linear layers inside the blocks by full name, as GPT-2's `Conv1D` or as `nn.Linear`."""
     inside = {id(m) for block in blocks(model) for m in block.modules()}
@@ -92,6 +105,39 @@ def linears(model: Any) -> dict[str, Any]:
 def linear_names(model: Any) -> list[str]:
     """Every linear layer by full name, those outside the blocks too."""
     return [name for name, module in causal(model).named_modules() if is_linear(module)]
+
+
+def endings(wanted: Iterable[str], everything: Iterable[str]) -> list[str]:
+    """The shortest name endings that pick out exactly `wanted`: what other tools expect to read.
+
+    GPT-2 calls a layer of its attention and one of its feed-forward both `c_proj`, so one word is
+    not always enough.
+    """
+    wanted, everything = set(wanted), set(everything)
+    for words in range(1, 6):
+        found = {".".join(name.split(".")[-words:]) for name in wanted}
+        picked = {n for n in everything if any(n == f or n.endswith("." + f) for f in found)}
+        if picked == wanted:
+            return sorted(found)
+    return sorted(wanted)
+
+
+def transposed(model: Any) -> bool:
+    """Whether the blocks' weights stand the other way round, as in GPT-2's `Conv1D`."""
+    return any(type(m).__name__ == "Conv1D" for m in linears(model).values())
+
+
+def after_blocks(model: Any) -> list[Any]:
+    """What the body does with the states of its last block: the modules that stand behind the
+    stack, on any level above it."""
+    stack, found = blocks(model), []
+    for module in body(model).modules():
+        children = list(module.children())
+        places = [
+            at for at, child in enumerate(children) if any(m is stack for m in child.modules())
+        ]
+        found += children[places[0] + 1 :] if places else []
+    return found
 
 
 def idle(model: Any, named: Mapping[str, "torch.nn.Parameter"]) -> list[str]:

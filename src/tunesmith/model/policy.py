@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tunesmith.core.late import late
 from tunesmith.core.records import IGNORE, Batch
-from tunesmith.model import attention, layout, newrows
+from tunesmith.model import attention, layout, lead, newrows
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +66,7 @@ class Policy:
         self.device, self.dtype = parameter.device, parameter.dtype
         plain, writes = layout.causal(model), layout.writes(model)
         self.splits_head = fast and writes and head_is_plain(plain)
-        self.packs = self.splits_head and attention.works(plain)
+        self.packs = self.splits_head and attention.works(plain, self._lead())
         self.low_rank = lowrank.layers(model) if self.splits_head or (fast and not writes) else []
         self.new_rows = newrows.embeddings(model) if self.splits_head else []
         self._looked: Look | None = None
@@ -203,19 +203,30 @@ class Policy:
             look.chosen, look.states = chosen, self._pass(batch, chosen)
         return look.states
 
+    def _lead(self) -> "lead.Lead | None":
+        """What stands before every row, without gradients."""
+        with torch.no_grad(), evaluating(self.model):
+            return lead.of(self.model)
+
     def _pass(self, batch: Batch, chosen: "torch.Tensor") -> "torch.Tensor":
         plain = layout.causal(self.model)
         with lowrank.switched(self.low_rank), newrows.switched(self.new_rows):
             if not self.packs:
                 told = {} if batch.segments is None else {"token_type_ids": batch.segments}
-                output = plain.base_model(
-                    input_ids=batch.ids,
-                    attention_mask=batch.mask.long(),
-                    **(told if self._segmented else {}),
-                )
+                told = told if self._segmented else {}
+                output = plain.base_model(input_ids=batch.ids, **self._behind(batch), **told)
                 return output.last_hidden_state.flatten(0, 1)[chosen]  # type: ignore[no-any-return]
             packed = attention.pack(batch, share=not layout.drops(self.model))
-            return attention.hidden(plain, packed)[packed.place[chosen]]
+            return attention.hidden(plain, packed, lead.of(self.model))[packed.place[chosen]]
+
+    def _behind(self, batch: Batch) -> dict[str, Any]:
+        """The mask of a padded batch, and what stands before its rows in the model's own cache."""
+        before, mask = lead.of(self.model), batch.mask.long()
+        if before is None:
+            return {"attention_mask": mask}
+        ones = mask.new_ones(len(mask), before.length)
+        cache = before.cache(len(mask))
+        return {"attention_mask": torch.cat([ones, mask], dim=1), "past_key_values": cache}
 
     def _reference_logps(
         self, batch: Batch, chosen: "torch.Tensor", targets: "torch.Tensor"
@@ -224,7 +235,8 @@ class Policy:
 
     def _logits(self, batch: Batch) -> "torch.Tensor":
         """All logits by the model's own forward pass on the padded batch, [position, size]."""
-        output = self.model(input_ids=batch.ids, attention_mask=batch.mask.long(), use_cache=False)
+        plain, told = layout.causal(self.model), self._behind(batch)
+        output = plain(input_ids=batch.ids, **told, use_cache="past_key_values" in told)
         return output.logits.flatten(0, 1)  # type: ignore[no-any-return]
 
 

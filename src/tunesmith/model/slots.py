@@ -4,7 +4,8 @@ Prompts enter packed end to end, without padding; then every row adds one token 
 values stand in buffers that are allocated once and grown by doubling, so no pass copies the past
 (transformers' own cache does, every token), and a row that is done leaves the others where they
 are. What a token may see is the model's own mask rule, asked at the row's own positions: sliding
-windows and chunks need no code here. The reference path, `Alone`, runs each row by itself through
+windows and chunks need no code here. A trained prefix or prompt stands at the beginning of every
+slot, as if each row had read it. The reference path, `Alone`, runs each row by itself through
 the model's plain forward pass; `chosen` takes the fast path only where a probe gives its logits.
 """
 
@@ -18,7 +19,7 @@ from transformers import AttentionInterface
 from transformers.cache_utils import Cache, CacheLayerMixin
 from transformers.masking_utils import AttentionMaskInterface
 
-from tunesmith.model import layout
+from tunesmith.model import layout, lead
 
 NAME = "tunesmith_slots"
 PASS_TOKENS = 4096
@@ -44,7 +45,7 @@ class Alone:
     """The reference: one row at a time, by the model's own forward pass and its own cache."""
 
     def __init__(self, model: Any) -> None:
-        self.model = model
+        self.plain, self.lead = layout.causal(model), lead.of(model)
         self.rows: list[tuple[list[int], Any]] = []
 
     def enter(self, prompts: list[tuple[int, ...]]) -> torch.Tensor:
@@ -64,10 +65,12 @@ class Alone:
         """Where the model keeps no cache that can be handed back, the whole row is read again."""
         ids, cache = self.rows[row]
         unread = ids if cache is None else ids[-1:]
-        device = next(self.model.parameters()).device
+        device = next(self.plain.parameters()).device
+        if cache is None and self.lead is not None:
+            cache = self.lead.cache()
         given = {} if cache is None else {"past_key_values": cache}
         tokens = torch.tensor([unread], device=device)
-        output = self.model(input_ids=tokens, use_cache=True, **given)
+        output = self.plain(input_ids=tokens, use_cache=True, **given)
         self.rows[row] = (ids, getattr(output, "past_key_values", None))
         return output.logits[:, -1]  # type: ignore[no-any-return]
 
@@ -79,13 +82,14 @@ class Sight:
         self.rule, self.reach, self.causal = rule, reach, causal
         self.kept: torch.Tensor | None = None
 
-    def prompt(self, length: int, device: torch.device) -> torch.Tensor | None:
-        """[query, key] of one prompt; None where plain causal attention says the same."""
-        if self.causal and (self.reach is None or length <= self.reach):
+    def prompt(self, start: int, length: int, device: torch.device) -> torch.Tensor | None:
+        """[query, key] of one prompt that goes on from `start` keys; None where plain causal
+        attention says the same."""
+        if self.causal and not start and (self.reach is None or length <= self.reach):
             return None
-        index = torch.arange(length, device=device)
+        index = torch.arange(start + length, device=device)
         zero = torch.zeros((), dtype=torch.long, device=device)
-        return self.rule(zero, zero, index[:, None], index[None, :])
+        return self.rule(zero, zero, index[start:, None], index[None, :])
 
     def rows(self, at: torch.Tensor, width: int, dtype: torch.dtype) -> torch.Tensor:
         """[row, 1, 1, key], 0 where a row's newest token sees and -inf elsewhere; all layers'."""
@@ -132,7 +136,7 @@ def attend(
     if softcap is not None or s_aux is not None or position_bias is not None:
         raise NotImplementedError("this model's attention is more than a scaled softmax")
     if slots.entering:
-        return attend_prompts(query, key, value, attention_mask, slots.entering, scaling), None
+        return attend_prompts(query, key, value, attention_mask, slots, scaling), None
     rows, heads, _, size = query.shape
     mask = attention_mask.rows(slots.at, key.shape[2], query.dtype)
     # Heads that share a key head stand as its queries: keys and values are read once, uncopied.
@@ -148,14 +152,15 @@ def attend_prompts(
     key: torch.Tensor,
     value: torch.Tensor,
     rule: Sight,
-    lengths: list[int],
+    slots: "Slots",
     scaling: float | None,
 ) -> torch.Tensor:
     """Each packed prompt by itself, [1, token, heads, size]."""
     found = []
-    pieces = [torch.split(t, lengths, dim=2) for t in (query, key, value)]
-    for q, k, v in zip(*pieces, strict=True):
-        mask = rule.prompt(q.shape[2], q.device)
+    widths = [slots.start + length for length in slots.entering]
+    queries, keys = query.split(slots.entering, dim=2), key.split(widths, dim=2)
+    for q, k, v in zip(queries, keys, value.split(widths, dim=2), strict=True):
+        mask = rule.prompt(slots.start, q.shape[2], q.device)
         found.append(
             functional.scaled_dot_product_attention(
                 q,
@@ -173,9 +178,10 @@ def attend_prompts(
 class Layer(CacheLayerMixin):
     """One layer's keys and values, [slot, key heads, time, size] each."""
 
-    def __init__(self, slots: "Slots") -> None:
+    def __init__(self, slots: "Slots", number: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.slots = slots
+        self.before = slots.lead.layers[number] if slots.lead is not None else None
         self.keys: Any = None
         self.values: Any = None
 
@@ -191,8 +197,9 @@ class Layer(CacheLayerMixin):
         self.is_initialized = True
         live = len(slots.lengths)
         if slots.entering:
+            key_states, value_states = self.led(key_states), self.led(value_states, 1)
             first, start = live - len(slots.entering), 0
-            for row, length in enumerate(slots.entering, first):
+            for row, length in enumerate(slots.lengths[first:], first):
                 stretch = slice(start, start + length)
                 self.keys[row, :, :length] = key_states[0, :, stretch]
                 self.values[row, :, :length] = value_states[0, :, stretch]
@@ -201,6 +208,14 @@ class Layer(CacheLayerMixin):
         self.keys[slots.index, :, slots.at] = key_states[:, :, 0]
         self.values[slots.index, :, slots.at] = value_states[:, :, 0]
         return self.keys[:live, :, : slots.width], self.values[:live, :, : slots.width]
+
+    def led(self, states: torch.Tensor, which: int = 0) -> torch.Tensor:
+        """Packed prompts' keys (0) or values (1), each behind what stands before every row."""
+        if self.before is None:
+            return states
+        pieces = states.split(self.slots.entering, dim=2)
+        before = self.before[which].to(states.dtype)
+        return torch.cat([part for piece in pieces for part in (before, piece)], dim=2)
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy a row into another slot, and blank its old one: a stale NaN times 0 is NaN."""
@@ -237,7 +252,8 @@ class Slots(Cache):
     def __init__(self, model: Any, capacity: int) -> None:
         super().__init__(layers=[])
         self.layers: Any
-        self.model, self.plain = model, layout.causal(model)
+        self.plain, self.lead = layout.causal(model), lead.of(model)
+        self.start = self.lead.length if self.lead is not None else 0
         self.device = next(model.parameters()).device
         self.capacity, self.lengths = capacity, list[int]()
         self.entering: list[int] = []
@@ -258,7 +274,7 @@ class Slots(Cache):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """What transformers' attention layers call, each with its number."""
         while len(self.layers) <= layer_idx:
-            self.layers.append(Layer(self))
+            self.layers.append(Layer(self, len(self.layers)))
         return self.layers[layer_idx].update(key_states, value_states)  # type: ignore[no-any-return]
 
     def enter(self, prompts: list[tuple[int, ...]]) -> torch.Tensor:
@@ -273,8 +289,8 @@ class Slots(Cache):
 
     def _enter(self, prompts: list[tuple[int, ...]]) -> torch.Tensor:
         self.entering = [len(ids) for ids in prompts]
-        self.lengths += self.entering
-        positions = [torch.arange(length, device=self.device) for length in self.entering]
+        self.lengths += [self.start + length for length in self.entering]
+        positions = [self.start + torch.arange(n, device=self.device) for n in self.entering]
         ends = torch.tensor(self.entering, device=self.device).cumsum(0) - 1
         ids = torch.tensor([i for prompt in prompts for i in prompt], device=self.device)
         logits = self._pass(ids[None], torch.cat(positions)[None], ends)[0]
@@ -305,7 +321,7 @@ class Slots(Cache):
         before = self.plain.config._attn_implementation
         self.plain.config._attn_implementation = NAME
         try:
-            output = self.model(
+            output = self.plain(
                 input_ids=ids,
                 position_ids=positions,
                 past_key_values=self,

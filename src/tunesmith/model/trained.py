@@ -16,9 +16,13 @@ from tunesmith.model.words import tokenizer_of
 
 if TYPE_CHECKING:
     import torch
+
+    from tunesmith.model import bottleneck
 else:
     torch = late("torch")
+    bottleneck = late("tunesmith.model.bottleneck")  # needs torch to be defined
 
+ADVICE = "export it as it is (exports: [adapter]), or go on with it (model.start=continue)"
 SETTINGS = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 
@@ -43,12 +47,19 @@ def load_trained(
         model = load_model(replace(base, tokens=()), device=device)
     elif (train_folder / SETTINGS).is_file():
         model = adapted(load_model(base, device=device), train_folder).to(device)
+    elif (train_folder / bottleneck.SETTINGS).is_file():
+        model = bottleneck.load(load_model(base, device=device), train_folder)
     elif (train_folder / "config.json").is_file() or not (train_folder / heads.NAME).is_file():
         model = load_model(whole(train_folder, base), device=device)
     else:
         model = load_model(base, device=device)  # nothing but the head was trained
     head = heads.load(train_folder, layout.width(model)) if tuned else None
     return Policy(model.requires_grad_(False).eval(), tokenizer, head=head)
+
+
+def has_adapter(folder: Path) -> bool:
+    """Whether a folder holds something to put on a base."""
+    return any((folder / name).is_file() for name in (SETTINGS, bottleneck.SETTINGS))
 
 
 def whole(folder: Path, base: Base) -> Base:
@@ -83,7 +94,7 @@ def adapted(model: Any, folder: Path) -> Any:
     expected = get_peft_model_state_dict(found, save_embedding_layers=False)
     missing = sorted(expected.keys() - tensors.keys())
     outcome: Any = set_peft_model_state_dict(found, tensors)
-    unexpected = sorted(outcome.unexpected_keys)
+    unexpected = sorted(set(outcome.unexpected_keys) - expected.keys())
     if missing or unexpected:
         what = f"lacks {missing[0]}" if missing else f"has {unexpected[0]}, which has no place"
         raise IntegrityError(

@@ -8,7 +8,7 @@ for every choice; `logps` takes the fast path only where a probe gives the refer
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -18,6 +18,8 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 from tunesmith.model import layout
+from tunesmith.model.attention import after
+from tunesmith.model.lead import Lead, of
 from tunesmith.model.policy import evaluating
 from tunesmith.model.slots import Sight, sight
 from tunesmith.model.trie import ROOT, Trie, grown
@@ -33,11 +35,16 @@ class Tree:
     positions: torch.Tensor  # [token]
     seen: torch.Tensor  # [token, token] bool: the prompt's past, or a node's ancestors
     places: dict[int, int]  # inner node -> where its logits stand, the root's first
+    lead: Lead | None = None  # what stands before the prompt
 
     def visible(self, rule: Callable[..., torch.Tensor]) -> torch.Tensor:
         """[query, key]: what is in the same sequence, as far as the model's rule lets it look."""
         zero = torch.zeros((), dtype=torch.long, device=self.ids.device)
-        return self.seen & rule(zero, zero, self.positions[:, None], self.positions[None, :])
+        start = 0 if self.lead is None else self.lead.length
+        before = torch.arange(start, device=self.ids.device)
+        seen = torch.cat([self.seen.new_ones(len(self.ids), start), self.seen], dim=1)
+        at = self.positions + start
+        return seen & rule(zero, zero, at[:, None], torch.cat([before, at])[None, :])
 
 
 def logps(model: Any, prompt: tuple[int, ...], trie: Trie) -> torch.Tensor:
@@ -51,10 +58,11 @@ def logps(model: Any, prompt: tuple[int, ...], trie: Trie) -> torch.Tensor:
 def one_by_one(model: Any, prompt: tuple[int, ...], trie: Trie) -> torch.Tensor:
     """The reference: a plain forward pass of prompt and choice for each choice."""
     device = next(model.parameters()).device
-    found = []
+    plain, before, found = layout.causal(model), of(model), []
     for path in trie.paths:
         ids = torch.tensor([[*prompt, *path[:-1]]], device=device)
-        logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 :]
+        given = {} if before is None else {"past_key_values": before.cache()}
+        logits = plain(input_ids=ids, use_cache=bool(given), **given).logits[0, len(prompt) - 1 :]
         wanted = torch.tensor(path, device=device)[:, None]
         found.append(chances(logits).gather(1, wanted).double().sum())
     return torch.stack(found)
@@ -62,7 +70,7 @@ def one_by_one(model: Any, prompt: tuple[int, ...], trie: Trie) -> torch.Tensor:
 
 def together(model: Any, prompt: tuple[int, ...], trie: Trie) -> torch.Tensor:
     """The fast path: one pass over the prompt and the trie."""
-    tree = planted(prompt, trie, next(model.parameters()).device)
+    tree = replace(planted(prompt, trie, next(model.parameters()).device), lead=of(model))
     values = chances(_pass(model, tree)[0, -len(tree.places) :])
     steps = [(tree.places[n], t) for c in range(len(trie.texts)) for n, t in trie.walk(c)]
     rows, tokens = torch.tensor(steps, device=values.device).T
@@ -112,6 +120,8 @@ def attend(
         raise NotImplementedError("this model's attention is more than a scaled softmax")
     if attention_mask.kept is None:
         attention_mask.kept = tree.visible(attention_mask.rule)
+    if tree.lead is not None:
+        _, key, value = after(tree.lead.layers[module.layer_idx], (query, key, value))
     found = functional.scaled_dot_product_attention(
         query,
         key,
@@ -131,9 +141,9 @@ def _pass(model: Any, tree: Tree) -> torch.Tensor:
     before = plain.config._attn_implementation
     plain.config._attn_implementation = NAME
     try:
-        output = model(
+        output = plain(
             input_ids=tree.ids[None],
-            position_ids=tree.positions[None],
+            position_ids=tree.positions[None] + (0 if tree.lead is None else tree.lead.length),
             # All ones: without it, positions that repeat would be taken for packed documents.
             attention_mask=torch.ones_like(tree.ids)[None],
             use_cache=False,

@@ -17,6 +17,11 @@ def refuse_unlike(method: Method, base: "Base", tokenizer: "Tokenizer") -> None:
     """Refuse weights that were trained by another method, in another shape, or on other tokens."""
     if base.weights is None:
         return
+    if method.converts:
+        raise SettingsError(
+            f"train.method: what {method.kind} with these settings saves is no longer what it "
+            "trained, so no run can go on with it; take the run up as a whole: model.start=merged"
+        )
     record = json.loads((base.weights / "train.json").read_text("utf-8"))
     run = base.lineage["run"]
     problems = differences(method, record["method"], run)

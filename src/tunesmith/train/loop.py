@@ -39,7 +39,7 @@ class Train(Spec):
     """How the weights are changed."""
 
     method: Method = Lora()
-    """What may move: `lora`, `full`, `frozen`."""
+    """What may move: `lora`, `full`, `adapter`, `prefix`, `prompt`, `ia3`, `frozen`."""
     objective: Objective = Sft()
     """What is asked of the model: `sft` for answers, `lm` for documents, `classify` for labels."""
     epochs: Positive = 3
@@ -47,7 +47,7 @@ class Train(Spec):
     steps: Positive | None = None
     """Optimiser steps; overrides `epochs`."""
     lr: Annotated[float, Field(gt=0)] | None = None
-    """Peak learning rate; by default the method's own (lora 2e-4, full 2e-5, frozen 1e-2)."""
+    """Peak learning rate; by default the method's own, which its page names."""
     batch: Positive = 8
     """Rows in one optimiser step; of documents (`lm`), windows."""
     length: Positive = 1024

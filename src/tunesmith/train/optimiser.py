@@ -1,6 +1,6 @@
-"""AdamW over a policy's trainable parameters, in groups that differ in decay."""
+"""AdamW over a policy's trainable parameters, in groups that differ in decay and in pace."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from tunesmith.core.late import late
@@ -12,20 +12,26 @@ else:
 
 
 def adamw(
-    parameters: Iterable["torch.nn.Parameter"], *, decay: float, betas: tuple[float, float]
+    parameters: Iterable["torch.nn.Parameter"],
+    *,
+    decay: float,
+    betas: tuple[float, float],
+    paces: "Mapping[torch.nn.Parameter, float] | None" = None,
 ) -> "torch.optim.AdamW":
     """AdamW (arXiv 1711.05101) with decay on matrices only; states are fp32 like the parameters.
 
-    `scale` in a group multiplies the run's learning rate; the loop sets `lr` before every step.
+    `scale` in a group multiplies the run's learning rate: what `paces` says, else 1. The loop sets
+    `lr` before every step.
     """
-    parameters = list(parameters)
-    matrices = [p for p in parameters if p.dim() >= 2]
-    vectors = [p for p in parameters if p.dim() < 2]
-    groups = [
-        {"params": matrices, "weight_decay": decay, "scale": 1.0},
-        {"params": vectors, "weight_decay": 0.0, "scale": 1.0},
+    groups: dict[tuple[float, bool], list[torch.nn.Parameter]] = {}
+    for parameter in parameters:
+        pace = (paces or {}).get(parameter, 1.0)
+        groups.setdefault((pace, parameter.dim() < 2), []).append(parameter)
+    described = [
+        {"params": groups[pace, vector], "weight_decay": 0.0 if vector else decay, "scale": pace}
+        for pace, vector in sorted(groups)
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=betas, fused=True)
+    return torch.optim.AdamW(described, lr=0.0, betas=betas, fused=True)
 
 
 def settle(optimizer: "torch.optim.Optimizer", *, decay: float, betas: tuple[float, float]) -> None:

@@ -101,14 +101,18 @@ class Session:
         randomness.seed_everything(self.seed)
         model = load.load_model(self.base, dtype=self.dtype, device=str(device))
         model.requires_grad_(False)
-        self._check_context(model)
         model = self.spec.method.apply(model, self.seed).train()
+        self._check_context(model)
+        self.spec.method.begin(model, self.tokenizer)
         head, fast = self.spec.objective.head(model, self.seed), self.spec.seams == "fast"
         self.policy = Policy(model, self.tokenizer, method=self.spec.method, head=head, fast=fast)
         if self.base.weights is not None:
             weights.go_on(self.policy, self.spec.method, self.base.weights)
         betas, decay = self.spec.betas, self.spec.decay
-        self.optimizer = optimiser.adamw(self.policy.trainable(), decay=decay, betas=betas)
+        paces = {p: self.spec.method.pace(name) for name, p in self.policy.named()}
+        self.optimizer = optimiser.adamw(
+            self.policy.trainable(), decay=decay, betas=betas, paces=paces
+        )
         self._open_stream(start=0)
         self.held = self._cut(self.examples["valid"])
         if self.policy.still:

@@ -1,4 +1,4 @@
-"""The PEFT folder alone: what training added, to be put on the base by anyone's peft."""
+"""What training added, alone: a PEFT folder for anyone's peft, or our own bottleneck adapters."""
 
 import json
 import shlex
@@ -21,31 +21,41 @@ VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
 class Adapter(Export):
-    """A PEFT folder: megabytes, one base serves many. Needs the very base it was trained on."""
+    """A PEFT folder: megabytes, one base serves many. Needs the very base it was trained on.
+
+    peft has no bottleneck adapters: those leave as safetensors and JSON, for tunesmith alone.
+    """
 
     kind: Literal["adapter"] = "adapter"
 
     def accept(self, trained: Path) -> None:
         """Only a run that trained adapters has something to export here."""
-        if not (trained / "adapter_config.json").is_file():
+        from tunesmith.model.trained import has_adapter
+
+        if not has_adapter(trained):
             raise SettingsError(
                 "deploy.exports: adapter: this run trained the model's own weights, or a head "
                 "alone, so there is no adapter to export. Use: exports: [merged]"
             )
 
     def write(self, policy: "Policy", base: "Base", folder: Path) -> dict[str, str]:
-        """adapter_model.safetensors, adapter_config.json, and everything a tokenizer needs."""
+        """The adapter's weights and settings, and everything a tokenizer needs."""
         from peft import get_peft_model_state_dict
 
+        from tunesmith.model import bottleneck
         from tunesmith.model.load import quiet, tensor_digest
 
+        policy.tokenizer.save(folder)
+        if bottleneck.inside(policy.model):
+            bottleneck.save(policy.model, folder)
+            ours = bottleneck.state(policy.model)
+            return {name: tensor_digest(tensor) for name, tensor in ours.items()}
         # False: the vocabulary is the base's own, and asking peft to find out means asking a hub.
         state = get_peft_model_state_dict(policy.model, save_embedding_layers=False)
         digests = {name: tensor_digest(tensor) for name, tensor in state.items()}
         policy.model.peft_config["default"].base_model_name_or_path = name_of(base)
         with quiet():
             policy.model.save_pretrained(folder, save_embedding_layers=False)
-        policy.tokenizer.save(folder)
         return digests
 
     def verify(self, folder: Path, probe: Path) -> Verified:
@@ -54,10 +64,13 @@ class Adapter(Export):
 
     def usage(self, folder: Path, base: "Base") -> list[str]:
         """How to serve it under vLLM, or why it must be merged first."""
+        if not (folder / "adapter_config.json").is_file():
+            return ["Bottleneck adapters are read by tunesmith alone; vLLM and peft have none."]
         settings = json.loads((folder / "adapter_config.json").read_text("utf-8"))
         reason = unservable(settings)
         if reason:
-            return [f"vLLM must merge this adapter first ({reason}): use exports: [merged]"]
+            way = ": use exports: [merged]" if mergeable(settings) else ", which cannot be"
+            return [f"vLLM must merge this adapter first ({reason}){way}"]
         rank = next(r for r in VLLM_RANKS if r >= largest_rank(settings))
         words = ["vllm", "serve", name_of(base), "--enable-lora", "--max-lora-rank", str(rank)]
         words += ["--lora-modules", f"{folder.parent.parent.name}={folder}"]
@@ -67,6 +80,11 @@ class Adapter(Export):
 def largest_rank(settings: dict[str, Any]) -> int:
     """The widest adapter of the folder."""
     return max(map(int, [settings.get("r", 0), *(settings.get("rank_pattern") or {}).values()]))
+
+
+def mergeable(settings: dict[str, Any]) -> bool:
+    """Whether the adapter can be folded into the weights of its base."""
+    return not settings.get("num_virtual_tokens")
 
 
 def unservable(settings: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunesmith.core.findings import Finding
 from tunesmith.core.parts import Part
@@ -32,6 +32,9 @@ class Verified:
 
 class Export(Part):
     """One form in which a trained model leaves tunesmith."""
+
+    merges: ClassVar[bool] = False
+    """Whether what was trained is folded into the weights of the base."""
 
     def accept(self, trained: Path) -> None:  # noqa: B027 (most forms hold every model)
         """Refuse, in a sentence and before any work, a result that this form cannot hold."""

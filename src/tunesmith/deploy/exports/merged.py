@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from tunesmith.deploy.exports.base import Export, Verified
 from tunesmith.deploy.verify import verify
@@ -22,6 +22,8 @@ class Merged(Export):
     kind: Literal["merged"] = "merged"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """How weights are stored. The merge itself is in float32; a 16-bit kind rounds its result."""
+
+    merges: ClassVar[bool] = True
 
     def write(self, policy: "Policy", base: "Base", folder: Path) -> dict[str, str]:
         """Weights, config, tokenizer, and a generation_config with every stop id."""

@@ -1,27 +1,26 @@
-"""Every weight moves."""
+"""Every weight moves, or those of the last blocks."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Annotated, Any, Literal
 
-from tunesmith.core.disk import disk_errors
-from tunesmith.model.load import quiet
+from pydantic import Field
+
+from tunesmith.core.errors import SettingsError
+from tunesmith.model import layout
+from tunesmith.train import peft_folder
 from tunesmith.train.methods.base import Method
-from tunesmith.train.weights import copy_into, saved
-
-if TYPE_CHECKING:
-    import torch
 
 
 class Full(Method):
     """Full fine-tuning: the reference for quality, and the most expensive.
 
     It needs 16 bytes a parameter in fp32 (weights, gradients, two Adam moments), moves what the
-    model knew the most, and leaves a whole model behind.
+    model knew the most, and leaves a whole model behind. With `blocks` only the last ones move and
+    the norm after them; what stands below needs no gradients, so a step costs less.
     """
 
     kind: Literal["full"] = "full"
+    blocks: Annotated[int, Field(gt=0)] | None = None
+    """Train the last so many blocks; by default every weight."""
 
     @property
     def default_lr(self) -> float:
@@ -32,24 +31,16 @@ class Full(Method):
         return True
 
     def apply(self, model: Any, seed: int) -> Any:
-        return model.requires_grad_(True)
-
-    @contextmanager
-    def disabled(self, model: Any, frozen: Any | None) -> Iterator[Any]:
-        if frozen is None:
-            raise ValueError("full fine-tuning is undone by a frozen copy, and there is none")
-        yield frozen
-
-    def state(self, model: Any) -> dict[str, "torch.Tensor"]:
-        return {name: weight.detach() for name, weight in model.named_parameters()}
-
-    def restore(self, model: Any, state: Mapping[str, "torch.Tensor"]) -> None:
-        copy_into(self.state(model), state)
-
-    def save(self, model: Any, folder: Path) -> None:
-        with disk_errors(folder, "save the trained model"), quiet():
-            model.save_pretrained(folder)
-
-    def load(self, model: Any, folder: Path) -> Any:
-        copy_into(self.state(model), saved(folder))
-        return model.requires_grad_(False)
+        if self.blocks is None:
+            return model.requires_grad_(True)
+        peft_folder.refuse_new_words(model, f"full with blocks: {self.blocks}")
+        stack = layout.blocks(model)
+        if self.blocks > len(stack):
+            raise SettingsError(
+                f"train.method.full.blocks: {self.blocks} is more than the {len(stack)} blocks of "
+                "this model; take fewer, or leave it out to train every weight"
+            )
+        model.requires_grad_(False)
+        for module in (*stack[-self.blocks :], *layout.after_blocks(model)):
+            module.requires_grad_(True)
+        return model

@@ -1,26 +1,15 @@
 """Low-rank adapters beside the linear layers, through peft."""
 
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from tunesmith.core.disk import disk_errors
 from tunesmith.core.errors import SettingsError
-from tunesmith.core.late import late
 from tunesmith.model import layout, vocabulary
+from tunesmith.train import peft_folder, pissa
 from tunesmith.train.methods.base import Method
-from tunesmith.train.weights import copy_into, saved
-
-if TYPE_CHECKING:
-    import torch
-else:
-    torch = late("torch")
-
-WEIGHTS = "adapter_model.safetensors"
 
 
 class Lora(Method):
@@ -31,7 +20,7 @@ class Lora(Method):
     """
 
     leaves_adapter: ClassVar[bool] = True
-    passing: ClassVar[tuple[str, ...]] = ("dropout",)
+    passing: ClassVar[tuple[str, ...]] = ("dropout", "ratio")
 
     kind: Literal["lora"] = "lora"
     rank: Annotated[int, Field(gt=0)] = 16
@@ -46,31 +35,43 @@ class Lora(Method):
     """`rslora` divides by the root of the rank (arXiv 2312.03732); better above rank 32."""
     dora: bool = False
     """Train magnitude and direction apart (DoRA, arXiv 2402.09353); about a quarter slower."""
+    init: Literal["standard", "pissa"] = "standard"
+    """`pissa` starts from the largest singular values of the weights (arXiv 2404.02948): quicker at
+    first, and saved as ordinary LoRA of twice the rank."""
+    ratio: Annotated[float, Field(gt=0)] = 1.0
+    """Learning rate of B as a multiple of A's (LoRA+, arXiv 2402.12354: 4 to 16)."""
+
+    @model_validator(mode="after")
+    def _one_way_to_start(self) -> "Lora":
+        if self.init == "pissa" and self.dora:
+            raise ValueError(
+                "init: pissa takes part of the weights into the adapter and dora splits them "
+                "otherwise; choose one"
+            )
+        return self
 
     @property
     def default_lr(self) -> float:
         return 2e-4
 
     def apply(self, model: Any, seed: int) -> Any:
-        from peft import LoraConfig, get_peft_model
+        from peft import LoraConfig
 
         wanted = self._wanted(model)
         settings = LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha if self.alpha is not None else 2 * self.rank,  # type: ignore[arg-type]
-            target_modules=endings(wanted, layout.linear_names(model)),
+            target_modules=layout.endings(wanted, layout.linear_names(model)),
             lora_dropout=self.dropout,
             use_rslora=self.scaling == "rslora",
             use_dora=self.dora,
-            fan_in_fan_out=any(type(m).__name__ == "Conv1D" for m in wanted.values()),
-            task_type="CAUSAL_LM" if layout.writes(model) else "FEATURE_EXTRACTION",
+            fan_in_fan_out=layout.transposed(model),
+            init_lora_weights=pissa.INIT if self.init == "pissa" else True,  # type: ignore[arg-type]
+            task_type=peft_folder.task(model),
             trainable_token_indices=vocabulary.trained_alone(model),
         )
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            # peft 0.21 asks transformers 5.23 a question by its old name.
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-            torch.manual_seed(seed)
-            return get_peft_model(model, settings)
+        tuned = peft_folder.wrapped(model, settings, seed)
+        return pissa.remembered(tuned) if self.init == "pissa" else tuned
 
     def _wanted(self, model: Any) -> dict[str, Any]:
         linears = layout.linears(model)
@@ -91,46 +92,18 @@ class Lora(Method):
             )
         return chosen
 
-    @contextmanager
-    def disabled(self, model: Any, frozen: Any | None) -> Iterator[Any]:
-        with model.disable_adapter():
-            yield model
+    @property
+    def converts(self) -> bool:
+        return self.init == "pissa"
 
-    def state(self, model: Any) -> dict[str, "torch.Tensor"]:
-        from peft import get_peft_model_state_dict
+    def pace(self, name: str) -> float:
+        return self.ratio if ".lora_B." in name else 1.0
 
-        return dict(get_peft_model_state_dict(model, save_embedding_layers=False))
-
-    def restore(self, model: Any, state: Mapping[str, "torch.Tensor"]) -> None:
-        copy_into(self.state(model), state)
+    def disabled(self, model: Any, frozen: Any | None) -> AbstractContextManager[Any]:
+        return pissa.undone(model) if self.init == "pissa" else super().disabled(model, frozen)
 
     def save(self, model: Any, folder: Path) -> None:
-        from safetensors.torch import save_file
-
-        state = {k: v.contiguous() for k, v in self.state(model).items()}
-        settings = model.peft_config["default"]
-        with disk_errors(folder, "save the trained model"):
-            save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
-            settings.inference_mode = True
-            settings.save_pretrained(folder)
-            settings.inference_mode = False
-
-    def load(self, model: Any, folder: Path) -> Any:
-        adapted = self.apply(model, seed=0)
-        copy_into(self.state(adapted), saved(folder))
-        return adapted.requires_grad_(False).eval()
-
-
-def endings(wanted: Iterable[str], everything: Iterable[str]) -> list[str]:
-    """The shortest name endings that pick out exactly `wanted`: what other tools expect to read.
-
-    GPT-2 calls a layer of its attention and one of its feed-forward both `c_proj`, so one word is
-    not always enough.
-    """
-    wanted, everything = set(wanted), set(everything)
-    for words in range(1, 6):
-        found = {".".join(name.split(".")[-words:]) for name in wanted}
-        picked = {n for n in everything if any(n == f or n.endswith("." + f) for f in found)}
-        if picked == wanted:
-            return sorted(found)
-    return sorted(wanted)
+        if self.init == "pissa":
+            peft_folder.save(*pissa.as_lora(model), folder)
+        else:
+            super().save(model, folder)
