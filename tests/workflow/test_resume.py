@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
 from tunesmith.core.records import Batch
 from tunesmith.train import checkpoint, session, stage
+from tunesmith.train.methods.base import Method
+from tunesmith.train.methods.lora import Lora
 from tunesmith.train.objectives.lm import Lm
 from tunesmith.train.objectives.sft import Sft
 from tunesmith.train.streams import Group
@@ -72,7 +75,7 @@ def result(folder: RunFolder) -> dict[str, Any]:
     newest = checkpoint.newest(path / "checkpoints")
     assert newest is not None
     return {
-        "adapter": file_digest(path / "adapter_model.safetensors"),
+        "weights": {file.name: file_digest(file) for file in path.glob("*.safetensors")},
         "curves": (path / "curves.jsonl").read_text(),
         "optimizer": {n: t.tolist() for n, t in newest.optimizer.items()},
         "random": newest.random["torch"],
@@ -109,6 +112,25 @@ def test_stopped_at_every_step_it_ends_the_same(
                 trained(folder, base, spec)
         torch.manual_seed(step)
         assert result(trained(folder, base, spec)) == whole
+
+
+MEMBERS = {**Method.members(), "pissa": partial(Lora, rank=4, init="pissa", ratio=4)}
+
+
+@pytest.mark.parametrize("kind", [k for k, made in MEMBERS.items() if made().moves])
+def test_every_method_resumes(
+    kind: str, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, spec = base_of(tiny("llama")), settings(method=MEMBERS[kind]())
+    whole = result(trained(prepared(tmp_path / "whole"), base, spec))
+    folder = prepared(tmp_path / "stopped")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4)
+        with pytest.raises(Preempted, match="after step 4"):
+            trained(folder, base, spec)
+    torch.manual_seed(4)
+    assert result(trained(folder, base, spec)) == whole
+    assert whole["weights"]
 
 
 def test_windows_of_documents_resume_too(
