@@ -232,6 +232,39 @@ def test_state_goes_back_to_the_bit_and_nothing_else_is_accepted(
         moving.restore(other, {**state, name: torch.zeros(1, 1, 1)})
 
 
+def moved_share(method: Method, model: Any) -> float:
+    """The share of what may move that did, in twenty small steps."""
+    tuned = method.apply(model, 0).train()
+    policy, rows = Policy(tuned, None, method=method), batch((9, 12, 7), 300)
+    assert {p.dtype for p in policy.trainable()} == {torch.float32}
+    before = [p.detach().clone() for p in policy.trainable()]
+    optimizer = adamw(policy.trainable(), decay=0.0, betas=(0.9, 0.999))
+    for group in optimizer.param_groups:
+        group["lr"] = 1e-5
+    for _ in range(20):
+        optimizer.zero_grad()
+        policy.nll(rows).backward()
+        optimizer.step()
+    floats = [t for s in optimizer.state.values() for t in s.values() if t.dim()]
+    assert {t.dtype for t in floats} == {torch.float32}
+    moved = [(p != was).sum() for p, was in zip(policy.trainable(), before, strict=True)]
+    return float(sum(moved)) / sum(p.numel() for p in before)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_small_updates_are_not_lost_on_a_base_in_16_bits(
+    moving: Method, kind: str, tiny: Tiny
+) -> None:
+    """T-BF16: what trains, and the optimiser's state, is fp32 whatever the base is held in."""
+    narrow = loaded(tiny(kind)).bfloat16()
+    if isinstance(moving, Full):
+        with pytest.raises(SettingsError, match=r"model\.dtype: .*small updates would be lost"):
+            moving.apply(narrow, 0)
+        return
+    wide = moved_share(moving, loaded(tiny(kind)))
+    assert moved_share(moving, narrow) >= 0.9 * wide > 0
+
+
 def test_the_same_seed_starts_from_the_same_numbers(method: Method, tiny: Tiny) -> None:
     first = method.state(method.apply(loaded(tiny("llama")), 3))
     torch.manual_seed(77)

@@ -35,6 +35,8 @@ SHOWN = [
 EARLIER = "runs/documents"
 EXPORTED = ("features", "classification")
 """Run files whose model is exported too: what they leave is no adapter."""
+ADAPTERS = ("adapter", "prefix")
+"""Run files whose adapter is exported: no LoRA, which others show."""
 
 
 def tiny_for(text: str, tiny: Callable[[str], Path]) -> list[str]:
@@ -48,7 +50,9 @@ def run(path: Path, overrides: list[str], until: str = "evaluate") -> None:
     assert door.enter(app, [until, str(path), *overrides, *QUICK]) == 0
     folder = Path("runs") / (load(path).name)
     assert (folder / "evaluate" / "report.html").exists()
-    assert (folder / "deploy" / "merged" / "head.safetensors").exists() == (until == "run")
+    merged = folder / "deploy" / "merged" / "head.safetensors"
+    assert merged.exists() == (path.stem in EXPORTED)
+    assert (folder / "deploy" / "adapter" / "tunesmith.json").exists() == (path.stem in ADAPTERS)
 
 
 @pytest.mark.parametrize("path", [*EXAMPLES, BUNDLED], ids=lambda p: p.stem)
@@ -65,7 +69,7 @@ def test_an_example_runs(
     if folder != path.parent:
         earlier = folder / "documents.yaml"
         run(earlier, tiny_for(earlier.read_text(), tiny))
-    until = "run" if path.stem in EXPORTED else "evaluate"
+    until = "run" if path.stem in (*EXPORTED, *ADAPTERS) else "evaluate"
     run(folder / path.name, tiny_for(path.read_text(), tiny), until)
 
 

@@ -218,12 +218,6 @@ class Tokenizer:
         """The id that starts a text, where the tokenizer has one. Templates write it themselves."""
         return self.id_of("bos_token")
 
-    @property
-    def pad_id(self) -> int:
-        """An id to fill rows with. Padding is masked by length, so that any id will do."""
-        pad = self.id_of("pad_token")
-        return pad if pad is not None else next(iter(self.declared_stops), 0)
-
     @cached_property
     def size(self) -> int:
         """One more than the highest id."""

@@ -31,6 +31,13 @@ class Full(Method):
         return True
 
     def apply(self, model: Any, seed: int) -> Any:
+        narrow = {str(p.dtype) for p in model.parameters() if p.dtype.itemsize < 4}
+        if narrow:
+            raise SettingsError(
+                f"model.dtype: the weights are held in {min(narrow).removeprefix('torch.')}, in "
+                "which small updates would be lost, and full moves them themselves. Set "
+                "model.dtype=float32, or train.method=lora, whose own weights are float32"
+            )
         if self.blocks is None:
             return model.requires_grad_(True)
         peft_folder.refuse_new_words(model, f"full with blocks: {self.blocks}")
