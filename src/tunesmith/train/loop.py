@@ -267,6 +267,11 @@ def _singles(batch: Batch) -> list[Batch]:
 
 def held_out(policy: Policy, objective: Objective, batches: Iterable[Batch]) -> dict[str, float]:
     """Sums divided by counts, in evaluation mode: the same for every batch size."""
+    return tallied(policy, objective, batches).means()
+
+
+def tallied(policy: Policy, objective: Objective, batches: Iterable[Batch]) -> Tally:
+    """The sums and counts behind held-out measures; those of several sources add up."""
     tally = Tally()
     for batch in batches:
         with policy.looking(batch):
@@ -274,7 +279,7 @@ def held_out(policy: Policy, objective: Objective, batches: Iterable[Batch]) -> 
             if "token_accuracy" in objective.measures:
                 hits, count = float(policy.hits(batch)), float(batch.supervised)
                 tally += Tally({"token_accuracy": (hits, count)})
-    return tally.means()
+    return tally
 
 
 def improves(measure: str, value: float, other: float) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
-from tunesmith.core.rows import Row
+from tunesmith.core.rows import Labelled, Row
 from tunesmith.data.prompts import normalised
 from tunesmith.data.transforms.base import Account, Transform
 
@@ -12,7 +12,8 @@ class Deduplicate(Transform):
     """Keep the first of equal rows. Costs about 100 bytes of memory a row kept.
 
     The first row's weight stays as it is. Rows with one prompt and different answers are not
-    equal: the audit `quality` names those.
+    equal: the audit `quality` names those. Nor are rows with labels from two sources: the same
+    name may mean another thing there.
     """
 
     kind: Literal["deduplicate"] = "deduplicate"
@@ -36,7 +37,8 @@ class Deduplicate(Transform):
 
 def strict(row: Row) -> bytes:
     """What a row says, to the byte."""
-    return bytes.fromhex(row.digest)[:16]
+    place = row.source.encode() if isinstance(row, Labelled) else b""
+    return bytes.fromhex(row.digest)[:16] + place
 
 
 def loose(row: Row) -> bytes:
