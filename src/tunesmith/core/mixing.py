@@ -116,7 +116,7 @@ def seen(rows: int, drawn: int) -> str:
         return "once each" if times == 1 else f"{times} times each"
     if not times:
         return f"{drawn} of them once, {rows - drawn} left out"
-    return f"{times} times each, {more} of them once more"
+    return f"{'once' if times == 1 else f'{times} times'} each, {more} of them once more"
 
 
 def names(sources: Iterable[str]) -> list[str]:

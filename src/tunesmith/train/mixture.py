@@ -119,6 +119,7 @@ def account(
     tokens = {
         s.name: sum(drawn[p] * trained(examples[p]) for p in s.places) for s in mixture.stocks
     }
+    whole = sum(tokens.values())  # None of a row with a label.
     return {
         stock.name: {
             "examples": len(stock.places),
@@ -128,7 +129,7 @@ def account(
             "most": max(drawn[place] for place in stock.places),
             "left_out": sum(not drawn[place] for place in stock.places),
             "share": draws[stock.name] / max(1, sum(draws.values())),
-            "share_of_tokens": tokens[stock.name] / max(1, sum(tokens.values())),
+            "share_of_tokens": tokens[stock.name] / whole if whole else None,
         }
         for stock in mixture.stocks
     }
@@ -140,7 +141,9 @@ def sentence(name: str, found: Mapping[str, Any]) -> str:
     if found["least"] == found["most"]:
         often = "once each" if found["least"] == 1 else f"{found['least']} times each"
     left = f", {found['left_out']} left out" if found["left_out"] else ""
+    tokens = found["share_of_tokens"]
+    trained = "" if tokens is None else f", {tokens:.1%} of trained tokens"
     return (
         f"{visible(name)}: {found['examples']} rows, {often}{left}; {found['share']:.1%} of all "
-        f"draws, {found['share_of_tokens']:.1%} of trained tokens"
+        f"draws{trained}"
     )

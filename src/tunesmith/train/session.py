@@ -222,11 +222,11 @@ class Session:
             self.log.say(f"train: {mixture.sentence(name, seen)}")
         self._look(0)
 
-    def _account(self, steps: int) -> dict[str, Any] | None:
-        """What is seen of each source in so many steps; None of a single one."""
+    def _account(self, groups: int) -> dict[str, Any] | None:
+        """What is seen of each source in so many groups; None of a single one."""
         if len(self.mixture.stocks) == 1:
             return None
-        drawn = self.mixture.times(self.spec.batch, self.seed, steps)
+        drawn = self.mixture.times(self.spec.batch, self.seed, groups)
         return mixture.account(self.mixture, self.examples["train"], drawn)
 
     def _refuse_full_disk(self) -> None:
@@ -397,7 +397,7 @@ class Session:
         if self.policy.head is not None:
             heads.save(self.policy.head, self.stage.path)
         self.tokenizer.save(self.stage.path)
-        drawn = self.mixture.times(self.spec.batch, self.seed, len(self.losses))
+        drawn = self.mixture.times(self.spec.batch, self.seed, self.groups.drawn)
         rows = rows_of(e for place, e in enumerate(self.examples["train"]) if drawn[place])
         write_json(self.stage.path / "rows.json", {"trained_on": rows})
         write_json(self.stage.path / "train.json", self._result())
@@ -442,7 +442,7 @@ class Session:
             },
             "row": spec.objective.row.kind,
             "rows": {part: len(rows_of(found)) for part, found in self.examples.items()},
-            "mixture": self._account(len(self.losses)),
+            "mixture": self._account(self.groups.drawn),
             "steps": len(self.losses),
             "best_step": self.watch.best_step,
             "best_value": self.watch.best_value,
