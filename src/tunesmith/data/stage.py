@@ -411,9 +411,11 @@ def mixed(ledger: Ledger) -> Iterator[str]:
 
 def few(ledger: Ledger) -> Iterator[Finding]:
     """Sources without a held-out row where others have one: nothing is known of them there."""
-    for each in (ledger.mixture or {}).get("sources", ()):
+    sources = (ledger.mixture or {}).get("sources", ())
+    measured = {part for each in sources for part, count in each["rows"].items() if count}
+    for each in sources:
         for part, count in each["rows"].items():
-            if not count and each["replay"] is None:
+            if not count and each["replay"] is None and part in measured:
                 yield Finding(
                     "warning",
                     f"the source {quoted(each['name'])} has no {part} row, so it is not measured "
