@@ -20,6 +20,8 @@ from tunesmith.core.log import Log
 from tunesmith.core.mixing import recipe_of
 from tunesmith.core.tables import read_part
 from tunesmith.data.stage import Data, prepare
+from tunesmith.evaluate.questions import questions
+from tunesmith.evaluate.stage import Evaluate
 
 Tiny = Callable[[str], Path]
 
@@ -174,6 +176,18 @@ def test_every_measure_is_given_of_each_source_and_in_total(
     page = (tasks / "runs/run/evaluate/report.html").read_text()
     assert "Source by source" in page and "the topic" in page
     assert "Held-out loss by source" in page
+
+
+def test_a_limit_asks_of_every_source_and_replay_brings_the_general_text(tmp_path: Path) -> None:
+    source = [chats(tmp_path, "one", 60), chats(tmp_path, "two", 30)]
+    beside = {"path": texts(tmp_path, 9), "replay": 0.2}
+    folder = prepared(tmp_path, "run", source=[*source, beside])
+    data = folder.stage("data").path
+    asked = questions(data, Evaluate(limit=3), seed=0)
+    assert Counter(row.source for row in asked.rows) == {"one": 2, "two": 1}
+    assert asked.general == "bundled"
+    plain = prepared(tmp_path, "plain", source=source).stage("data").path
+    assert questions(plain, Evaluate(), seed=0).general == "none"
 
 
 def test_a_task_is_asked_by_name_and_without_one_all_are_named(

@@ -97,6 +97,12 @@ def recipe_of(data: Path) -> Recipe | None:
     return recipe(found) if found else None
 
 
+def replays(data: Path) -> bool:
+    """Whether text is replayed beside the task of prepared rows."""
+    found = recipe_of(data)
+    return found is not None and any(each.replay is not None for each in found.sources)
+
+
 def divided(total: int, sizes: Sequence[int]) -> list[int]:
     """A whole number over parts in proportion to their sizes, by largest remainder; at least one
     for each part, as long as there are that many."""

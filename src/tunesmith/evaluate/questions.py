@@ -1,11 +1,13 @@
 """What both arms are asked, alike: the held-out rows, by which metrics, among which labels."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from tunesmith.core.errors import DataError, IntegrityError, SettingsError
+from tunesmith.core.mixing import divided, replays
 from tunesmith.core.quote import quoted
 from tunesmith.core.rows import Chat, Labelled, Row, Text
 from tunesmith.core.tables import read_part
@@ -99,7 +101,7 @@ def questions(data: Path, spec: "Evaluate", *, seed: int, head: Meaning | None =
         batch=spec.batch,
         seed=seed,
         device=spec.device,
-        general=general.chosen(spec.general, rows),
+        general=general.chosen(spec.general, rows, replayed=replays(data)),
     )
     if isinstance(rows[0], Text):
         return found
@@ -120,7 +122,7 @@ def questions(data: Path, spec: "Evaluate", *, seed: int, head: Meaning | None =
 
 def held_out(data: Path, part: str, limit: int | None) -> list[HeldOut]:
     """The first rows of a part, all of one kind that can be asked."""
-    found = read_part(data, part)[:limit]
+    found = first_of(read_part(data, part), limit)
     if not found:
         raise nothing_to_ask(part)
     kind = type(found[0])
@@ -139,6 +141,20 @@ def held_out(data: Path, part: str, limit: int | None) -> list[HeldOut]:
             "replay share, which is for training only"
         )
     return rows
+
+
+def first_of(rows: Sequence[Row], limit: int | None) -> list[Row]:
+    """The first rows, of each source its portion: those of one come behind those of another."""
+    if limit is None or limit >= len(rows):
+        return list(rows)
+    counts = Counter(row.source for row in rows)
+    left = dict(zip(counts, divided(limit, list(counts.values())), strict=True))
+    found = []
+    for row in rows:
+        left[row.source] -= 1
+        if left[row.source] >= 0:
+            found.append(row)
+    return found
 
 
 def nothing_to_ask(part: str) -> DataError:

@@ -57,7 +57,7 @@ class Evaluate(Spec):
     """Samples of the rows that an interval is drawn from."""
     general: str | None = None
     """General text whose perplexity stands beside: `bundled`, a file of `text` records, or `none`.
-    By default `bundled` for documents, else `none`."""
+    By default `bundled` for documents and beside replay, else `none`."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Evaluate":

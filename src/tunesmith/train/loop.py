@@ -43,7 +43,7 @@ class Train(Spec):
     objective: Objective = Sft()
     """What is asked of the model: `sft` for answers, `lm` for documents, `classify` for labels."""
     epochs: Positive = 3
-    """How often every row is seen."""
+    """How often every row is seen; of a mixture, how often `data.mix` is gone through."""
     steps: Positive | None = None
     """Optimiser steps; overrides `epochs`."""
     lr: Annotated[float, Field(gt=0)] | None = None

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from tests.unit.data.test_split import row
 from tests.unit.data.test_stage import Heard, account, done, many, rows_file, run
-from tunesmith.core.errors import DataError
+from tunesmith.core.errors import DataError, SettingsError
 from tunesmith.core.folders import RunFolder
 from tunesmith.data.prompts import asking, leaking, normalised
 from tunesmith.data.split import split
@@ -81,6 +81,20 @@ def test_a_row_of_one_source_that_answers_a_held_out_row_of_another_is_refused(
         done(run, source=two(tmp_path, test=test))
 
 
+def test_labels_of_two_sources_are_two_labels(tmp_path: Path, run: RunFolder) -> None:
+    both = []
+    for name in ("tone", "topic"):
+        path = tmp_path / f"{name}.jsonl"
+        records = [{"text": f"text {n}", "label": f"{n % 2}"} for n in range(20)]
+        path.write_text("".join(json.dumps(record) + "\n" for record in records))
+        both.append(str(path))
+    transforms = ["deduplicate", {"kind": "sample", "per_class": 5}]
+    parts = done(run, source=both, transforms=transforms, split="none")
+    found = Counter((r.source, r.answer()) for r in parts["train"])
+    assert found == {(s, label): 5 for s in ("tone", "topic") for label in "01"}
+    assert not json.loads((run.path / "data" / "findings.json").read_text())
+
+
 def test_a_number_of_rows_is_divided_over_the_sources(tmp_path: Path, run: RunFolder) -> None:
     parts = done(run, source=two(tmp_path), split={"valid": 6, "test": 0})
     assert Counter(r.source for r in parts["valid"]) == {"a": 4, "b": 2}
@@ -144,6 +158,18 @@ def test_no_prompt_is_answered_in_another_part_whatever_the_source(
 def test_what_cannot_be_meant_is_refused(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         Data(**settings)
+
+
+def test_one_source_of_a_list_is_overridden_by_its_place(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("data:\n  source: [a.jsonl, {path: b.jsonl, weight: 2}]\n")
+    said = ["data.source.0.weight=3", "data.source.1.path=c.jsonl"]
+    a, c = load_with_origins(file, said).run.data.several
+    assert (a.path, a.weight) == (str(tmp_path / "a.jsonl"), 3.0)
+    assert (c.path, c.weight) == (str(Path.cwd() / "c.jsonl"), 2.0)
+    with pytest.raises(SettingsError, match=r"run.yaml:2:\d+: data.source.*wieght.*weight"):
+        file.write_text("data:\n  source: [a.jsonl, {path: b.jsonl, wieght: 2}]\n")
+        load_with_origins(file)
 
 
 def test_paths_in_a_list_are_relative_to_the_run_file_and_a_project_may_move(

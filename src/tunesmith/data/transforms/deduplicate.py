@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
-from tunesmith.core.rows import Labelled, Row
+from tunesmith.core.rows import Row
 from tunesmith.data.prompts import normalised
 from tunesmith.data.transforms.base import Account, Transform
 
@@ -37,8 +37,7 @@ class Deduplicate(Transform):
 
 def strict(row: Row) -> bytes:
     """What a row says, to the byte."""
-    place = row.source.encode() if isinstance(row, Labelled) else b""
-    return bytes.fromhex(row.digest)[:16] + place
+    return bytes.fromhex(row.digest)[:16] + row.scope.encode()
 
 
 def loose(row: Row) -> bytes:
