@@ -13,6 +13,7 @@ from tests.tiny import tiny_encoder
 from tests.trained import WORDS, base_of, settings, trained
 from tests.workflow.test_resume import result, stop_after
 from tunesmith import door, load
+from tunesmith.cards.model_card import write
 from tunesmith.cli import app
 from tunesmith.core.errors import DataError, Preempted
 from tunesmith.core.folders import RunFolder
@@ -176,6 +177,9 @@ def test_every_measure_is_given_of_each_source_and_in_total(
     page = (tasks / "runs/run/evaluate/report.html").read_text()
     assert "Source by source" in page and "the topic" in page
     assert "Held-out loss by source" in page
+    write(RunFolder(tasks / "runs/run"))
+    card = (tasks / "runs/run/cards/model_card.md").read_text()
+    assert "the topic: accuracy, tuned" in card and "tone: rows never seen" in card
 
 
 def test_a_limit_asks_of_every_source_and_replay_brings_the_general_text(tmp_path: Path) -> None:

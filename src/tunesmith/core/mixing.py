@@ -67,6 +67,11 @@ class Recipe:
         whole = max(ends) if self.until == "all" else min(ends)
         return {name: max(1, round(whole * rate)) for name, rate in rates.items()}
 
+    @property
+    def replayed(self) -> set[str]:
+        """The sources that are only read beside the task."""
+        return {each.name for each in self.sources if each.replay is not None}
+
     def among(self, present: Iterable[str]) -> "Recipe":
         """The recipe of those sources that are there: one may have lost every row as too long."""
         there = {*present}
@@ -100,7 +105,7 @@ def recipe_of(data: Path) -> Recipe | None:
 def replays(data: Path) -> bool:
     """Whether text is replayed beside the task of prepared rows."""
     found = recipe_of(data)
-    return found is not None and any(each.replay is not None for each in found.sources)
+    return found is not None and bool(found.replayed)
 
 
 def divided(total: int, sizes: Sequence[int]) -> list[int]:

@@ -39,7 +39,7 @@ def apart(
 def tasks_of(data: Path) -> list[str]:
     """The sources of prepared rows that can be measured: what is replayed has no held-out rows."""
     recipe = recipe_of(data)
-    return [each.name for each in recipe.sources if each.replay is None] if recipe else []
+    return [e.name for e in recipe.sources if e.name not in recipe.replayed] if recipe else []
 
 
 def within(judged: Judged, source: str, labels: Labels | None) -> Judged:

@@ -77,6 +77,7 @@ class Session:
         self.tokenizer, self.examples, self.seed, self.dtype = tokenizer, examples, seed, dtype
         recipe = mixing.recipe_of(stage.run.stage("data").path)
         self.mixture = mixture.mixed(examples["train"], recipe)
+        self.replayed = recipe.replayed if recipe else set()
         per_epoch = batches.steps_in(self.mixture.size, spec.batch)
         self.total = spec.steps or spec.epochs * per_epoch
         self.look_every = spec.evaluate_every or max(1, self.total // LOOKS)
@@ -243,7 +244,8 @@ class Session:
             return {"tokens": sum(e.length for e in rows), "labels": len(self.policy.labels)}
         facts = selfcheck.tokens(self.examples["train"], self.tokenizer)
         if self.spec.objective.chats:
-            facts |= selfcheck.stopping(self.examples["train"], self.tokenizer, self.log)
+            own = [e for e in self.examples["train"] if e.source not in self.replayed]
+            facts |= selfcheck.stopping(own, self.tokenizer, self.log)
         return facts
 
     def _goal(self, facts: Mapping[str, Any]) -> str:
