@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tunesmith import environment
 from tunesmith.core.errors import SettingsError
 from tunesmith.core.folders import RunFolder
+from tunesmith.core.quote import listed
 from tunesmith.core.rows import Chat, Message, message
 from tunesmith.model import heads, layout
 from tunesmith.run import Run
@@ -52,6 +53,33 @@ class Tuned:
         ]
         yield from answers(decoder, sorted(requests, key=lambda r: len(r.ids), reverse=True))
 
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks that there is a head for, where each has its own."""
+        return tasks(self.folder)
+
+    def labels(self, text: str, task: str | None = None) -> dict[str, float]:
+        """How likely each label of a text is, by a run that was trained to choose labels.
+
+        Raises SettingsError where the run has no head, or a head for each of several tasks and
+        `task` names none of them.
+        """
+        from tunesmith.core.rows import Labelled
+        from tunesmith.model.classify import probabilities
+
+        head = self.policy.head
+        if head is None:
+            raise SettingsError(f"{self.folder.path}: this run writes answers; use: .answer(...)")
+        if self.tasks and task not in self.tasks:
+            raise SettingsError(
+                f"{self.folder.path}: has a head for each of several tasks; name one of "
+                f"{listed(self.tasks)}"
+            )
+        own = head.outputs(task or "")
+        row = Labelled((text,), (), source=task or "")
+        ((_, found),) = probabilities(self.policy, [row])
+        return {head.label(place): found[place] for place in own}
+
     def decoder(self) -> "Decoder":
         """What generates, with the run's sampling; refused where the run was not trained to write.
 
@@ -80,6 +108,12 @@ def run_folder(run: str | Path) -> RunFolder:
 def has_head(folder: RunFolder) -> bool:
     """Whether the run was trained to choose labels by a head."""
     return (folder.stage("train").path / heads.NAME).is_file()
+
+
+def tasks(folder: RunFolder) -> list[str]:
+    """The tasks that a run has a head for, each its own; none where it has one head, or none."""
+    meaning = heads.meaning_of(folder.stage("train").path)
+    return list(dict.fromkeys(meaning.tasks)) if meaning else []
 
 
 def load(run: str | Path, overrides: Iterable[str] = (), arm: Arm = "tuned") -> Tuned:

@@ -187,6 +187,10 @@ def predict(
         typer.Option("--out", metavar="FILE", help="Append here; a second call goes on."),
     ] = None,
     base: FromBase = False,
+    task: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Whose labels, where each task has its own head."),
+    ] = None,
     as_json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -196,10 +200,11 @@ def predict(
 
     arm: Arm = "base" if base else "tuned"
     if dry_run:
-        left = predictions.planned(run, rows, out, overrides or (), arm).left
+        left = predictions.planned(run, rows, out, overrides or (), arm, task).left
         show({"rows": left}, f"{rows}: {left} rows to answer", as_json)
         return
-    made = predictions.write(run, rows, out, overrides or (), arm, Log(quiet=as_json)).left
+    log = Log(quiet=as_json)
+    made = predictions.write(run, rows, out, overrides or (), arm, log, task).left
     if out is not None:
         show({"out": str(out), "written": made}, f"{out}: {made} rows added", as_json)
 

@@ -13,6 +13,7 @@ from typing import Any
 from tunesmith import environment
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
+from tunesmith.core.mixing import Recipe, recipe_of
 from tunesmith.core.rows import Row
 from tunesmith.core.tables import read_part
 from tunesmith.data.stage import prepare
@@ -22,7 +23,15 @@ from tunesmith.model.words import tokenizer_of
 from tunesmith.run import Run
 from tunesmith.train.batches import steps_in
 from tunesmith.train.loop import Train
-from tunesmith.train.stage import fitted, has_saved, inputs, learnable, refuse_unfit
+from tunesmith.train.mixture import mixed
+from tunesmith.train.stage import (
+    fitted,
+    has_saved,
+    in_pieces,
+    inputs,
+    learnable,
+    refuse_unfit,
+)
 
 PARTS = ("train", "valid", "test")
 
@@ -58,7 +67,7 @@ def whole(
         refuse_unfit(run.train, base)
         rows = learnable(folder.path / "data", run.evaluate.unknown)
         spec = fitted(run.train, rows)
-        counted = tokens(rows, spec, base)
+        counted = tokens(rows, spec, base, recipe_of(folder.path / "data"))
         counted["rows"]["test"] = len(read_part(folder.path / "data", "test"))
     return counted | cost(run, spec, base, counted)
 
@@ -77,7 +86,9 @@ def refuse_changed(
     stage.refuse_changed(stage.inputs | wanted, accept)
 
 
-def tokens(rows: Mapping[str, Sequence[Row]], spec: Train, base: Base) -> dict[str, Any]:
+def tokens(
+    rows: Mapping[str, Sequence[Row]], spec: Train, base: Base, recipe: Recipe | None
+) -> dict[str, Any]:
     """What training would see: too long rows are refused here as they would be there, and only
     those: test rows are asked, not trained on."""
     tokenizer = tokenizer_of(base)
@@ -86,14 +97,15 @@ def tokens(rows: Mapping[str, Sequence[Row]], spec: Train, base: Base) -> dict[s
         if part == "test":
             continue
         examples = [spec.objective.encode(row, tokenizer) for row in read]
-        pieces = [piece for e in examples for piece in spec.objective.cut(e, spec.length)]
+        pieces = in_pieces(read, examples, spec)
         kept, _ = fit(pieces, spec.length, spec.too_long, partial(context, base))
         found["rows"][part] = len(kept)
         if part == "train":
             found["tokens"] = sum(example.length for example in kept)
             found["trained"] = sum(s.supervised for e in kept for s in e.sequences)
+            found["epoch"] = mixed(kept, recipe).size
             found["longest"] = max((example.length for example in kept), default=0)
-    found["steps"] = spec.steps or spec.epochs * steps_in(found["rows"]["train"], spec.batch)
+    found["steps"] = spec.steps or spec.epochs * steps_in(found["epoch"], spec.batch)
     return found
 
 
@@ -123,8 +135,10 @@ def cost(run: Run, spec: Train, base: Base, counted: dict[str, Any]) -> dict[str
     held += 3 * sum(p.nbytes for p in [*inside, *on_top])
     longest = max(run.train.micro_batch, counted["longest"])
     kept = longest * (shape * BLOCK_NUMBERS * dtype.itemsize + logits * 4)
-    epochs = counted["steps"] / steps_in(counted["rows"]["train"], run.train.batch)
-    seen = counted["tokens"] * epochs if moving else counted["tokens"]
+    epochs = counted["steps"] / steps_in(counted["epoch"], run.train.batch)
+    # Of a mixture an epoch holds other counts than there are rows; their mean length stands in.
+    an_epoch = counted["tokens"] * counted["epoch"] / max(1, counted["rows"]["train"])
+    seen = an_epoch * epochs if moving else counted["tokens"]
     # Forward 2, gradients to the hidden states 2, to the moving weights 2 a token and parameter;
     # looking up an embedding is free, and so is a head, which multiplies once a row.
     work = seen * (4 * (every - size * layout.width(tuned)) + 2 * moving)

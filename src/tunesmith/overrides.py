@@ -85,7 +85,9 @@ def opened(there: Any, default: Any, annotation: Any) -> Any:
         return there
     if isinstance(there, str):
         parts = any(members(spec) for spec in specs(annotation))
-        return {"kind": there} if parts else {"source": there}
+        if parts:
+            return {"kind": there}
+        return {"source" if "source" in declared(annotation) else "path": there}
     if not isinstance(default, BaseModel):
         return {}
     kind = {"kind": default.kind} if isinstance(default, Part) else {}

@@ -9,11 +9,11 @@ from typing import Any
 
 from tunesmith import environment
 from tunesmith.cards import model_card, page
-from tunesmith.core.disk import write_text
+from tunesmith.core.disk import read_json, write_text
 from tunesmith.core.errors import IntegrityError, SettingsError, missing
 from tunesmith.core.folders import RunFolder, Stage
 from tunesmith.core.log import Log
-from tunesmith.core.rows import Row
+from tunesmith.core.rows import Row, digest
 from tunesmith.core.tables import read_part
 from tunesmith.data.stage import prepare
 from tunesmith.data.words import told
@@ -35,6 +35,8 @@ from tunesmith.train.stage import learnable, train
 STAGES = ("data", "train", "evaluate", "deploy")
 WHOLE = "run"
 """The command that asks for every stage."""
+SOURCE = "digest of data.source"
+"""How the inputs of the data stage call the content of a source."""
 OWNERS = {"seed": "data", "model": "train"} | {name: name for name in STAGES}
 """The stage whose results a section of the run file speaks of."""
 
@@ -296,7 +298,9 @@ def sections(content: str) -> dict[str, str]:
 def data_facts(folder: RunFolder) -> dict[str, str]:
     """The digests of the rows as they came and as they were prepared."""
     stage = folder.stage("data")
-    return {"source": stage.inputs["digest of data.source"], "prepared": stage.digest}
+    named = {name: value for name, value in stage.inputs.items() if name.startswith(SOURCE)}
+    source = next(iter(named.values())) if len(named) == 1 else digest(named)
+    return {"source": source, "prepared": stage.digest}
 
 
 def base_facts(base: Base, folder: RunFolder) -> dict[str, object]:
@@ -322,7 +326,14 @@ def result(job: Job) -> dict[str, Any]:
     }
     there = {name: str(place) for name, place in places.items() if place.exists()}
     stages = [name for name in STAGES if job.folder.stage(name).finished]
-    return {"run": job.folder.name, "folder": str(path), "stages": stages, **there}
+    return {"run": job.folder.name, "folder": str(path), "stages": stages, **there, **apart(path)}
+
+
+def apart(path: Path) -> dict[str, Any]:
+    """Every measure of each source by itself, where the run was evaluated on several."""
+    report = path / "evaluate" / "report.json"
+    found = read_json(report).get("sources") if report.exists() else None
+    return {"sources": found} if found else {}
 
 
 def sentences(found: dict[str, Any]) -> str:

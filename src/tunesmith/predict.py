@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.answered import PREDICTED, Asked, compare, mend, opening, put
-from tunesmith.answers import Arm, Tuned, has_head, load, run_folder
+from tunesmith.answers import Arm, Tuned, has_head, load, run_folder, tasks
 from tunesmith.core.disk import read_json
 from tunesmith.core.errors import DataError, SettingsError
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.late import late
 from tunesmith.core.log import Log
+from tunesmith.core.quote import listed, quoted
 from tunesmith.core.rows import Chat, Labelled, Message, Row, digest
 from tunesmith.core.tables import Record, read
 from tunesmith.data.asked import Kinds, asker
@@ -48,6 +49,8 @@ class Answering:
     labels: Labels | None
     unknown: str | None
     threshold: float | None
+    task: str
+    """Whose labels are given, where each task has its own head; else nothing."""
     by: Mapping[str, Any]
     """All that an answer depends on beside its row, in short."""
 
@@ -94,9 +97,9 @@ def conversation(question: Row) -> Chat:
     return Chat(tuple(Message("user", t) for t in question.texts()), origin=question.origin)
 
 
-def answering(run: str, overrides: Iterable[str], arm: Arm) -> Answering:
+def answering(run: str, overrides: Iterable[str], arm: Arm, task: str | None = None) -> Answering:
     """How the run answers, without its model. Refused where the answers would not be those that
-    were measured."""
+    were measured, and where it has several tasks and none is named."""
     folder = run_folder(run)
     settings, train = load_run(folder.path, overrides), folder.stage("train")
     if not train.finished:
@@ -115,6 +118,8 @@ def answering(run: str, overrides: Iterable[str], arm: Arm) -> Answering:
     }
     means = "head" if has_head(folder) else asked.by
     labels = labels_of(settings, folder, means)
+    task = task_of(folder, task)
+    by |= {"task": task} if task else {}
     if labels is None or not labels.untaught:
         least = None
     else:
@@ -124,7 +129,22 @@ def answering(run: str, overrides: Iterable[str], arm: Arm) -> Answering:
         by |= {"choosing": means}
     else:
         labels = None
-    return Answering(settings, labels, asked.unknown, least, by)
+    return Answering(settings, labels, asked.unknown, least, task, by)
+
+
+def task_of(folder: RunFolder, task: str | None) -> str:
+    """The task that is asked for; nothing where the run has one only. Raises SettingsError, with
+    the tasks that there are."""
+    known = tasks(folder)
+    if task in known or (task is None and not known):
+        return task or ""
+    if not known:
+        raise SettingsError(
+            f"{folder.path}: has no tasks to choose among, so there is no {quoted(task)}; leave "
+            "out --task"
+        )
+    wrong = f"has no task {quoted(task)}" if task else f"has a head for each of {len(known)} tasks"
+    raise SettingsError(f"{folder.path}: {wrong}; say --task with one of {listed(known)}")
 
 
 def labels_of(settings: Run, folder: RunFolder, means: str) -> Labels | None:
@@ -157,20 +177,33 @@ def threshold(folder: RunFolder, means: str, unknown: str | None, arm: Arm) -> f
     )
 
 
-def planned(run: str, rows: Path, out: Path | None, overrides: Iterable[str], arm: Arm) -> Asked:
+def planned(
+    run: str,
+    rows: Path,
+    out: Path | None,
+    overrides: Iterable[str],
+    arm: Arm,
+    task: str | None = None,
+) -> Asked:
     """What `write` would have to do. Writes nothing."""
-    return look(rows, out, answering(run, overrides, arm).by)
+    return look(rows, out, answering(run, overrides, arm, task).by)
 
 
 def write(
-    run: str, rows: Path, out: Path | None, overrides: Iterable[str], arm: Arm, log: Log
+    run: str,
+    rows: Path,
+    out: Path | None,
+    overrides: Iterable[str],
+    arm: Arm,
+    log: Log,
+    task: str | None = None,
 ) -> Asked:
     """Answer to stdout, or append to `out` what it lacks.
 
     Rows without an answer are written with the reason, and named in a DataError at the end.
     """
     overrides = list(overrides)
-    how = answering(run, overrides, arm)
+    how = answering(run, overrides, arm, task)
     asked = look(rows, out, how.by)
     if asked.left:
         ask = asker(how.settings.data.format, next(read(rows)), how.kinds)
@@ -267,9 +300,17 @@ def scorer(model: Tuned, how: Answering) -> tuple[Labels, Score]:
 
     policy: Any = model.policy
     if how.labels is None:
-        names, many = policy.labels, policy.head.many
+        own = policy.head.outputs(how.task)
+        names = tuple(policy.head.label(place) for place in own)
+        many = policy.head.many
         labels = Labels(names, texts=names, shares=(), unknown=how.unknown, many=many)
-        return labels, lambda rows: chances(policy, rows, model.rows)
+
+        def score(rows: list[Labelled]) -> Iterator[list[float] | DataError]:
+            asked = [replace(row, source=how.task) for row in rows]
+            for found in chances(policy, asked, model.rows):
+                yield found if isinstance(found, DataError) else [found[place] for place in own]
+
+        return labels, score
     likely = likelihood_of(policy, how.labels)
     return how.labels, lambda rows: (attempt(likely, row) for row in rows)
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tunesmith.places import FILES
+from tunesmith.places import FILES, IN_LISTS, ITEM
 from tunesmith.run import Loaded
-from tunesmith.yaml_marks import Marked, scalar
+from tunesmith.yaml_marks import Marked, Place, scalar
 
 PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./-]*")
 
@@ -22,11 +22,21 @@ def text(loaded: Loaded, folder: Path, home: Path) -> str:
     """
     value = loaded.run.model_dump(mode="json")
     for section, name in (*FILES, ("model", "source"), ("evaluate", "general")):
-        path = value[section][name]
-        if isinstance(path, str) and os.path.isabs(path) and Path(path).is_relative_to(home):
-            value[section][name] = os.path.relpath(path, folder)
+        value[section][name] = relative((section, name), value[section][name], folder, home)
     lines = ["# The resolved run, every setting with where its value was said."]
     return "\n".join([*lines, *yaml_lines(value, loaded.origins, "", "")]) + "\n"
+
+
+def relative(place: Place, value: Any, folder: Path, home: Path) -> Any:
+    """A setting with the paths in it made relative to `folder`, where they are under `home`."""
+    if isinstance(value, list):
+        return [relative((*place, ITEM), inner, folder, home) for inner in value]
+    if isinstance(value, dict):
+        return {key: relative((*place, key), v, folder, home) for key, v in value.items()}
+    named = place[2:] == () or place in IN_LISTS
+    if named and isinstance(value, str) and os.path.isabs(value):
+        return os.path.relpath(value, folder) if Path(value).is_relative_to(home) else value
+    return value
 
 
 def yaml_lines(value: Any, said: Mapping[str, str], path: str, indent: str) -> Iterator[str]:

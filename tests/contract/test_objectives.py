@@ -92,11 +92,13 @@ def test_weight_is_positive_and_loss_finite(objective: Objective, tiny: Tiny) ->
 
 @pytest.mark.parametrize("objective", MEMBERS, ids=lambda o: o.kind)
 def test_pieces_of_a_row_train_what_the_row_trains(objective: Objective) -> None:
-    row = example(50, 300, 0, share=1.0)
-    found = [s for piece in objective.cut(row, 16) for s in piece.sequences]
-    assert [t for s in found for t in s.targets if t != IGNORE] == [
-        t for s in row.sequences for t in s.targets if t != IGNORE
-    ]
+    whole = example(50, 300, 0, share=1.0)
+    for kind in (objective.row, *objective.beside):
+        row = kind.__new__(kind)
+        found = [s for piece in objective.cut(row, whole, 16) for s in piece.sequences]
+        assert [t for s in found for t in s.targets if t != IGNORE] == [
+            t for s in whole.sequences for t in s.targets if t != IGNORE
+        ]
 
 
 def test_a_model_that_knows_the_next_token_has_no_loss_and_sees_no_future(tiny: Tiny) -> None:

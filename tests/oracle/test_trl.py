@@ -15,6 +15,7 @@ from tunesmith.train import optimiser
 from tunesmith.train.batches import Groups, step_rows
 from tunesmith.train.loop import Train, steps
 from tunesmith.train.methods.full import Full
+from tunesmith.train.mixture import whole
 from tunesmith.train.objectives.sft import Sft
 from tunesmith.train.streams import PassThrough
 
@@ -39,7 +40,7 @@ def theirs(folder: Path, output: Path) -> list[float]:
     from datasets import Dataset
 
     rows = examples(LENGTHS, 300)
-    order = [place for step in range(STEPS) for place in step_rows(len(rows), ROWS, 0, step)]
+    order = [place for step in range(STEPS) for place in step_rows(whole(len(rows)), ROWS, 0, step)]
     records: dict[str, list[Any]] = {"input_ids": [], "labels": []}
     for place in order:
         sequence = rows[place].sequences[0]

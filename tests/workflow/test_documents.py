@@ -63,8 +63,8 @@ def test_packed_documents_do_not_see_each_other_and_agree_with_the_reference(tin
     base = base_of(tiny("llama"))
     fast, slow = policy_of(base, "float64"), policy_of(base, "float64", fast=False)
     lm = Lm()
-    whole = [lm.encode(document(n), fast.tokenizer) for n in range(6)]
-    pieces = [piece for example in whole for piece in lm.cut(example, 10)]
+    rows = [document(n) for n in range(6)]
+    pieces = [p for row in rows for p in lm.cut(row, lm.encode(row, fast.tokenizer), 10)]
     batch = collate(pieces, "cpu")
     assert fast.packs and len(pieces) > 6
     together = fast.logps(batch)

@@ -33,7 +33,7 @@ SHOWN = [
     if text.startswith("model:")
 ]
 EARLIER = "runs/documents"
-EXPORTED = ("features", "classification")
+EXPORTED = ("features", "classification", "multi-task")
 """Run files whose model is exported too: what they leave is no adapter."""
 ADAPTERS = ("adapter", "prefix")
 """Run files whose adapter is exported: no LoRA, which others show."""

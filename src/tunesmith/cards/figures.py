@@ -42,6 +42,10 @@ STYLE = {
     "axes.facecolor": "none",
 }
 
+Colour = Literal["ink", "faint", "base", "tuned"]
+LINES: tuple[Colour, ...] = ("tuned", "base", "ink", "faint")
+"""Colours of lines beside each other, in turn."""
+
 SMOOTH = 0.9
 """Weight of the past in the smoothed training loss."""
 
@@ -53,7 +57,7 @@ class Series:
     label: str
     x: Sequence[float]
     y: Sequence[float]
-    colour: Literal["ink", "faint", "base", "tuned"] = "tuned"
+    colour: Colour = "tuned"
     marks: bool = False
 
 

@@ -144,7 +144,7 @@ def evaluation(run: Evidence) -> Section:
         text=f"{how_asked(run.read(REPORT), goal(run).asked)} In brackets: 95 % intervals.",
         table=[header, *rows] if rows else [],
         behind=behind,
-        facts=sections.answering_facts(run),
+        facts=[*sections.source_facts(run), *sections.answering_facts(run)],
     )
 
 

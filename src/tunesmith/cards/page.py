@@ -69,6 +69,7 @@ def view(run: Evidence, name: str) -> dict[str, Any]:
         "verdict": verdict(report),
         "tiles": tiles(run, found),
         "scores": [row(score) for score in found],
+        "sources": by_source(report),
         "rows": report.get("rows"),
         "asked": how_asked(report, goal(run).asked),
         "notes": notes(report),
@@ -107,6 +108,19 @@ def tiles(run: Evidence, found: list[Score]) -> list[dict[str, str]]:
     ]
     made += [{"value": form.format(v), "label": n} for n, v, form in facts if v is not None]
     return made
+
+
+def by_source(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The same table for each source of a mixture, or why there is none."""
+    return [
+        {
+            "name": name,
+            "rows": found["rows"],
+            "note": found.get("note", ""),
+            "scores": [row(score) for score in scores({**found, "main": report.get("main")})],
+        }
+        for name, found in (report.get("sources") or {}).items()
+    ]
 
 
 def row(score: Score) -> dict[str, Any]:
@@ -149,12 +163,20 @@ def training_figures(run: Evidence) -> list[tuple[str, Any]]:
     lines = run.lines("train/curves.jsonl")
     steps = [line for line in lines if "loss" in line]
     looks = [(line["step"], line["held_out"]) for line in lines if "held_out" in line]
+    apart = [(line["step"], line["sources"]) for line in lines if "sources" in line]
     loss = []
     if steps:
         x, y = [line["step"] for line in steps], [line["loss"] for line in steps]
         loss = [figures.Series("each step", x, y, "faint")]
         loss.append(figures.Series("training, smoothed", x, figures.smoothed(y), "base"))
     found = [(goal(run).loss, [*loss, *held(looks, "loss")])]
+    if apart:
+        each = [
+            series
+            for number, name in enumerate(apart[0][1])
+            for series in held([(s, v[name]) for s, v in apart], "loss", name, number)
+        ]
+        found.append(("Held-out loss by source", each))
     found.append(("Held-out token accuracy", held(looks, "token_accuracy")))
     found.append(("Held-out accuracy", held(looks, "accuracy")))
     rate = [figures.Series("rate", [s["step"] for s in steps], [s["rate"] for s in steps], "base")]
@@ -166,13 +188,19 @@ def training_figures(run: Evidence) -> list[tuple[str, Any]]:
     ]
 
 
-def held(looks: list[tuple[int, dict[str, float]]], measure: str) -> list[figures.Series]:
+def held(
+    looks: list[tuple[int, dict[str, float]]],
+    measure: str,
+    label: str = "held out",
+    number: int = 0,
+) -> list[figures.Series]:
     """A held-out measure over steps, if it was looked at."""
     points = [(step, values[measure]) for step, values in looks if measure in values]
     if not points:
         return []
     x, y = zip(*points, strict=True)
-    return [figures.Series("held out", x, y, "tuned", marks=True)]
+    colour = figures.LINES[number % len(figures.LINES)]
+    return [figures.Series(label, x, y, colour, marks=True)]
 
 
 def samples(report: Mapping[str, Any]) -> list[dict[str, str]]:

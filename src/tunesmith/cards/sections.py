@@ -66,7 +66,31 @@ def training_facts(run: Evidence) -> list[Fact]:
         found.append(run.fact(LABELS.get(key, key.replace("_", " ")), TRAIN, key))
     label, place = goal(run).learned
     words = run.fact("new words", TRAIN, "words")
-    return [*found, run.fact(label, TRAIN, *place.split("/")), *([words] if words.value else [])]
+    found += [run.fact(label, TRAIN, *place.split("/")), *([words] if words.value else [])]
+    return [*found, *drawn_facts(run)]
+
+
+def drawn_facts(run: Evidence) -> list[Fact]:
+    """What was seen of each source of a mixture."""
+    return [
+        run.fact(f"{name}: {label}", TRAIN, "mixture", name, key)
+        for name in run.at(f"{TRAIN}#/mixture") or {}
+        for label, key in (
+            ("rows seen, repeats too", "drawn"),
+            ("rows never seen", "left_out"),
+            ("share of what was seen", "share"),
+        )
+    ]
+
+
+def source_facts(run: Evidence) -> list[Fact]:
+    """The deciding measure of each source, before and after."""
+    main = run.at(f"{REPORT}#/main")
+    return [
+        run.fact(f"{name}: {main}, {arm}", REPORT, "sources", name, "arms", arm, main, "value")
+        for name, found in (run.at(f"{REPORT}#/sources") or {}).items()
+        for arm in found.get("arms", ())
+    ]
 
 
 LABELS = {

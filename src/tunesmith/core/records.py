@@ -47,6 +47,8 @@ class Example:
     origin: Origin
     label: Label | None = None
     weight: float = 1.0
+    source: str = ""
+    """The source that the row is of, which may have a head and measures of its own."""
 
     @property
     def length(self) -> int:
@@ -67,6 +69,7 @@ class Batch:
     labels: "torch.Tensor | None" = None  # [example], or [example, label] of 0 and 1
     segments: "torch.Tensor | None" = None  # [sequence, time] int64, where a row has two texts
     extra: Mapping[str, Any] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -103,6 +106,7 @@ def collate(examples: Iterable[Example], device: "torch.device | str") -> Batch:
         origins=tuple(e.origin for _, e in sequences),
         labels=torch.tensor(labels, device=device) if labels else None,
         segments=None if segments is None else segments.to(device),
+        sources=tuple(e.source for _, e in sequences),
     )
 
 

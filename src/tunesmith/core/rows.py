@@ -93,6 +93,11 @@ class Row(ABC):
         """Every text that a person wrote, labels left out."""
 
     @property
+    def scope(self) -> str:
+        """The source within which its answer means what it says; nothing where that is anywhere."""
+        return ""
+
+    @property
     def digest(self) -> str:
         """The row's identity: sha256 of its content."""
         return digest(self.content())
@@ -217,6 +222,10 @@ class Labelled(Row):
     def dialogue(self) -> Turns:
         asked = tuple(Message("user", text) for text in self.given)
         return (*asked, Message("assistant", self.answer()))
+
+    @property
+    def scope(self) -> str:
+        return self.source  # Another source may call another thing by the same name.
 
     def answer(self) -> str:
         """The label, or the set of them as a JSON list."""

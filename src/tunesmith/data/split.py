@@ -1,15 +1,20 @@
 """Train, valid and test without leaks: rows that ask the same stay in one part."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from tunesmith.core.errors import DataError
+from tunesmith.core.mixing import divided
 from tunesmith.core.parts import Spec
 from tunesmith.core.rows import Origin, Row
 from tunesmith.data.prompts import asked
+
+NOTHING: Mapping[str, Collection[str]] = MappingProxyType({})
 
 
 def not_a_switch(value: Any) -> Any:
@@ -52,39 +57,57 @@ class Split(Spec):
 
 
 def split(
-    rows: Sequence[Row], sizes: Mapping[str, float | int], groups: Mapping[Origin, str], seed: int
+    rows: Sequence[Row],
+    sizes: Mapping[str, float | int],
+    groups: Mapping[Origin, str],
+    seed: int,
+    *,
+    kept: Mapping[str, Collection[str]] = NOTHING,
 ) -> dict[str, list[Row]]:
     """The rows in parts `train` and those of `sizes`, in their order; groups are never divided.
 
-    A part takes the next group, in an order that seed and content decide, as long as the whole
-    group fits: a part is never larger than asked. Raises DataError where a part stays empty.
+    Each source is divided by itself, and groups may hold rows of several: a part takes the next
+    group, in an order that seed and content decide, as long as its rows of every source fit. So a
+    part is never larger than asked. `kept` names the parts that take no row of a source. Raises
+    DataError where a part stays empty.
     """
-    wanted = {part: rows_wanted(size, len(rows)) for part, size in sizes.items() if size}
+    counts = Counter(row.source for row in rows)
+    wanted = {
+        part: rows_wanted(size, {s: n for s, n in counts.items() if part not in kept.get(s, ())})
+        for part, size in sizes.items()
+        if size
+    }
     part_of = ["train"] * len(rows)
-    taken = dict.fromkeys(wanted, 0)
+    taken: dict[str, Counter[str]] = {part: Counter() for part in wanted}
     for group in ordered(together(rows, groups), seed):
+        held = Counter(rows[index].source for index in group)
         for part, target in wanted.items():
-            if taken[part] + len(group) <= target:
-                taken[part] += len(group)
+            if all(taken[part][name] + n <= target.get(name, 0) for name, n in held.items()):
+                taken[part] += held
                 for index in group:
                     part_of[index] = part
                 break
     parts: dict[str, list[Row]] = {part: [] for part in ("train", *wanted)}
     for row, part in zip(rows, part_of, strict=True):
         parts[part].append(row)
-    refuse_empty(parts, wanted)
+    refuse_empty(parts, {part: sum(target.values()) for part, target in wanted.items()})
     return parts
 
 
-def rows_wanted(size: float | int, total: int) -> int:
-    """A count, or a share as a count: at least one row, since one was asked for."""
-    return size if isinstance(size, int) else max(1, round(size * total))
+def rows_wanted(size: float | int, counts: Mapping[str, int]) -> dict[str, int]:
+    """Rows of each source for one part: a share of its own rows, at least one since some were asked
+    for, or its portion of a number."""
+    if isinstance(size, int):
+        return dict(zip(counts, divided(size, list(counts.values())), strict=True))
+    return {name: max(1, round(size * total)) for name, total in counts.items()}
 
 
 def refuse_empty(parts: Mapping[str, Sequence[Row]], wanted: Mapping[str, int]) -> None:
     """Refuse a split that leaves a part without rows."""
     total = sum(len(rows) for rows in parts.values())
     for part, rows in parts.items():
+        if not rows and not wanted.get(part, 1):
+            continue  # Every source has its own rows for it, or none is to be held out.
         if not rows and part == "train":
             raise DataError(
                 f"nothing is left to train on: {total} rows, of which the split takes "

@@ -1,20 +1,24 @@
 """From files of rows to the parts of a run: read, transform, split, audit, every row counted."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from tunesmith.core import disk
+from pydantic import Field, model_validator
+
+from tunesmith.core import disk, mixing
 from tunesmith.core.disk import write_json
 from tunesmith.core.errors import DataError
 from tunesmith.core.findings import Finding
 from tunesmith.core.folders import RunFolder, Stage
 from tunesmith.core.log import Log
 from tunesmith.core.parts import Spec
-from tunesmith.core.quote import listed, visible
+from tunesmith.core.quote import listed, quoted, visible
 from tunesmith.core.rows import Origin, Row
 from tunesmith.core.tables import files_of, write_rows
 from tunesmith.core.textfile import opened
@@ -24,6 +28,7 @@ from tunesmith.data.audits.quality import Quality
 from tunesmith.data.formats.base import Format
 from tunesmith.data.lengths import histogram
 from tunesmith.data.located import Located, located
+from tunesmith.data.mix import Mix, Source, recipe, refuse_unclear
 from tunesmith.data.prompts import asking, exact, leaking
 from tunesmith.data.source import Reading
 from tunesmith.data.source import rows as rows_of
@@ -39,10 +44,13 @@ PARTS = ("train", "valid", "test")
 class Data(Spec):
     """Where the rows come from, what is done to them, and how they are divided."""
 
-    source: str
+    source: str | Annotated[tuple[str | Source, ...], Field(min_length=1)]
     """The rows: a file (.jsonl, .json, .csv, .tsv, .parquet, or .txt and .md, each one document;
     texts also as .gz), a folder of such files, or a data set of the hub as `hub:owner/name`, with
-    `@revision` and `/train*.parquet` behind it where one commit or some files are meant."""
+    `@revision` and `/train*.parquet` behind it where one commit or some files are meant. A list
+    of these is a mixture: each by its path alone, or with a name, a weight and more."""
+    mix: Mix = Mix()
+    """How often each source is seen in training, where `source` is a list."""
     valid: str | None = None
     """Rows to choose the best step by, used as they are, instead of splitting some off."""
     test: str | None = None
@@ -58,6 +66,31 @@ class Data(Spec):
     leaks: Literal["refuse", "drop"] = "refuse"
     """Rows that answer a prompt of a held-out file: refuse to go on, or drop them."""
 
+    @model_validator(mode="after")
+    def _sources_make_sense(self) -> "Data":
+        if not isinstance(self.source, str):
+            refuse_unclear(self.several, self.mix)
+        elif self.mix != Mix():
+            raise ValueError("mix is for several sources; make data.source a list of them")
+        return self
+
+    @property
+    def several(self) -> tuple[Source, ...]:
+        """The sources of a mixture; none where the rows have one source."""
+        listed = () if isinstance(self.source, str) else self.source
+        return tuple(Source(path=each) if isinstance(each, str) else each for each in listed)
+
+
+@dataclass(frozen=True)
+class Given:
+    """A setting that names rows: for which part they are, in which form, and of which source."""
+
+    path: str
+    part: str
+    format: Format | None
+    source: str = ""
+    """The source's name in a mixture; else rows have the name of their place."""
+
 
 @dataclass
 class Ledger:
@@ -66,6 +99,8 @@ class Ledger:
     files: list[dict[str, Any]] = field(default_factory=list)
     steps: list[Account] = field(default_factory=list)
     parts: dict[str, int] = field(default_factory=dict)
+    mixture: dict[str, Any] | None = None
+    """The recipe of several sources, and of each its rows in each part and in one epoch."""
 
     def record(self) -> dict[str, Any]:
         """As plain JSON."""
@@ -103,6 +138,7 @@ def prepare(
         for each in found.values():
             each.check()
         findings = [finding for audit in spec.audits for finding in audit.inspect(parts)]
+        findings += few(ledger)
         write(stage, parts, ledger, findings)
         summarise(parts, ledger, findings, log, tokenizer)
         stage.finish(parts=ledger.parts, findings=len(findings), commits=commits)
@@ -111,18 +147,29 @@ def prepare(
         raise
 
 
-def sources(spec: Data) -> dict[str, str]:
-    """What names rows, by its setting."""
-    named = {"source": spec.source, "valid": spec.valid, "test": spec.test}
-    return {name: source for name, source in named.items() if source is not None}
+def sources(spec: Data) -> dict[str, Given]:
+    """What names rows, by its setting; in a mixture, by the source's name."""
+    found = {}
+    if isinstance(spec.source, str):
+        found["source"] = Given(spec.source, "source", spec.format)
+    for each in spec.several:
+        form, here = each.format or spec.format, f"source.{each.called}"
+        found[here] = Given(each.path, "source", form, each.called)
+        for part, path in (("valid", each.valid), ("test", each.test)):
+            if path is not None:
+                found[f"{here}.{part}"] = Given(path, part, form, each.called)
+    for part, path in (("valid", spec.valid), ("test", spec.test)):
+        if path is not None:
+            found[part] = Given(path, part, spec.format)
+    return found
 
 
 def locate(spec: Data, home: Path, begun: Mapping[str, Any]) -> dict[str, Located]:
     """Where the rows are. A data set stays at the commit that this run `begun` with, or that
     another setting has it at."""
     known, found = dict(begun), {}
-    for name, source in sources(spec).items():
-        found[name] = located(source, home, known)
+    for name, given in sources(spec).items():
+        found[name] = located(given.path, home, known)
         known |= found[name].commits
     return found
 
@@ -132,7 +179,12 @@ def inputs(spec: Data, found: Mapping[str, Located], seed: int) -> dict[str, Any
 
     Not where the files lie: a project that moved is not done again.
     """
-    settings = dict(flat("data", spec.model_dump(mode="json", exclude={*sources(spec)})))
+    settings = dict(flat("data", spec.model_dump(mode="json", exclude={"source", "valid", "test"})))
+    if spec.several:
+        settings["data.source"] = [each.called for each in spec.several]
+    for each in spec.several:
+        said = each.model_dump(mode="json", exclude={"path", "name", "valid", "test"})
+        settings |= dict(flat(f"data.source.{each.called}", said))
     contents = {f"digest of data.{name}": each.digest for name, each in found.items()}
     return settings | contents | {"seed": seed}
 
@@ -153,39 +205,80 @@ def divided(
     ledger = Ledger()
     by = spec.split.by if isinstance(spec.split, Split) else None
     groups: dict[Origin, str] = {}
-    stream: Iterable[Row] = rows_from("source", found, spec, ledger, log, by, groups)
+    given = sources(spec)
+    named = [name for name, each in given.items() if each.part == "source"]
+    stream: Iterable[Row] = chain.from_iterable(
+        rows_from(name, given[name], found[name], ledger, log, by, groups) for name in named
+    )
     for step in spec.transforms:
         ledger.steps.append(account := Account(step.kind))
         stream = step.apply(stream, account, seed)
     rows = list(stream)
     refuse_nothing(spec, rows, ledger)
-    held_out = {
-        part: list(rows_from(part, found, spec, ledger, log))
-        for part in ("valid", "test")
-        if part in found
-    }
-    sizes = sizes_of(spec, held_out)
-    with reasons_told(ledger):
-        parts = split(rows, sizes, groups, seed) if sizes else {"train": rows}
+    held_out: dict[str, list[Row]] = {}
+    for name, each in given.items():
+        if each.part != "source":
+            read = rows_from(name, each, found[name], ledger, log)
+            held_out.setdefault(each.part, []).extend(read)
+    parts = {"train": rows}
+    if sizes := sizes_of(spec):
+        with reasons_told(ledger):
+            parts = split(rows, sizes, groups, seed, kept=kept_whole(spec))
     if held_out:
-        parts = without_leaks(parts | held_out, spec.leaks, ledger)
+        parts |= {part: parts.get(part, []) + read for part, read in held_out.items()}
+        parts = without_leaks(parts, spec.leaks, ledger)
     parts = {part: parts[part] for part in PARTS if part in parts}
     ledger.parts = {part: len(rows) for part, rows in parts.items()}
+    if spec.several:
+        ledger.mixture = mixture(spec, parts)
     return parts, ledger
 
 
-def sizes_of(spec: Data, held_out: Collection[str]) -> dict[str, float | int]:
+def sizes_of(spec: Data) -> dict[str, float | int]:
     """What is to be split off: nothing for a part that has its own file."""
     if not isinstance(spec.split, Split):
         return {}
     wanted = {"test": spec.split.test, "valid": spec.split.valid}
-    return {part: size for part, size in wanted.items() if size and part not in held_out}
+    own = {"test": spec.test, "valid": spec.valid}
+    return {part: size for part, size in wanted.items() if size and own[part] is None}
+
+
+def kept_whole(spec: Data) -> dict[str, set[str]]:
+    """The parts for which nothing is split off a source: it has a file for them, or is replayed."""
+    found = {}
+    for each in spec.several:
+        own = {"valid": each.valid, "test": each.test}
+        found[each.called] = {p for p, path in own.items() if path is not None or each.replay}
+    return found
+
+
+def mixture(spec: Data, parts: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
+    """The recipe with the rows of each source: in each part and, where shares are of rows, in one
+    epoch and left out of it. Training counts again what it draws: a row may be too long."""
+    rule = recipe(spec.several, spec.mix)
+    counted = {part: Counter(row.source for row in rows) for part, rows in parts.items()}
+    train = {each.name: counted["train"][each.name] for each in rule.sources}
+    empty = [name for name, count in train.items() if not count]
+    if empty:
+        raise DataError(
+            f"data.source: no row of {quoted(empty[0])} is left to train on; give it more rows, "
+            "lower data.split, or leave the source out"
+        )
+    epoch = rule.counts(train, train) if rule.by == "rows" else dict.fromkeys(train)
+    found = rule.record()
+    for each in found["sources"]:
+        name = each["name"]
+        drawn = epoch[name]
+        each["rows"] = {part: count[name] for part, count in counted.items()}
+        each["epoch"] = drawn
+        each["left_out"] = None if drawn is None else max(0, train[name] - drawn)
+    return found
 
 
 def rows_from(
     name: str,
-    found: Mapping[str, Located],
-    spec: Data,
+    given: Given,
+    there: Located,
     ledger: Ledger,
     log: Log,
     by: str | None = None,
@@ -193,9 +286,9 @@ def rows_from(
 ) -> Iterator[Row]:
     """The rows that one setting names; afterwards the ledger has them, and `groups` each row's
     group."""
-    there, said = found[name], sources(spec)[name]
     origin = lru_cache(there.origin)  # Rows of one file come together.
-    reading = Reading(there.path, spec.format, there.place if there.fetched else "")
+    called = given.source or (there.place if there.fetched else "")
+    reading = Reading(there.path, given.format, called)
     with watched(there.path, log) as advance:
         for record, read in rows_of(reading, advance=advance):
             row = replace(read, origin=Origin(origin(read.origin.file), read.origin.line))
@@ -207,12 +300,12 @@ def rows_from(
             yield row
     unused = [key for key in reading.unused if key != by]
     form = reading.format.kind if reading.format else ""
-    how = "stated" if spec.format else "found"
+    how = "stated" if given.format else "found"
     ledger.files.append(
         {"file": there.place, "as": name, "format": form, "rows": reading.rows, "unused": unused}
     )
     rest = f"; keys not used: {listed(unused)}" if unused else ""
-    log.say(f"{visible(said)}: {reading.rows} rows, format {form} ({how}){rest}")
+    log.say(f"{visible(given.path)}: {reading.rows} rows, format {form} ({how}){rest}")
 
 
 @contextmanager
@@ -233,9 +326,8 @@ def refuse_nothing(spec: Data, rows: Sequence[Row], ledger: Ledger) -> None:
     """Refuse transforms that leave nothing, with the reasons they gave."""
     if not rows:
         reasons = "; ".join(dropped(account) for account in ledger.steps)
-        raise DataError(
-            f"{visible(spec.source)}: no row is left ({reasons}); change the transforms"
-        )
+        named = spec.source if isinstance(spec.source, str) else "data.source"
+        raise DataError(f"{visible(named)}: no row is left ({reasons}); change the transforms")
 
 
 @contextmanager
@@ -307,6 +399,33 @@ def dropped(account: Account) -> str:
     return f"{account.kind}: {account.taken} rows in, {account.kept} kept{lost}{said}"
 
 
+def mixed(ledger: Ledger) -> Iterator[str]:
+    """What an epoch holds of each source, a line each."""
+    for each in (ledger.mixture or {}).get("sources", ()):
+        rows = each["rows"]
+        held = ", ".join(f"{part} {count}" for part, count in rows.items())
+        drawn = each["epoch"]
+        often = "" if drawn is None else f"; in an epoch {mixing.seen(rows['train'], drawn)}"
+        yield f"source {visible(each['name'])}: {held}{often}"
+
+
+def few(ledger: Ledger) -> Iterator[Finding]:
+    """Sources without a held-out row where others have one: nothing is known of them there."""
+    sources = (ledger.mixture or {}).get("sources", ())
+    measured = {part for each in sources for part, count in each["rows"].items() if count}
+    for each in sources:
+        for part, count in each["rows"].items():
+            if not count and each["replay"] is None and part in measured:
+                yield Finding(
+                    "warning",
+                    f"the source {quoted(each['name'])} has no {part} row, so it is not measured "
+                    "by itself",
+                    "data.source",
+                    f"{each['rows']['train']} rows to train on",
+                    f"Give it more rows, or a file of its own as {part}",
+                )
+
+
 def summarise(
     parts: Mapping[str, Sequence[Row]],
     ledger: Ledger,
@@ -317,6 +436,8 @@ def summarise(
     """What a person should see: rows in, kept, dropped, the parts, their lengths, the findings."""
     for account in ledger.steps:
         log.say(dropped(account))
+    for line in mixed(ledger):
+        log.say(line)
     log.say("parts: " + ", ".join(f"{part} {count}" for part, count in ledger.parts.items()))
     for line in histogram(parts["train"], tokenizer):
         log.say(line)

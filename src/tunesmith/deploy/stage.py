@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 HEAD = (
     "Its answers are labels. Pool the states of the body (`mean` over all tokens, or the `last`), "
     f"multiply with `head.weight` of `{heads.NAME}` and add `head.bias`. The pooling, and the "
-    f"labels in their order, are JSON in that file's metadata under `{heads.MEANING}`.\n\n"
+    f"labels in their order, are JSON in that file's metadata under `{heads.MEANING}`. Where that "
+    "names `tasks`, the task of each label, a text is given labels of its own task only.\n\n"
 )
 """How an export with a head is read."""
 

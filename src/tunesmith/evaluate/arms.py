@@ -221,6 +221,11 @@ def likely(asking: Asking, what: str, rows: Sequence[Chat | Text]) -> dict[str, 
 
 def majority(labels: Labels) -> str:
     """What stands in for a base whose head would be new."""
+    if labels.tasks:
+        return (
+            "the base has no heads for these labels, so the shares of labels among the training "
+            "rows of each source stand in for them"
+        )
     share, name = max(zip(labels.shares, labels.names, strict=True))
     return (
         "the base has no head for these labels, so the shares of labels among the training rows "

@@ -18,11 +18,12 @@ NONE = "none"
 NAME = "general_perplexity"
 
 
-def chosen(said: str | None, rows: Sequence[Row]) -> str:
-    """What is read: as said, and where nothing is, our own text beside documents only."""
+def chosen(said: str | None, rows: Sequence[Row], *, replayed: bool = False) -> str:
+    """What is read: as said, and where nothing is, our own text where documents are judged or text
+    is replayed, since then it matters what becomes of the rest."""
     if said is not None:
         return said
-    return BUNDLED if any(isinstance(row, Text) for row in rows) else NONE
+    return BUNDLED if replayed or any(isinstance(row, Text) for row in rows) else NONE
 
 
 def texts(choice: str) -> list[Text]:

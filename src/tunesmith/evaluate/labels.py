@@ -26,6 +26,14 @@ class Labels:
     shares: tuple[float, ...]
     unknown: str | None = None
     many: bool = False
+    tasks: tuple[str, ...] = ()
+    """The task of each label, where each source has a head of its own."""
+
+    def among(self, row: LabelRow) -> list[float]:
+        """The share of training rows with each label; only labels of the row's task have one."""
+        if not self.tasks:
+            return list(self.shares)
+        return [s * (t == row.source) for s, t in zip(self.shares, self.tasks, strict=True)]
 
     @property
     def untaught(self) -> bool:
@@ -88,12 +96,18 @@ def headed(outputs: Meaning, rows: Sequence[LabelRow], unknown: str | None = Non
     """The labels that a trained head chooses among, in its order: it may know some that no
     training row has, and choose several where each row had one."""
     counts = Counter(name for row in rows for name in labels_of(row))
+    sizes = Counter(row.source for row in rows)
+    tasks = outputs.tasks or ("",) * len(outputs.labels)
     return Labels(
         names=outputs.labels,
         texts=outputs.labels,
-        shares=tuple(counts[name] / len(rows) for name in outputs.labels),
+        shares=tuple(
+            counts[name] / (sizes[task] if task else len(rows))
+            for name, task in zip(outputs.labels, tasks, strict=True)
+        ),
         unknown=unknown,
         many=outputs.many,
+        tasks=outputs.tasks,
     )
 
 

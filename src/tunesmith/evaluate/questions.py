@@ -1,11 +1,13 @@
 """What both arms are asked, alike: the held-out rows, by which metrics, among which labels."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from tunesmith.core.errors import DataError, IntegrityError, SettingsError
+from tunesmith.core.mixing import divided, replays
 from tunesmith.core.quote import quoted
 from tunesmith.core.rows import Chat, Labelled, Row, Text
 from tunesmith.core.tables import read_part
@@ -21,7 +23,7 @@ from tunesmith.evaluate.metrics.rouge import Rouge
 from tunesmith.evaluate.metrics.scope import Scope
 from tunesmith.model.devices import Device
 from tunesmith.model.generate import Sampling
-from tunesmith.model.heads import Meaning
+from tunesmith.model.heads import Meaning, of_task
 
 if TYPE_CHECKING:
     from tunesmith.evaluate.stage import Evaluate
@@ -87,7 +89,7 @@ class Questions:
 def questions(data: Path, spec: "Evaluate", *, seed: int, head: Meaning | None = None) -> Questions:
     """What to ask of the prepared rows in `data`; `head` is what the trained head says, if there is
     one. Raises DataError and SettingsError for rows and settings that measure nothing together."""
-    rows = held_out(data, spec.part, spec.limit)
+    rows = in_tasks(held_out(data, spec.part, spec.limit), head)
     metrics = metrics_for(spec, rows)
     found = Questions(
         rows=rows,
@@ -99,7 +101,7 @@ def questions(data: Path, spec: "Evaluate", *, seed: int, head: Meaning | None =
         batch=spec.batch,
         seed=seed,
         device=spec.device,
-        general=general.chosen(spec.general, rows),
+        general=general.chosen(spec.general, rows, replayed=replays(data)),
     )
     if isinstance(rows[0], Text):
         return found
@@ -120,7 +122,7 @@ def questions(data: Path, spec: "Evaluate", *, seed: int, head: Meaning | None =
 
 def held_out(data: Path, part: str, limit: int | None) -> list[HeldOut]:
     """The first rows of a part, all of one kind that can be asked."""
-    found = read_part(data, part)[:limit]
+    found = first_of(read_part(data, part), limit)
     if not found:
         raise nothing_to_ask(part)
     kind = type(found[0])
@@ -135,9 +137,24 @@ def held_out(data: Path, part: str, limit: int | None) -> list[HeldOut]:
         odd = next(row for row in found if not isinstance(row, kind))
         raise DataError(
             f"{odd.origin}: a row of kind {odd.kind}, where the rows before it are of kind "
-            f"{kind.kind}; keep one kind in the {part} rows"
+            f"{kind.kind}; keep one kind in the {part} rows, or give the source of the others a "
+            "replay share, which is for training only"
         )
     return rows
+
+
+def first_of(rows: Sequence[Row], limit: int | None) -> list[Row]:
+    """The first rows, of each source its portion: those of one come behind those of another."""
+    if limit is None or limit >= len(rows):
+        return list(rows)
+    counts = Counter(row.source for row in rows)
+    left = dict(zip(counts, divided(limit, list(counts.values())), strict=True))
+    found = []
+    for row in rows:
+        left[row.source] -= 1
+        if left[row.source] >= 0:
+            found.append(row)
+    return found
 
 
 def nothing_to_ask(part: str) -> DataError:
@@ -189,7 +206,27 @@ def head_labels(data: Path, head: Meaning | None, unknown: str | None) -> Labels
             "evaluate.unknown: rows that may have several labels say `none of them` by an empty "
             "set; leave it out"
         )
-    return headed(head, training(data, Labelled), unknown)
+    if head.tasks and unknown is not None:
+        raise SettingsError(
+            "evaluate.unknown: a row that is none of the labels belongs to no task, and each task "
+            "has its own head; leave it out, or set train.objective.heads=shared"
+        )
+    return headed(head, in_tasks(training(data, Labelled), head), unknown)
+
+
+def in_tasks(rows: Sequence[Any], head: Meaning | None) -> list[Any]:
+    """The rows with their labels called as a head of several tasks calls them.
+
+    That makes other rows of them, on purpose: one text with one label in two tasks is two rows.
+    """
+    if head is None or not head.tasks:
+        return list(rows)
+    return [
+        replace(row, labels=tuple(of_task(row.source, name) for name in row.labels))
+        if isinstance(row, Labelled)
+        else row
+        for row in rows
+    ]
 
 
 def answer_labels(data: Path, sampling: Sampling, unknown: str | None) -> tuple[Labels, str]:

@@ -103,6 +103,7 @@ def likelihood_of(policy: "Policy", labels: Labels) -> Callable[[Chat], list[flo
 
 
 def by_shares(rows: Sequence[LabelRow], labels: Labels) -> Found:
-    """The same for every row, whatever it says: how often training rows have each label."""
+    """The same for every row of a task, whatever it says: how often training rows have each
+    label."""
     for row in rows:
-        yield row.digest, labels.shares
+        yield row.digest, labels.among(row)

@@ -13,7 +13,7 @@ from tunesmith.core.folders import RunFolder, Stage
 from tunesmith.core.log import Log
 from tunesmith.core.parts import Spec
 from tunesmith.core.rows import Chat, Text
-from tunesmith.evaluate import compare, documents, general
+from tunesmith.evaluate import compare, documents, general, sources
 from tunesmith.evaluate.arms import ARMS, Outcome, ask, prompt_of
 from tunesmith.evaluate.confusion import confusion
 from tunesmith.evaluate.metrics.base import Metric
@@ -57,7 +57,7 @@ class Evaluate(Spec):
     """Samples of the rows that an interval is drawn from."""
     general: str | None = None
     """General text whose perplexity stands beside: `bundled`, a file of `text` records, or `none`.
-    By default `bundled` for documents, else `none`."""
+    By default `bundled` for documents and beside replay, else `none`."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Evaluate":
@@ -128,9 +128,19 @@ def written(
     compared = general.added(compared, beside, draws=spec.bootstrap, seed=asked.seed)
     main = asked.metrics[0].names()[0]
     findings = [*not_numbers(asked.rows, arms), *rambling(arms["tuned"])]
+    by_source = sources.apart(
+        asked.rows,
+        judged,
+        asked.metrics,
+        known=sources.tasks_of(stage.run.stage("data").path),
+        labels=asked.labels,
+        draws=spec.bootstrap,
+        seed=asked.seed,
+    )
     report = {
         "arms": dict(compared.arms),
         "difference": compared.difference,
+        "sources": by_source,
         "verdict": compare.verdict(compared, main, len(asked.rows)),
         "main": main,
         "rows": len(asked.rows),

@@ -24,8 +24,9 @@ def probabilities(
 ) -> Iterator[tuple[str, list[float]]]:
     """Each row's digest and its probability for every label, in the order of `policy.labels`.
 
-    In the rows' order, `batch` texts at a time. Where one label is chosen they add up to 1. Raises
-    DataError for a row longer than the model's context: nothing is cut.
+    In the rows' order, `batch` texts at a time. Where one label is chosen they add up to 1; labels
+    of other tasks than the row's source have none. Raises DataError for a row longer than the
+    model's context: nothing is cut.
     """
     head = policy.head
     if head is None:
@@ -40,7 +41,8 @@ def probabilities(
             places = order[first : first + batch]
             together = collate([examples[i] for i in places], policy.device)
             with torch.inference_mode(), evaluating(policy.model):
-                said = head.probabilities(policy.scores(together)).cpu().tolist()
+                scores = head.routed(policy.scores(together), together.sources)
+                said = head.probabilities(scores).cpu().tolist()
             found.update(zip(places, said, strict=True))
         yield from ((examples[i].row, found[i]) for i in range(len(examples)))
 

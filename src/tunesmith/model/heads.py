@@ -5,14 +5,15 @@ so that one file says all.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tunesmith.core.disk import disk_errors
-from tunesmith.core.errors import IntegrityError
+from tunesmith.core.errors import DataError, IntegrityError
 from tunesmith.core.late import late
+from tunesmith.core.quote import listed, quoted
 from tunesmith.model.safe import check_safetensors
 
 if TYPE_CHECKING:
@@ -41,16 +42,22 @@ class Meaning:
     labels: tuple[str, ...]
     pooling: Pooling
     many: bool
+    tasks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Head:
-    """Scores of a text. `labels` name the outputs; with `many`, any number of them may hold."""
+    """Scores of a text. `labels` name the outputs; with `many`, any number of them may hold.
+
+    With `tasks`, the task of each output, it is one head a task, side by side in one layer: an
+    output's numbers are its own, and a text is given the labels of its own task only, see `routed`.
+    """
 
     linear: "nn.Linear"
     pooling: Pooling
     labels: tuple[str, ...] = ()
     many: bool = False
+    tasks: tuple[str, ...] = ()
 
     def named(self) -> Iterator[tuple[str, "nn.Parameter"]]:
         """Its parameters by the names they have in files."""
@@ -61,17 +68,58 @@ class Head:
         """Its numbers, as they are in files."""
         return {name: weight.detach() for name, weight in self.named()}
 
+    def outputs(self, task: str) -> list[int]:
+        """The places of a task's outputs; all of them where there are no tasks."""
+        of = self.tasks or (task,) * len(self.labels)
+        return [place for place, each in enumerate(of) if each == task]
+
+    def label(self, place: int) -> str:
+        """What an output is called within its task."""
+        return (
+            self.labels[place].removeprefix(of_task(self.tasks[place], ""))
+            if self.tasks
+            else (self.labels[place])
+        )
+
+    def own(self, sources: Sequence[str]) -> "torch.Tensor":
+        """Which outputs each text may be given: those of its own task, [sequence, label]."""
+        for source in sources:
+            if source not in self.tasks:
+                raise DataError(
+                    f"no head was trained for {quoted(source)}; the tasks are "
+                    f"{listed(dict.fromkeys(self.tasks))}"
+                )
+        rows = [[task == source for task in self.tasks] for source in sources]
+        return torch.tensor(rows, device=self.linear.weight.device)
+
+    def routed(self, scores: "torch.Tensor", sources: Sequence[str]) -> "torch.Tensor":
+        """Scores with minus infinity for the labels of other tasks: they have no probability and
+        take no gradient, to the bit."""
+        if not self.tasks:
+            return scores
+        return scores.masked_fill(~self.own(sources), float("-inf"))
+
     def probabilities(self, scores: "torch.Tensor") -> "torch.Tensor":
         """Scores as probabilities: of one label among all, or of each by itself."""
         return scores.sigmoid() if self.many else scores.softmax(dim=-1)
 
 
-def fresh(labels: tuple[str, ...], width: int, *, pooling: Pooling, many: bool, seed: int) -> Head:
+def of_task(task: str, label: str) -> str:
+    """What the label of a task is called among those of all tasks."""
+    return f"{task}/{label}"
+
+
+def fresh(meaning: Meaning, width: int, *, seed: int) -> Head:
     """An untrained head, in float32 on the CPU, the same for the same seed."""
     generator = torch.Generator(device="cpu").manual_seed(seed)
-    weight = torch.empty(len(labels), width, device="cpu").normal_(std=SPREAD, generator=generator)
-    linear = linear_of(weight, torch.zeros(len(labels), device="cpu"))
-    return Head(linear, pooling, labels, many)
+    size = len(meaning.labels)
+    weight = torch.empty(size, width, device="cpu").normal_(std=SPREAD, generator=generator)
+    return over(linear_of(weight, torch.zeros(size, device="cpu")), meaning)
+
+
+def over(linear: "nn.Linear", meaning: Meaning) -> Head:
+    """A layer with what its outputs mean."""
+    return Head(linear, meaning.pooling, meaning.labels, meaning.many, meaning.tasks)
 
 
 def linear_of(weight: "torch.Tensor", bias: "torch.Tensor") -> "nn.Linear":
@@ -86,7 +134,9 @@ def save(head: Head, folder: Path) -> dict[str, "torch.Tensor"]:
     from safetensors.torch import save_file
 
     state = {name: tensor.cpu().contiguous() for name, tensor in head.state().items()}
-    meaning = {"labels": head.labels, "pooling": head.pooling, "many": head.many}
+    meaning: dict[str, Any] = {"labels": head.labels, "pooling": head.pooling, "many": head.many}
+    if head.tasks:
+        meaning["tasks"] = head.tasks
     metadata = {MEANING: json.dumps(meaning)}
     with disk_errors(folder, "save the head"):
         save_file(state, folder / NAME, metadata=metadata)
@@ -113,7 +163,7 @@ def load(folder: Path, width: int) -> Head | None:
             "again."
         )
     linear = linear_of(weight, bias).requires_grad_(False)
-    return Head(linear, meaning.pooling, meaning.labels, meaning.many)
+    return over(linear, meaning)
 
 
 def meaning_of(folder: Path) -> Meaning | None:
@@ -133,13 +183,18 @@ def meant(path: Path, metadata: Mapping[str, str]) -> Meaning:
     try:
         found = json.loads(metadata[MEANING])
         labels, pooling, many = found["labels"], found["pooling"], found["many"]
-    except (KeyError, TypeError, ValueError) as error:
+        tasks = found.get("tasks", [])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise IntegrityError(
             f"{path}: does not say what its outputs mean ({error}). Get the file again."
         ) from error
-    named = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+    named = all(
+        isinstance(each, list) and all(isinstance(name, str) for name in each)
+        for each in (labels, tasks)
+    )
+    named = named and len(tasks) in (0, len(labels))
     if not (named and pooling in ("mean", "last") and isinstance(many, bool)):
         raise IntegrityError(
             f"{path}: what its outputs mean is not stated as we state it. Get the file again."
         )
-    return Meaning(tuple(labels), pooling, many)
+    return Meaning(tuple(labels), pooling, many, tuple(tasks))

@@ -23,7 +23,9 @@ def encode(row: Labelled, tokenizer: Tokenizer, label: Label | None = None) -> E
         targets=(IGNORE,) * len(ids),
         segments=tuple(segments) if any(segments) else (),
     )
-    return Example((sequence,), row.digest, row.origin, label=label, weight=row.weight)
+    return Example(
+        (sequence,), row.digest, row.origin, label=label, weight=row.weight, source=row.source
+    )
 
 
 def texts(given: Many[str], tokenizer: Tokenizer) -> list[str]:

@@ -4,19 +4,12 @@ Everything is a pure function of the examples, the seed and the step, so a check
 integer. The gradient does not depend on the cut: the loop divides by the whole step's weight.
 """
 
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from tunesmith.core.records import Batch, Example, collate
-
-
-def order(count: int, epoch: int, seed: int) -> list[int]:
-    """The rows' order in one epoch."""
-    places = list(range(count))
-    random.Random(f"order {seed} {epoch}").shuffle(places)
-    return places
+from tunesmith.train.mixture import Mixture, whole
 
 
 def steps_in(count: int, rows: int) -> int:
@@ -24,10 +17,10 @@ def steps_in(count: int, rows: int) -> int:
     return -(-count // rows)
 
 
-def step_rows(count: int, rows: int, seed: int, step: int) -> list[int]:
+def step_rows(mixture: Mixture, rows: int, seed: int, step: int) -> list[int]:
     """The places of the rows of one step."""
-    epoch, within = divmod(step, steps_in(count, rows))
-    return order(count, epoch, seed)[within * rows : (within + 1) * rows]
+    epoch, within = divmod(step, steps_in(mixture.size, rows))
+    return mixture.order(epoch, seed)[within * rows : (within + 1) * rows]
 
 
 def bins(lengths: Sequence[int], limit: int) -> list[list[int]]:
@@ -67,13 +60,15 @@ def shelves(lengths: Sequence[int], limit: int) -> list[list[int]]:
 class Groups:
     """The micro-batches of each step, from step `start` on, for ever. `drawn` is the cursor.
 
-    `padded` says that the model will see padding, which then counts as tokens.
+    `padded` says that the model will see padding, which then counts as tokens. Without a `mixture`
+    every example is drawn once an epoch.
     """
 
     def __init__(
         self,
         examples: Sequence[Example],
         *,
+        mixture: Mixture | None = None,
         rows: int,
         tokens: int,
         seed: int,
@@ -83,12 +78,13 @@ class Groups:
     ) -> None:
         self.examples, self.rows, self.tokens, self.padded = examples, rows, tokens, padded
         self.seed, self.device, self.drawn = seed, device, start
+        self.mixture = mixture or whole(len(examples))
 
     def __iter__(self) -> Iterator[list[Batch]]:
         return self
 
     def __next__(self) -> list[Batch]:
-        places = step_rows(len(self.examples), self.rows, self.seed, self.drawn)
+        places = step_rows(self.mixture, self.rows, self.seed, self.drawn)
         self.drawn += 1
         chosen = [self.examples[p] for p in places]
         return cut(chosen, self.tokens, self.device, padded=self.padded)
@@ -123,6 +119,7 @@ def _rows_of(batch: Batch, rows: slice) -> Batch:
         weights=batch.weights[rows],
         rows=batch.rows[rows],
         origins=batch.origins[rows],
+        sources=batch.sources[rows],
         labels=None if batch.labels is None else batch.labels[rows],
         segments=None if batch.segments is None else batch.segments[rows, :width],
     )

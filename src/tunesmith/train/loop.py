@@ -43,7 +43,7 @@ class Train(Spec):
     objective: Objective = Sft()
     """What is asked of the model: `sft` for answers, `lm` for documents, `classify` for labels."""
     epochs: Positive = 3
-    """How often every row is seen."""
+    """How often every row is seen; of a mixture, how often `data.mix` is gone through."""
     steps: Positive | None = None
     """Optimiser steps; overrides `epochs`."""
     lr: Annotated[float, Field(gt=0)] | None = None
@@ -267,6 +267,11 @@ def _singles(batch: Batch) -> list[Batch]:
 
 def held_out(policy: Policy, objective: Objective, batches: Iterable[Batch]) -> dict[str, float]:
     """Sums divided by counts, in evaluation mode: the same for every batch size."""
+    return tallied(policy, objective, batches).means()
+
+
+def tallied(policy: Policy, objective: Objective, batches: Iterable[Batch]) -> Tally:
+    """The sums and counts behind held-out measures; those of several sources add up."""
     tally = Tally()
     for batch in batches:
         with policy.looking(batch):
@@ -274,7 +279,7 @@ def held_out(policy: Policy, objective: Objective, batches: Iterable[Batch]) -> 
             if "token_accuracy" in objective.measures:
                 hits, count = float(policy.hits(batch)), float(batch.supervised)
                 tally += Tally({"token_accuracy": (hits, count)})
-    return tally.means()
+    return tally
 
 
 def improves(measure: str, value: float, other: float) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.core import mixing
 from tunesmith.core.disk import write_json
 from tunesmith.core.errors import (
     DataError,
@@ -20,7 +21,7 @@ from tunesmith.core.errors import (
 from tunesmith.core.folders import Stage
 from tunesmith.core.late import late
 from tunesmith.core.log import Log
-from tunesmith.core.records import Batch, Example
+from tunesmith.core.records import Batch, Example, Tally
 from tunesmith.core.rows import Chat
 from tunesmith.core.signals import deferred, requested
 from tunesmith.core.tables import read_part
@@ -30,6 +31,7 @@ from tunesmith.model.render import Tokenizer, longest
 from tunesmith.train import (
     batches,
     checkpoint,
+    mixture,
     optimiser,
     probes,
     randomness,
@@ -37,7 +39,7 @@ from tunesmith.train import (
     weights,
 )
 from tunesmith.train.copies import Copies
-from tunesmith.train.loop import Step, Train, Watch, held_out, improves, steps
+from tunesmith.train.loop import Step, Train, Watch, improves, steps, tallied
 from tunesmith.train.record import Lines
 from tunesmith.train.state import flatten_optimizer, restore_optimizer
 
@@ -73,7 +75,10 @@ class Session:
     ) -> None:
         self.stage, self.spec, self.base, self.log = stage, spec, base, log
         self.tokenizer, self.examples, self.seed, self.dtype = tokenizer, examples, seed, dtype
-        per_epoch = batches.steps_in(len(examples["train"]), spec.batch)
+        recipe = mixing.recipe_of(stage.run.stage("data").path)
+        self.mixture = mixture.mixed(examples["train"], recipe)
+        self.replayed = recipe.replayed if recipe else set()
+        per_epoch = batches.steps_in(self.mixture.size, spec.batch)
         self.total = spec.steps or spec.epochs * per_epoch
         self.look_every = spec.evaluate_every or max(1, self.total // LOOKS)
         self.watch = Watch(spec.best, spec.patience)
@@ -114,7 +119,7 @@ class Session:
             self.policy.trainable(), decay=decay, betas=betas, paces=paces
         )
         self._open_stream(start=0)
-        self.held = self._cut(self.examples["valid"])
+        self.held = {name: self._cut(found) for name, found in by_source(self.examples["valid"])}
         if self.policy.still:
             self._remember()
 
@@ -145,6 +150,7 @@ class Session:
     def _open_stream(self, start: int) -> None:
         self.groups = batches.Groups(
             self.examples["train"],
+            mixture=self.mixture,
             rows=self.spec.batch,
             tokens=self.spec.micro_batch,
             seed=self.seed,
@@ -211,13 +217,22 @@ class Session:
         self.facts["start"] = facts
         counts = layout.sizes(parameter for _, parameter in self.policy.named())
         self.facts["trainable_parameters"], self.facts["parameters"] = counts
-        self.log.event("start", **facts, steps=self.total)
+        self.log.event("start", **facts, steps=self.total, mixture=self._account(self.total))
         self.log.say(
             f"train: {len(rows_of(self.examples['train']))} rows, {facts['tokens']} tokens "
             f"({self._goal(facts)}), {self.total} steps, "
             f"{counts[0]:,} of {counts[1]:,} parameters move"
         )
+        for name, seen in (self._account(self.total) or {}).items():
+            self.log.say(f"train: {mixture.sentence(name, seen)}")
         self._look(0)
+
+    def _account(self, groups: int) -> dict[str, Any] | None:
+        """What is seen of each source in so many groups; None of a single one."""
+        if len(self.mixture.stocks) == 1:
+            return None
+        drawn = self.mixture.times(self.spec.batch, self.seed, groups)
+        return mixture.account(self.mixture, self.examples["train"], drawn)
 
     def _refuse_full_disk(self) -> None:
         """Refuse before the first step when one checkpoint and the result would not fit."""
@@ -233,7 +248,8 @@ class Session:
             return {"tokens": sum(e.length for e in rows), "labels": len(self.policy.labels)}
         facts = selfcheck.tokens(self.examples["train"], self.tokenizer)
         if self.spec.objective.chats:
-            facts |= selfcheck.stopping(self.examples["train"], self.tokenizer, self.log)
+            own = [e for e in self.examples["train"] if e.source not in self.replayed]
+            facts |= selfcheck.stopping(own, self.tokenizer, self.log)
         return facts
 
     def _goal(self, facts: Mapping[str, Any]) -> str:
@@ -306,13 +322,16 @@ class Session:
         if not self.held:
             return False
         try:
-            measures = held_out(self.policy, self.spec.objective, self._until_asked(self.held))
+            found = {name: self._tallied(batches) for name, batches in self.held.items()}
         except _Asked:
             # Someone waits for this process to end: the look is made again after resuming.
             return False
-        self.curves.add(done, {"held_out": measures})
-        self.copies.write(done, {f"held_out/{name}": value for name, value in measures.items()})
-        self.log.event("held_out", step=done, **measures)
+        measures = sum(found.values(), Tally()).means()
+        apart = {name: tally.means() for name, tally in found.items()} if len(found) > 1 else {}
+        sources = {"sources": apart} if apart else {}
+        self.curves.add(done, {"held_out": measures, **sources})
+        self.copies.write(done, paths("held_out", measures) | paths("held_out", apart))
+        self.log.event("held_out", step=done, **measures, **sources)
         value = measures[self.spec.best]
         if value != value:
             raise TrainError(f"step {done}: the held-out {self.spec.best} is not a number")
@@ -322,6 +341,9 @@ class Session:
             self.facts["held_out_before"] = value
             return False
         return self.watch.see(done, value)
+
+    def _tallied(self, held: Iterable[Batch]) -> Tally:
+        return tallied(self.policy, self.spec.objective, self._until_asked(held))
 
     def _until_asked(self, held: Iterable[Batch]) -> Iterator[Batch]:
         for batch in held:
@@ -381,7 +403,8 @@ class Session:
         if self.policy.head is not None:
             heads.save(self.policy.head, self.stage.path)
         self.tokenizer.save(self.stage.path)
-        rows = rows_of(self.examples["train"])
+        drawn = self.mixture.times(self.spec.batch, self.seed, self.groups.drawn)
+        rows = rows_of(e for place, e in enumerate(self.examples["train"]) if drawn[place])
         write_json(self.stage.path / "rows.json", {"trained_on": rows})
         write_json(self.stage.path / "train.json", self._result())
         self.stage.finish(best_step=self.watch.best_step, tokens=self.facts["tokens"])
@@ -425,6 +448,7 @@ class Session:
             },
             "row": spec.objective.row.kind,
             "rows": {part: len(rows_of(found)) for part, found in self.examples.items()},
+            "mixture": self._account(self.groups.drawn),
             "steps": len(self.losses),
             "best_step": self.watch.best_step,
             "best_value": self.watch.best_value,
@@ -437,6 +461,23 @@ class Session:
             "threads": torch.get_num_threads(),
             **self.facts,
         }
+
+
+def by_source(examples: Iterable[Example]) -> Iterator[tuple[str, list[Example]]]:
+    """Examples source by source, in the order in which sources are met."""
+    found: dict[str, list[Example]] = {}
+    for example in examples:
+        found.setdefault(example.source, []).append(example)
+    yield from found.items()
+
+
+def paths(path: str, values: Mapping[str, Any]) -> dict[str, float]:
+    """Nested measures by path: `held_out/loss`, `held_out/reviews/loss`."""
+    found: dict[str, float] = {}
+    for name, value in values.items():
+        here = f"{path}/{name}"
+        found |= paths(here, value) if isinstance(value, Mapping) else {here: value}
+    return found
 
 
 def rows_of(examples: Iterable[Example]) -> list[str]:

@@ -1,6 +1,7 @@
 """The train stage: prepared rows and a base model in, a verified trained folder out."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,7 @@ def _examples(
 ) -> list[Example]:
     """A prepared part as tokens, over-long rows refused or dropped and counted."""
     examples = cache.encoded(rows, spec.objective, tokenizer)
-    pieces = [piece for e in examples for piece in spec.objective.cut(e, spec.length)]
+    pieces = in_pieces(rows, examples, spec)
     if len(pieces) > len(examples):
         log.say(f"{part}: {len(examples)} rows in {len(pieces)} windows of up to {spec.length}")
     kept, account = render.fit(pieces, spec.length, spec.too_long, context)
@@ -147,3 +148,12 @@ def _examples(
         log.say(f"{part}: {len(pieces) - len(kept)} rows longer than {spec.length} left out")
     log.event("tokens", part=part, **account.record())
     return list(kept)
+
+
+def in_pieces(rows: Sequence[Row], examples: Sequence[Example], spec: Train) -> list[Example]:
+    """The rows' examples as they are trained on: what may go on in another sequence does."""
+    return [
+        replace(piece, source=row.source)
+        for row, example in zip(rows, examples, strict=True)
+        for piece in spec.objective.cut(row, example, spec.length)
+    ]

@@ -82,19 +82,19 @@ WORDS: Mapping[str, tuple[Severity, str, str]] = {
 
 def compared(rows: Iterable[Row]) -> tuple[list[Row], dict[str, list[Row]]]:
     """Rows that repeat an earlier one, and by kind those that contradict one."""
-    known: set[str] = set()
+    known: set[tuple[str, str]] = set()
     claims: dict[Hashable, set[str]] = {}
     repeated: list[Row] = []
     contradicting: dict[str, list[Row]] = {}
     for row in rows:
-        identity = row.mapped(normalised).digest
+        identity = (row.scope, row.mapped(normalised).digest)
         if identity in known:
             repeated.append(row)
             continue
         known.add(identity)
         claim = claim_of(row)
         if claim is not None:
-            said = claims.setdefault(claim.about, set())
+            said = claims.setdefault((row.scope, claim.about), set())
             if said and claim.says not in said:
                 contradicting.setdefault(row.kind, []).append(row)
             said.add(claim.says)

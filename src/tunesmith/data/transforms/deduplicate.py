@@ -12,7 +12,8 @@ class Deduplicate(Transform):
     """Keep the first of equal rows. Costs about 100 bytes of memory a row kept.
 
     The first row's weight stays as it is. Rows with one prompt and different answers are not
-    equal: the audit `quality` names those.
+    equal: the audit `quality` names those. Nor are rows with labels from two sources: the same
+    name may mean another thing there.
     """
 
     kind: Literal["deduplicate"] = "deduplicate"
@@ -36,7 +37,7 @@ class Deduplicate(Transform):
 
 def strict(row: Row) -> bytes:
     """What a row says, to the byte."""
-    return bytes.fromhex(row.digest)[:16]
+    return bytes.fromhex(row.digest)[:16] + row.scope.encode()
 
 
 def loose(row: Row) -> bytes:

@@ -12,15 +12,18 @@ from tunesmith.core.quote import listed, visible
 from tunesmith.core.rows import Chat, Labelled, Row
 from tunesmith.data.transforms.base import Account, Transform
 
+Class = tuple[str, str]
+"""A class by the source that it means something in, and its name."""
+
 
 class Sample(Transform):
     """A random subset, in its order: `rows` rows, or `per_class` of each label (few-shot).
 
     The class of a row is its label, or the last answer of a conversation; a row of several labels
-    counts for each. Each row draws its place from the seed and its own content, so a row added to
-    the file changes the choice by one row at most of each of its classes. Parts are split off
-    afterwards: for exactly `per_class` rows to train on, name files for valid and test. Holds only
-    the chosen rows in memory.
+    counts for each, and labels of two sources are two labels. Each row draws its place from the
+    seed and its own content, so a row added to the file changes the choice by one row at most of
+    each of its classes. Parts are split off afterwards: for exactly `per_class` rows to train on,
+    name files for valid and test. Holds only the chosen rows in memory.
     """
 
     kind: Literal["sample"] = "sample"
@@ -39,11 +42,12 @@ class Sample(Transform):
     def apply(self, rows: Iterable[Row], account: Account, seed: int) -> Iterator[Row]:
         """The chosen rows."""
         size = self.per_class or self.rows or 0
-        heaps: dict[str, list[tuple[int, int]]] = {}  # of each class, with the worst draw on top
-        held: dict[int, tuple[Row, set[str]]] = {}  # beside each row the classes that chose it
+        heaps: dict[Class, list[tuple[int, int]]] = {}  # of each class, with the worst draw on top
+        held: dict[int, tuple[Row, set[Class]]] = {}  # beside each row the classes that chose it
         for index, row in enumerate(rows):
             account.taken += 1
-            names = set(classes(row)) if self.per_class else {"any"}
+            named = classes(row) if self.per_class else ("any",)
+            names = {(row.scope if self.per_class else "", name) for name in named}
             held[index], place = (row, names), draw(seed, row)
             for name in sorted(names):
                 heap = heaps.setdefault(name, [])
@@ -57,7 +61,9 @@ class Sample(Transform):
             yield row
 
 
-def release(index: int, name: str, held: dict[int, tuple[Row, set[str]]], account: Account) -> None:
+def release(
+    index: int, name: Class, held: dict[int, tuple[Row, set[Class]]], account: Account
+) -> None:
     """Take a row out of the sample of one class, and drop it when no other has it."""
     held[index][1].remove(name)
     if not held[index][1]:
@@ -77,9 +83,9 @@ def classes(row: Row) -> tuple[str, ...]:
     )
 
 
-def note_small(heaps: Mapping[str, Sized], size: int, account: Account) -> None:
+def note_small(heaps: Mapping[Class, Sized], size: int, account: Account) -> None:
     """Say which classes have fewer rows than asked for."""
-    small = [name for name, heap in heaps.items() if len(heap) < size]
+    small = [name for (_, name), heap in heaps.items() if len(heap) < size]
     if small:
         account.notes.append(
             f"classes with fewer than {size} rows, all kept: {len(small)} of {len(heaps)} "

@@ -25,6 +25,9 @@ class Objective(Part):
 
     row: ClassVar[type[Row]] = Chat
     """The kind of row it trains on."""
+    beside: ClassVar[tuple[type[Row], ...]] = ()
+    """Kinds of row that it can also learn from, encoded by their own rule, beside rows of its own
+    kind and never alone; nothing is asked of them in evaluation."""
     needs_reference: ClassVar[bool] = False
     """Whether it asks the policy for the model as it was before."""
     chats: ClassVar[bool] = True
@@ -40,8 +43,10 @@ class Objective(Part):
 
     def accept(self, rows: Iterable[Row]) -> None:
         """Refuse rows of a kind that this objective cannot train on, by the place of the first."""
+        rows = list(rows)
+        known = (self.row, *self.beside) if any(isinstance(r, self.row) for r in rows) else self.row
         for row in rows:
-            if not isinstance(row, self.row):
+            if not isinstance(row, known):
                 raise DataError(
                     f"{row.origin}: this is a row of kind {row.kind}, and train.objective: "
                     f"{self.kind} trains on rows of kind {self.row.kind}; state another "
@@ -64,9 +69,9 @@ class Objective(Part):
     def encode(self, row: Any, tokenizer: "Tokenizer") -> Example:
         """Tokens and targets of one row; a row with no trained token is refused, shown."""
 
-    def cut(self, example: Example, length: int) -> list[Example]:
-        """A row that may go on in another sequence, in pieces of at most `length` tokens which
-        together train what the whole does; most rows may not, and stay whole."""
+    def cut(self, row: Any, example: Example, length: int) -> list[Example]:
+        """The example of a row that may go on in another sequence, in pieces of at most `length`
+        tokens which together train what the whole does; most rows may not, and stay whole."""
         return [example]
 
     def weight(self, batch: Batch) -> "torch.Tensor":

@@ -28,7 +28,7 @@ class Lm(Objective):
     def encode(self, row: Text, tokenizer: "Tokenizer") -> Example:
         return documents.encode(row, tokenizer)
 
-    def cut(self, example: Example, length: int) -> list[Example]:
+    def cut(self, row: Text, example: Example, length: int) -> list[Example]:
         return documents.windows(example, length)
 
     def loss(self, policy: "Policy", batch: Batch) -> Loss:
