@@ -43,12 +43,18 @@ def load_trained(
         model = load_model(replace(base, tokens=()), device=device)
     elif (train_folder / SETTINGS).is_file():
         model = adapted(load_model(base, device=device), train_folder).to(device)
-    elif (train_folder / "config.json").is_file() or not (train_folder / heads.NAME).is_file():
-        model = load_model(whole(train_folder, base), device=device)
+    elif head_alone(train_folder):
+        model = load_model(base, device=device)
     else:
-        model = load_model(base, device=device)  # nothing but the head was trained
+        model = load_model(whole(train_folder, base), device=device)
     head = heads.load(train_folder, layout.width(model)) if tuned else None
     return Policy(model.requires_grad_(False).eval(), tokenizer, head=head)
+
+
+def head_alone(folder: Path) -> bool:
+    """Whether nothing but a head was trained, so that the model under it is the base."""
+    beside = [folder / name for name in (SETTINGS, "config.json")]
+    return (folder / heads.NAME).is_file() and not any(path.is_file() for path in beside)
 
 
 def whole(folder: Path, base: Base) -> Base:
