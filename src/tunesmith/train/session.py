@@ -310,9 +310,12 @@ class Session:
 
     def _look(self, done: int) -> bool:
         """Held-out measures and probe answers after `done` steps; True when the best so far."""
-        if not self.held:
-            return False
         try:
+            if self.spec.objective.fits_head:
+                rows = self._until_asked(self._cut(self.examples["train"]))
+                self.spec.objective.fit_head(self.policy, rows)
+            if not self.held:
+                return False
             measures = held_out(self.policy, self.spec.objective, self._until_asked(self.held))
         except _Asked:
             # Someone waits for this process to end: the look is made again after resuming.

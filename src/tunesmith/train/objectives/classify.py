@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator
@@ -13,7 +13,10 @@ from tunesmith.core.quote import quoted
 from tunesmith.core.records import Batch, Example, Loss, Tally
 from tunesmith.core.rows import Labelled, Row
 from tunesmith.model import heads, layout, plain
+from tunesmith.train import contrast
+from tunesmith.train.contrast import Contrast
 from tunesmith.train.objectives.base import Objective
+from tunesmith.train.streams import Group, Stream
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +44,9 @@ class Classify(Objective):
     """Whether a row may have any number of labels; by default as the rows say."""
     pooling: Literal["auto", "mean", "last"] = "auto"
     """Which states are read: the mean of all, or the last; auto: mean in an encoder, else last."""
+    contrast: Contrast | None = None
+    """Draw rows of a label together, and fit the head to the result at every look (SetFit, arXiv
+    2209.11055): for few rows a label. By default the head is trained with whatever moves."""
 
     @field_validator("labels")
     @classmethod
@@ -105,7 +111,9 @@ class Classify(Objective):
         by_default: heads.Pooling = "last" if layout.writes(model) else "mean"
         pooling = by_default if self.pooling == "auto" else self.pooling
         labels, width = tuple(self.labels or ()), layout.width(model)
-        return heads.fresh(labels, width, pooling=pooling, many=bool(self.many), seed=seed)
+        head = heads.fresh(labels, width, pooling=pooling, many=bool(self.many), seed=seed)
+        head.linear.requires_grad_(not self.fits_head)
+        return head
 
     def weight(self, batch: Batch) -> "torch.Tensor":
         return batch.weights.sum()
@@ -113,7 +121,22 @@ class Classify(Objective):
     def guessing(self, policy: "Policy") -> float:
         return math.log(2 if self.many else len(policy.labels))
 
+    @property
+    def fits_head(self) -> bool:
+        return self.contrast is not None
+
+    def fit_head(self, policy: "Policy", batches: Iterable[Batch]) -> None:
+        assert self.contrast is not None and policy.head is not None, "only what fits is asked to"
+        contrast.fit(policy, policy.head, batches, self.contrast.penalty)
+
+    def stream(self, policy: "Policy", groups: Iterator[Group]) -> Stream:
+        if self.contrast is None:
+            return super().stream(policy, groups)
+        return contrast.Contrasted(policy, groups, self.contrast.temperature)
+
     def loss(self, policy: "Policy", batch: Batch) -> Loss:
+        if contrast.PULL in batch.extra:
+            return contrast.loss(policy, batch)
         assert batch.labels is not None, "classify gives every example a label"
         scores = policy.scores(batch)  # [sequence, label]
         if self.many:
