@@ -14,6 +14,7 @@ from tunesmith.run import load as load_run
 
 if TYPE_CHECKING:
     from tunesmith.model.adapters import Adapters
+    from tunesmith.model.devices import Device
     from tunesmith.model.generate import Answer, Decoder, Sampling
     from tunesmith.model.policy import Policy
 
@@ -99,7 +100,7 @@ class SharedBase:
         return Decoder(policy.model, policy.tokenizer, rows=self.rows, sampling=sampling)
 
 
-def base(source: str, *, device: str = "auto") -> SharedBase:
+def base(source: str, *, device: "Device" = "auto") -> SharedBase:
     """A base by its name, folder or GGUF file, ready for adapters."""
     from tunesmith.model.adapters import Adapters
     from tunesmith.model.devices import choose
