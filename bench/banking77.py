@@ -39,8 +39,8 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def parts(source: Path) -> dict[str, list[Labelled]]:
-    """Ten rows a label to train on, the published valid rows, the whole test set."""
+def parts(source: Path, shots: str = "train_10") -> dict[str, list[Labelled]]:
+    """Ten rows a label (or `train_5`) to train on, the published valid rows, the whole test set."""
     chosen = json.loads((source / "fewshot_ids.json").read_text())
     rows = {
         record["id"]: Labelled(
@@ -50,14 +50,12 @@ def parts(source: Path) -> dict[str, list[Labelled]]:
         for line, record in enumerate(map(json.loads, (source / name).open()), 1)
     }
     test = [row for row in rows.values() if row.origin.file == "test.jsonl"]
-    named = {"train": chosen["train_10"], "valid": chosen["valid"]}
+    named = {"train": chosen[shots], "valid": chosen["valid"]}
     return {**{part: [rows[i] for i in ids] for part, ids in named.items()}, "test": test}
 
 
-def trained(
-    rows: dict[str, list[Labelled]], method: str, settings: dict[str, Any], seed: int
-) -> Any:
-    """One run, looked at on the valid rows at its end: its policy, and that accuracy."""
+def folder_of(rows: dict[str, list[Labelled]]) -> RunFolder:
+    """A run whose rows are prepared."""
     folder = RunFolder(Path(tempfile.mkdtemp()) / "run")
     folder.create()
     stage = folder.stage("data")
@@ -65,12 +63,22 @@ def trained(
     for part, found in rows.items():
         write_rows(stage.path / f"{part}.jsonl", [row.record() for row in found])
     stage.finish()
+    return folder
+
+
+def spec_of(method: str, settings: dict[str, Any]) -> Train:
+    """A training that is looked at once, at its end."""
     fixed = {"objective": "classify", "best": "accuracy", "device": "cpu", "keep": 1}
-    spec = Train.model_validate(
-        {"method": method, **fixed, **settings, "evaluate_every": 10**6, "save_every": 10**6}
-    )
-    base = resolve(ModelSpec(source="all-minilm-l6-v2"))
-    train(folder, spec, base, seed=seed, log=Log(folder, quiet=True))
+    rare = {"evaluate_every": 10**6, "save_every": 10**6}
+    return Train.model_validate({"method": method, **fixed, **rare, **settings})
+
+
+def trained(
+    rows: dict[str, list[Labelled]], method: str, settings: dict[str, Any], seed: int
+) -> Any:
+    """One run, looked at on the valid rows at its end: its policy, and that accuracy."""
+    folder, base = folder_of(rows), resolve(ModelSpec(source="all-minilm-l6-v2"))
+    train(folder, spec_of(method, settings), base, seed=seed, log=Log(folder, quiet=True))
     place = folder.stage("train").path
     record = json.loads((place / "train.json").read_text())
     return load_trained(place, base), record["best_value"], record["seconds"]

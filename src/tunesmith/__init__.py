@@ -9,8 +9,9 @@ from tunesmith import train as _train_stage
 
 if TYPE_CHECKING:
     from tunesmith.answers import Tuned
+    from tunesmith.shared import SharedBase
 
-__all__ = ["load", "train"]
+__all__ = ["base", "load", "train"]
 __version__ = "0.1.0"
 
 
@@ -20,6 +21,14 @@ def load(run: str | Path) -> "Tuned":
 
     environment.enter()
     return answers.load(run)
+
+
+def base(source: str) -> "SharedBase":
+    """A base that several runs share in memory: `.add("x", "runs/x")`, `.use("x")`, `.answer`."""
+    from tunesmith import environment, shared
+
+    environment.enter()
+    return shared.base(source)
 
 
 class _Train(ModuleType):

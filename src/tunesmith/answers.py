@@ -33,8 +33,7 @@ class Tuned:
 
     def answer(self, said: str | Sequence[Mapping[str, Any]]) -> str:
         """The model's reply to a text, or to a conversation of {role, content} messages."""
-        messages = (Message("user", said),) if isinstance(said, str) else tuple(map(message, said))
-        (found,) = self.answers([Chat(messages)])
+        (found,) = self.answers([conversation(said)])
         return found.text
 
     def answers(self, prompts: Iterable[Chat]) -> Iterator["Answer"]:
@@ -43,15 +42,7 @@ class Tuned:
         A conversation's random stream is its own: those beside it change nothing. Raises DataError
         before the first reply where the model cannot read one.
         """
-        from tunesmith.evaluate.answer import asking
-        from tunesmith.model.generate import answers
-
-        decoder = self.decoder()
-        requests = [
-            replace(asking(prompt, prompt.digest, decoder, self.seed), key=str(number))
-            for number, prompt in enumerate(prompts)
-        ]
-        yield from answers(decoder, sorted(requests, key=lambda r: len(r.ids), reverse=True))
+        yield from replies(self.decoder(), prompts, self.seed)
 
     @property
     def tasks(self) -> list[str]:
@@ -94,6 +85,23 @@ class Tuned:
                 f"predict {self.folder.name} ROWS"
             )
         return Decoder(policy.model, policy.tokenizer, rows=self.rows, sampling=self.sampling)
+
+
+def conversation(said: str | Sequence[Mapping[str, Any]]) -> Chat:
+    """A text, or {role, content} messages, as a row to answer."""
+    return Chat((Message("user", said),) if isinstance(said, str) else tuple(map(message, said)))
+
+
+def replies(decoder: "Decoder", prompts: Iterable[Chat], seed: int) -> Iterator["Answer"]:
+    """What a decoder replies, the longest prompts first; `key` counts the prompts."""
+    from tunesmith.evaluate.answer import asking
+    from tunesmith.model.generate import answers
+
+    requests = [
+        replace(asking(prompt, prompt.digest, decoder, seed), key=str(number))
+        for number, prompt in enumerate(prompts)
+    ]
+    yield from answers(decoder, sorted(requests, key=lambda r: len(r.ids), reverse=True))
 
 
 def run_folder(run: str | Path) -> RunFolder:

@@ -16,6 +16,7 @@ from tunesmith.core.errors import SettingsError
 from tunesmith.core.parts import Part, Spec
 from tunesmith.fields import members, specs
 from tunesmith.run import Run
+from tunesmith.sentences import path_of
 
 MADE = "<!-- Made by `make docs` from the settings in the source; edit those. -->"
 
@@ -51,20 +52,22 @@ def page(path: str, spec: type[Spec]) -> str:
             "",
         ]
     for kind, part in sorted(parts.items()):
-        lines += [f"## {kind}", "", text_of(part), "", *entries(f"{path}.", part, "###")]
+        lines += [f"## {kind}", "", text_of(part), ""]
+        lines += entries(f"{path}.", part, "###", kind=f"{kind}.")
     if not parts:
         lines += entries(f"{path}." if path else "", spec, "##")
     return "\n".join(lines).rstrip() + "\n"
 
 
-def entries(path: str, spec: type[Spec], heading: str) -> list[str]:
-    """One entry a setting: what it means, its default, what may stand there."""
+def entries(path: str, spec: type[Spec], heading: str, kind: str = "") -> list[str]:
+    """One entry a setting: what it means, its default, what may stand there. The pages of what a
+    part holds are named by its `kind` too."""
     lines = []
     for name, field in spec.model_fields.items():
         if name == "kind" and issubclass(spec, Part):
             continue
         lines += [f"{heading} `{path}{name}`", "", field.description or "", ""]
-        lines += [f"- default: {default(field)}", f"- takes: {takes(field, path + name)}", ""]
+        lines += [f"- default: {default(field)}", f"- takes: {takes(field, path + kind + name)}", ""]
     return lines
 
 
@@ -180,7 +183,7 @@ def explain(path: str) -> str:
 
 
 def single_settings() -> Iterator[tuple[str, str]]:
-    """The entry of each setting, reached with and without the kind of the part it belongs to."""
+    """The entry of each setting, reached with and without the kinds of the parts it belongs to."""
     whole: list[tuple[str, type[Spec]]] = [("", Run), *chapters(Run)]
     for here, spec in whole:
         for kind, owner in owners(spec).items():
@@ -188,8 +191,9 @@ def single_settings() -> Iterator[tuple[str, str]]:
             for name, field in owner.model_fields.items():
                 lines = [f"# {base}{name}", "", field.description or "", ""]
                 lines += [f"- default: {default(field)}", f"- takes: {takes(field, base + name)}"]
-                yield f"{base}{name}", "\n".join(lines)
-                yield f"{base}{kind}.{name}", "\n".join(lines)
+                full = f"{base}{kind}.{name}" if kind else f"{base}{name}"
+                for said in {f"{base}{name}", full, path_of(full, Run)}:
+                    yield said, "\n".join(lines)
 
 
 def owners(spec: type[Spec]) -> Mapping[str, type[Spec]]:

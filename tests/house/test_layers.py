@@ -19,6 +19,7 @@ RANKS = (
     ("run",),
     ("resolved",),
     ("answered", "answers", "chat", "demo", "doctor", "forecast", "looks", "pipeline", "predict"),
+    ("shared",),
     ("reference", "shelf", "starter", "testing", "lineage"),
     ("door",),
     ("cli",),

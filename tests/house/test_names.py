@@ -14,7 +14,7 @@ COMMANDS = {
 
 
 def test_public_names() -> None:
-    assert tunesmith.__all__ == ["load", "train"]
+    assert tunesmith.__all__ == ["base", "load", "train"]
     assert callable(tunesmith.load) and callable(tunesmith.train)
 
 

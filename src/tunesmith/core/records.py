@@ -68,7 +68,7 @@ class Batch:
     origins: tuple[Origin, ...]
     labels: "torch.Tensor | None" = None  # [example], or [example, label] of 0 and 1
     segments: "torch.Tensor | None" = None  # [sequence, time] int64, where a row has two texts
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)  # tensors of a stream, [sequence, ...]
     sources: tuple[str, ...] = ()
 
     @property

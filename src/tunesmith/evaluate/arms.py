@@ -140,7 +140,7 @@ class Asking:
 
 def ask(arm: str, stage: Stage, base: "Base", questions: Questions, *, log: Log) -> Outcome:
     """What the arm makes of the rows, as far as the metrics need it; loaded only if needed."""
-    asking = Asking(Loaded(stage, base, arm, questions.device), questions, log)
+    asking = Asking(Loaded(stage, base, arm, questions.device, log), questions, log)
     read = [row for row in questions.rows if not isinstance(row, Labelled)]
     texts = general.texts(questions.general)
     found = Outcome(
@@ -236,8 +236,9 @@ def majority(labels: Labels) -> str:
 class Loaded:
     """An arm's model, loaded at the first call and kept for the next."""
 
-    def __init__(self, stage: Stage, base: "Base", arm: str, device: Device) -> None:
-        self.stage, self.base, self.arm, self.device = stage, base, arm, device
+    def __init__(self, stage: Stage, base: "Base", arm: str, device: Device, log: Log) -> None:
+        self.stage, self.base, self.arm = stage, base, arm
+        self.device, self.log = device, log
 
     def __call__(self) -> "Policy":
         return self._policy
@@ -249,8 +250,12 @@ class Loaded:
 
     @cached_property
     def _policy(self) -> "Policy":
-        from tunesmith.model.trained import load_trained
+        from tunesmith.model.features import opened
+        from tunesmith.model.trained import head_alone, load_trained
 
-        folder = self.stage.run.stage("train").path
+        folder, tuned = self.stage.run.stage("train").path, self.arm == "tuned"
         device = str(choose(self.device, "evaluate.device"))
-        return load_trained(folder, self.base, device=device, tuned=self.arm == "tuned")
+        policy = load_trained(folder, self.base, device=device, tuned=tuned)
+        if tuned and head_alone(folder):
+            policy.features = opened(policy, self.base, self.log.say)
+        return policy

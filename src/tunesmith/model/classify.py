@@ -45,6 +45,8 @@ def probabilities(
                 said = head.probabilities(scores).cpu().tolist()
             found.update(zip(places, said, strict=True))
         yield from ((examples[i].row, found[i]) for i in range(len(examples)))
+    if policy.features is not None:
+        policy.features.settle()
 
 
 def refuse_long(examples: Sequence[Example], context: int | None) -> None:

@@ -29,19 +29,21 @@ def layers(model: Any) -> list[Any]:
 
 
 def is_plain(layer: Any) -> bool:
-    """Whether a peft layer computes W x + scale * B A x and nothing else."""
-    names = list(layer.lora_A)
-    if len(names) != 1 or layer.merged or names[0] in layer.lora_variant:
-        return False
-    name, base = names[0], layer.base_layer
+    """Whether a peft layer computes W x + scale * B A x and nothing else, under some adapter."""
+    base = layer.base_layer
+    plain = type(base) is torch.nn.Linear and not base.weight.requires_grad and not layer.merged
+    return plain and any(is_product(layer, name) for name in layer.lora_A)
+
+
+def is_product(layer: Any, name: str) -> bool:
+    """Whether an adapter of a layer is two matrices in the type of the base's, and no more."""
     first, second = layer.lora_A[name], layer.lora_B[name]
     return (
-        type(base) is torch.nn.Linear
-        and not base.weight.requires_grad
+        name not in layer.lora_variant
         and isinstance(layer.lora_dropout[name], torch.nn.Identity)
         and first.bias is None
         and second.bias is None
-        and first.weight.dtype == second.weight.dtype == base.weight.dtype
+        and first.weight.dtype == second.weight.dtype == layer.base_layer.weight.dtype
     )
 
 
@@ -58,10 +60,11 @@ def switched(plain: Sequence[Any]) -> Iterator[None]:
 
 
 def forward(layer: Any, x: "torch.Tensor") -> "torch.Tensor":
-    """A layer's output; by peft where the adapter is switched off or the dtype differs."""
-    name = next(iter(layer.lora_A))
-    if layer.disable_adapters or layer.active_adapters != [name]:
+    """A layer's output; by peft where not one plain adapter is switched on or the dtype differs."""
+    active = [name for name in layer.active_adapters if name in layer.lora_A]
+    if layer.disable_adapters or len(active) != 1 or not is_product(layer, active[0]):
         return type(layer).forward(layer, x)  # type: ignore[no-any-return]
+    (name,) = active
     base = layer.base_layer
     if x.dtype != base.weight.dtype:
         return type(layer).forward(layer, x)  # type: ignore[no-any-return]

@@ -5,7 +5,7 @@ which attention runs and how the head is multiplied is decided here, by trying t
 the model at hand and keeping them only where they give its own answers.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from tunesmith.model import losshead, lowrank
+    from tunesmith.model.features import Features
     from tunesmith.model.heads import Head
     from tunesmith.model.render import Tokenizer
 else:
@@ -71,7 +72,7 @@ class Policy:
         self.new_rows = newrows.embeddings(model) if self.splits_head else []
         self._looked: Look | None = None
         self._segmented = layout.segmented(model)
-        self._remembered: dict[str, torch.Tensor] = {}
+        self.features: Features | None = None
         if head is not None:
             head.linear.to(self.device)
             self._settle_idle()
@@ -161,27 +162,18 @@ class Policy:
         return torch.stack(found).sum() if found else torch.zeros((), device=self.device)
 
     def scores(self, batch: Batch) -> "torch.Tensor":
-        """What the head says of each sequence, [sequence, out], in at least the head's precision.
-
-        Rows given to `remember` are not computed again while the model is in evaluation mode.
-        """
+        """What the head says of each sequence, [sequence, out], in at least its own precision."""
         if self.head is None:
             raise ValueError("a policy without a head has no scores")
-        known = [] if self.model.training else [self._remembered.get(row) for row in batch.rows]
-        kept = [state for state in known if state is not None]
-        states = torch.stack(kept) if len(kept) == len(batch.rows) else self.pooled(batch)
         weight: torch.Tensor = self.head.linear.weight
-        return self.head.linear(states.to(weight.dtype))  # type: ignore[no-any-return]
+        return self.head.linear(self.states(batch).to(weight.dtype))  # type: ignore[no-any-return]
 
-    def remember(self, batches: Iterable[Batch]) -> None:
-        """Keep the pooled states of whole rows, 4 bytes a number, by the rows' digests.
-
-        For a policy that is `still`. All at once and before the first step, so that no state
-        depends on which rows a step happens to put together.
-        """
-        with torch.no_grad(), evaluating(self.model):
-            for batch in batches:
-                self._remembered.update(zip(batch.rows, self.pooled(batch), strict=True))
+    def states(self, batch: Batch) -> "torch.Tensor":
+        """`pooled`; with `features`, and in evaluation mode, what is kept of it. Whoever sets them
+        knows that no weight of the model changes."""
+        if self.features is None or self.model.training:
+            return self.pooled(batch)
+        return self.features.of(batch, self.pooled).to(self.device)
 
     def pooled(self, batch: Batch) -> "torch.Tensor":
         """One state for each sequence, [sequence, width]: the mean over its real tokens

@@ -49,10 +49,10 @@ def load_trained(
         model = adapted(load_model(base, device=device), train_folder).to(device)
     elif (train_folder / bottleneck.SETTINGS).is_file():
         model = bottleneck.load(load_model(base, device=device), train_folder)
-    elif (train_folder / "config.json").is_file() or not (train_folder / heads.NAME).is_file():
-        model = load_model(whole(train_folder, base), device=device)
+    elif head_alone(train_folder):
+        model = load_model(base, device=device)
     else:
-        model = load_model(base, device=device)  # nothing but the head was trained
+        model = load_model(whole(train_folder, base), device=device)
     head = heads.load(train_folder, layout.width(model)) if tuned else None
     return Policy(model.requires_grad_(False).eval(), tokenizer, head=head)
 
@@ -60,6 +60,12 @@ def load_trained(
 def has_adapter(folder: Path) -> bool:
     """Whether a folder holds something to put on a base."""
     return any((folder / name).is_file() for name in (SETTINGS, bottleneck.SETTINGS))
+
+
+def head_alone(folder: Path) -> bool:
+    """Whether nothing but a head was trained, so that the model under it is the base."""
+    whole = (folder / "config.json").is_file()
+    return (folder / heads.NAME).is_file() and not whole and not has_adapter(folder)
 
 
 def whole(folder: Path, base: Base) -> Base:

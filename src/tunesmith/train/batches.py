@@ -103,7 +103,7 @@ def halves(batch: Batch) -> list[Batch]:
     """A micro-batch as two of half the sequences, for when memory ran out; one stays as it is."""
     count = batch.ids.shape[0]
     several = batch.labels is not None and len(batch.labels) != count  # sequences to an example
-    if count == 1 or several or batch.extra:
+    if count == 1 or several:
         return [batch]
     middle = count // 2
     return [_rows_of(batch, slice(0, middle)), _rows_of(batch, slice(middle, count))]
@@ -122,4 +122,5 @@ def _rows_of(batch: Batch, rows: slice) -> Batch:
         sources=batch.sources[rows],
         labels=None if batch.labels is None else batch.labels[rows],
         segments=None if batch.segments is None else batch.segments[rows, :width],
+        extra={name: value[rows] for name, value in batch.extra.items()},
     )

@@ -89,11 +89,12 @@ class Train(Spec):
 
     @model_validator(mode="after")
     def _something_can_be_learned(self) -> "Train":
-        if not (self.method.moves or self.objective.scores):
+        learns = self.objective.scores and not self.objective.fits_head
+        if not (self.method.moves or learns):
             raise ValueError(
                 f"method {self.method.kind} moves no weight and objective {self.objective.kind} "
                 "trains no head, so nothing would be learned; set method to lora or full, or "
-                "objective to classify"
+                "objective to classify (without contrast)"
             )
         if self.best not in self.objective.measures:
             raise ValueError(

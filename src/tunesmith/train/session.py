@@ -25,7 +25,7 @@ from tunesmith.core.records import Batch, Example, Tally
 from tunesmith.core.rows import Chat
 from tunesmith.core.signals import deferred, requested
 from tunesmith.core.tables import read_part
-from tunesmith.model import devices, heads, layout, load
+from tunesmith.model import devices, features, heads, layout, load
 from tunesmith.model.policy import Policy
 from tunesmith.model.render import Tokenizer, longest
 from tunesmith.train import (
@@ -121,21 +121,32 @@ class Session:
         self._open_stream(start=0)
         self.held = {name: self._cut(found) for name, found in by_source(self.examples["valid"])}
         if self.policy.still:
-            self._remember()
+            self._read_rows()
 
     def _cut(self, examples: list[Example]) -> list[Batch]:
         """Micro-batches as this model takes them."""
         tokens, padded = self.spec.micro_batch, not self.policy.packs
         return batches.cut(examples, tokens, self.policy.device, padded=padded)
 
-    def _remember(self) -> None:
-        """Compute the states of every row once, since no step will change them."""
+    def _read_rows(self) -> None:
+        """Have the states of every row at hand before the first step: no step changes them, and
+        none depends on which rows a step happens to put together."""
         self.policy.model.eval()
-        found = [batch for part in self.examples.values() for batch in self._cut(part)]
-        with self.log.progress("reading rows", len(found)) as advance:
-            for batch in found:
-                self.policy.remember([batch])
-                advance(1)
+        kept = self.policy.features = features.opened(self.policy, self.base, self.log.say)
+        rows = [example for part in self.examples.values() for example in part]
+        unread = [example for example in rows if not kept.knows(example)]
+        if len(unread) < len(rows):
+            self.log.say(f"train: {len(rows) - len(unread)} of {len(rows)} rows were read before")
+        if not unread:
+            return
+        found = self._cut(unread)
+        try:
+            with self.log.progress("reading rows", len(found)) as advance:
+                for batch in found:
+                    self.policy.states(batch)
+                    advance(1)
+        finally:
+            kept.settle()
 
     def _check_context(self, model: Any) -> None:
         row = max((e for part in self.examples.values() for e in part), key=longest)
@@ -319,9 +330,12 @@ class Session:
 
     def _look(self, done: int) -> bool:
         """Held-out measures and probe answers after `done` steps; True when the best so far."""
-        if not self.held:
-            return False
         try:
+            if self.spec.objective.fits_head:
+                rows = self._until_asked(self._cut(self.examples["train"]))
+                self.spec.objective.fit_head(self.policy, rows)
+            if not self.held:
+                return False
             found = {name: self._tallied(batches) for name, batches in self.held.items()}
         except _Asked:
             # Someone waits for this process to end: the look is made again after resuming.

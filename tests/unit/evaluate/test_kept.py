@@ -43,7 +43,8 @@ def asking(stage: Stage, rows: Sequence[Text]) -> arms.Asking:
         rows=rows, metrics=(), sampling=Sampling(), by="generation", labels=None, valid=(),
         batch=1, seed=0, device="cpu", general="none",
     )  # fmt: skip
-    return arms.Asking(arms.Loaded(stage, base, "tuned", "cpu"), questions, Log(None, quiet=True))
+    log = Log(None, quiet=True)
+    return arms.Asking(arms.Loaded(stage, base, "tuned", "cpu", log), questions, log)
 
 
 def test_likelihoods_of_texts_that_are_no_longer_read_do_not_count(tmp_path: Path) -> None:

@@ -228,6 +228,7 @@ def test_frozen_reads_every_row_once(
         read.extend(batch.rows)  # type: ignore[attr-defined]
         return pooled(self, batch)  # type: ignore[arg-type]
 
+    monkeypatch.setenv("TUNESMITH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(Policy, "pooled", counted)
     run_of(tmp_path / "run", base_of(tiny("bert")), Frozen(), seams="reference")
     assert len(read) == len(set(read)) == 18 + 6

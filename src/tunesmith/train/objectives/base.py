@@ -57,6 +57,14 @@ class Objective(Part):
         """A fresh head for the scores it asks for, on top of `model`; started from `seed`."""
         return None
 
+    @property
+    def fits_head(self) -> bool:
+        """Whether its head is fitted to the training rows before each look, and not trained."""
+        return False
+
+    def fit_head(self, policy: "Policy", batches: Iterable[Batch]) -> None:
+        """Fit the head to these rows; asked of an objective that says so."""
+
     def meaning(self) -> "Meaning | None":
         """What its head says, once fitted; None where it has none."""
         return None

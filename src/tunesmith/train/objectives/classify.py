@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -14,7 +14,10 @@ from tunesmith.core.records import Batch, Example, Loss, Tally
 from tunesmith.core.rows import Labelled, Row
 from tunesmith.model import layout, plain
 from tunesmith.model.heads import Head, Meaning, Pooling, fresh, of_task
+from tunesmith.train import contrast
+from tunesmith.train.contrast import Contrast
 from tunesmith.train.objectives.base import Objective
+from tunesmith.train.streams import Group, Stream
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +51,9 @@ class Classify(Objective):
     """Whether a row may have any number of labels; by default as the rows say."""
     pooling: Literal["auto", "mean", "last"] = "auto"
     """Which states are read: the mean of all, or the last; auto: mean in an encoder, else last."""
+    contrast: Contrast | None = None
+    """Draw rows of a label together, and fit the head to the result at every look (SetFit, arXiv
+    2209.11055): for few rows a label. By default the head is trained with whatever moves."""
 
     @model_validator(mode="after")
     def _each_once_and_for_its_head(self) -> Self:
@@ -58,6 +64,10 @@ class Classify(Objective):
             raise ValueError(
                 "heads: per_source takes labels by source, {reviews: [good, bad]}, and heads: "
                 "shared takes one list"
+            )
+        if self.contrast is not None and self.apart:
+            raise ValueError(
+                "contrast draws rows of a label together over all sources; take heads: shared"
             )
         return self
 
@@ -160,7 +170,9 @@ class Classify(Objective):
     def head(self, model: Any, seed: int) -> Head:
         by_default: Pooling = "last" if layout.writes(model) else "mean"
         pooling = by_default if self.pooling == "auto" else self.pooling
-        return fresh(self._meaning(pooling), layout.width(model), seed=seed)
+        head = fresh(self._meaning(pooling), layout.width(model), seed=seed)
+        head.linear.requires_grad_(not self.fits_head)
+        return head
 
     def weight(self, batch: Batch) -> "torch.Tensor":
         return batch.weights.sum()
@@ -171,7 +183,22 @@ class Classify(Objective):
         sizes = [*Counter(self.tasks).values()] or [len(policy.labels)]
         return sum(math.log(size) for size in sizes) / len(sizes)
 
+    @property
+    def fits_head(self) -> bool:
+        return self.contrast is not None
+
+    def fit_head(self, policy: "Policy", batches: Iterable[Batch]) -> None:
+        assert self.contrast is not None and policy.head is not None, "only what fits is asked to"
+        contrast.fit(policy, policy.head, batches, self.contrast.penalty)
+
+    def stream(self, policy: "Policy", groups: Iterator[Group]) -> Stream:
+        if self.contrast is None:
+            return super().stream(policy, groups)
+        return contrast.Contrasted(policy, groups, self.contrast.temperature)
+
     def loss(self, policy: "Policy", batch: Batch) -> Loss:
+        if contrast.PULL in batch.extra:
+            return contrast.loss(policy, batch)
         assert batch.labels is not None, "classify gives every example a label"
         assert policy.head is not None, "classify has a head"
         scores = policy.scores(batch)  # [sequence, label]
