@@ -215,6 +215,7 @@ def _model(folder: Path, base: Path, dtype: Any) -> Any:
     from transformers import AutoTokenizer
 
     from tunesmith.model.load import factory
+    from tunesmith.model.quantise import quantised
 
     adapter = (folder / "adapter_config.json").is_file()
     place = base if adapter else folder
@@ -226,6 +227,9 @@ def _model(folder: Path, base: Path, dtype: Any) -> Any:
         if words > model.get_input_embeddings().weight.shape[0]:
             # Rows for new words: the adapter brings their numbers.
             model.resize_token_embeddings(words, mean_resizing=False)
+        bits = read_binding(folder).get("base", {}).get("bits")
+        if bits is not None:
+            model = quantised(model, bits, dtype=dtype, device="cpu")
         model = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
     return model.eval()
 

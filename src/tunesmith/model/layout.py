@@ -130,7 +130,13 @@ def tied(model: Any) -> bool:
 def sizes(parameters: Iterable[Any]) -> tuple[int, int]:
     """How many numbers training moves, and how many there are, those it adds among them."""
     found = list(parameters)
-    return sum(p.numel() for p in trainable(found)), sum(p.numel() for p in found)
+    return sum(p.numel() for p in trainable(found)), sum(map(numbers, found))
+
+
+def numbers(parameter: Any) -> int:
+    """How many numbers a parameter stands for: 4-bit ones lie two in a byte."""
+    packed = getattr(parameter, "quant_state", None)
+    return int((parameter if packed is None else packed).shape.numel())
 
 
 def trainable(parameters: Iterable[Any]) -> list[Any]:

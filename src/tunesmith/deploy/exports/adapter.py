@@ -55,7 +55,8 @@ class Adapter(Export):
     def usage(self, folder: Path, base: "Base") -> list[str]:
         """How to serve it under vLLM, or why it must be merged first."""
         settings = json.loads((folder / "adapter_config.json").read_text("utf-8"))
-        reason = unservable(settings)
+        coarse = f"its base was in {base.bits} bits" if base.bits is not None else ""
+        reason = coarse or unservable(settings)
         if reason:
             return [f"vLLM must merge this adapter first ({reason}): use exports: [merged]"]
         rank = next(r for r in VLLM_RANKS if r >= largest_rank(settings))

@@ -1,10 +1,10 @@
 """What an export promises: a folder others can load, and a check that it is the trained model."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from tunesmith.core.findings import Finding
 from tunesmith.core.parts import Part
@@ -35,6 +35,13 @@ class Export(Part):
 
     def accept(self, trained: Path) -> None:  # noqa: B027 (most forms hold every model)
         """Refuse, in a sentence and before any work, a result that this form cannot hold."""
+
+    def settled(
+        self, policy: "Policy", base: "Base", data: Path, say: Callable[[str], None]
+    ) -> tuple[Self, dict[str, Any]]:
+        """The form with what only a measurement can decide, and what was measured, for the report.
+        `data` are the run's prepared rows; `policy` is left as it is."""
+        return self, {}
 
     @abstractmethod
     def write(self, policy: "Policy", base: "Base", folder: Path) -> dict[str, str]:

@@ -1,11 +1,13 @@
 """A plain model folder: the tuning folded into the weights, for any tool that loads models."""
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from tunesmith.deploy.exports.base import Export, Verified
 from tunesmith.deploy.verify import verify
+from tunesmith.model.binding import read_binding
 
 if TYPE_CHECKING:
     from tunesmith.model.load import Base
@@ -14,6 +16,12 @@ if TYPE_CHECKING:
 BOUNDS = {"float32": 1e-5, "bfloat16": 5e-2, "float16": 1e-2}
 """Largest logit difference allowed, as a share of the largest logit. In fp32 a merge changes the
 order of sums only; the 16-bit kinds round every weight (8 and 11 bits of precision)."""
+OTHER_BASE = 0.5
+"""The same where the adapter goes onto weights it was not trained on: what that costs was measured
+and said, and what is refused here is wreckage."""
+
+
+BASES = ("dequantised", "original")
 
 
 class Merged(Export):
@@ -22,16 +30,39 @@ class Merged(Export):
     kind: Literal["merged"] = "merged"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """How weights are stored. The merge itself is in float32; a 16-bit kind rounds its result."""
+    onto: Literal["auto", "dequantised", "original"] = "auto"
+    """What an adapter trained on a base in few bits is merged onto: the floats the bits stand for,
+    or the base as it was before; auto measures both on held-out rows and takes the nearer."""
+
+    def settled(
+        self, policy: "Policy", base: "Base", data: Path, say: Callable[[str], None]
+    ) -> tuple[Self, dict[str, Any]]:
+        """What merging onto each base would change, measured, and which base to take."""
+        if base.bits is None:
+            return self, {}
+        from tunesmith.deploy import drift
+
+        found = drift.measured(policy, base, data, (*BASES, "quantised"))
+        onto = min(BASES, key=lambda name: found.get(f"kl_{name}", 0.0))
+        chosen = self if self.onto != "auto" else self.model_copy(update={"onto": onto})
+        if found:
+            say(f"merged: {drift.told(found, (*BASES, 'quantised'))}; onto {chosen.onto} it is")
+        return chosen, {"merged_onto": chosen.onto, **found}
 
     def write(self, policy: "Policy", base: "Base", folder: Path) -> dict[str, str]:
         """Weights, config, tokenizer, and a generation_config with every stop id."""
         import torch
 
+        from tunesmith.deploy.drift import start
         from tunesmith.model.load import quiet, tensor_digest
-        from tunesmith.model.merge import merge
+        from tunesmith.model.merge import merge, merge_onto
 
         with quiet():
-            plain = merge(policy.model).to(getattr(torch, self.dtype))
+            if base.bits is not None and self.onto == "original":
+                found = merge_onto(start(base, self.onto), policy.model)
+            else:
+                found = merge(policy.model)
+            plain = found.to(getattr(torch, self.dtype))
             plain.save_pretrained(folder)
         state = plain.state_dict()
         digests = {name: tensor_digest(tensor) for name, tensor in state.items()}
@@ -39,8 +70,12 @@ class Merged(Export):
         return {name: digests[name] for name in kept(folder, digests)}
 
     def verify(self, folder: Path, probe: Path) -> Verified:
-        """In float32 within 1e-5 of the trained model; otherwise as near as its dtype allows."""
-        return verify(folder, probe, bound=BOUNDS[self.dtype], exact=self.dtype == "float32")
+        """In float32 within 1e-5 of the trained model; otherwise as near as its dtype allows, or
+        the base that was asked for."""
+        elsewhere = self.onto == "original" and bool(read_binding(folder)["base"].get("bits"))
+        bound = OTHER_BASE if elsewhere else BOUNDS[self.dtype]
+        exact = self.dtype == "float32" and not elsewhere
+        return verify(folder, probe, bound=bound, exact=exact)
 
     def usage(self, folder: Path, base: "Base") -> list[str]:
         """How to serve it under vLLM."""

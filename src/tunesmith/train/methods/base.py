@@ -42,6 +42,11 @@ class Method(Part):
         """Whether `disabled` needs a frozen copy of the base because weights change in place."""
         return False
 
+    @property
+    def needs_floats(self) -> bool:
+        """Whether it writes to the base's own weights, which `model.bits` then cannot hold."""
+        return self.needs_copy
+
     @abstractmethod
     def state(self, model: Any) -> dict[str, "torch.Tensor"]:
         """The tensors that training changes, by stable name: what a checkpoint carries."""
