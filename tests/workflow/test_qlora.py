@@ -1,6 +1,7 @@
 """QLoRA from a run file: trained, stopped, evaluated, exported and taken up, in the same bits."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,12 @@ from tunesmith.core.errors import (
     SettingsError,
 )
 from tunesmith.core.folders import RunFolder
-from tunesmith.deploy.exports.merged import OTHER_BASE
 from tunesmith.model import quantise
 from tunesmith.model.load import ModelSpec, load_model, resolve
+from tunesmith.model.merge import merge
 from tunesmith.model.trained import load_trained
 from tunesmith.run import from_mapping, load
+from tunesmith.train.methods.lora import Lora
 from tunesmith.train.objectives.classify import Classify
 from tunesmith.train.objectives.lm import Lm
 
@@ -100,11 +102,19 @@ def test_merging_onto_the_original_base_can_be_asked_for(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(home)
-    assert door.enter(app, ["deploy", "bot.yaml", "deploy.exports=[{kind: merged, onto: original}]"]) == 0
-    found = read(home / "runs" / "bot" / "deploy" / "verified.json")["merged"]["numbers"]
-    assert found["merged_onto"] == "original"
-    assert 1e-5 < found["relative"] <= OTHER_BASE
-    assert door.enter(app, ["deploy", "bot.yaml"]) == 0
+    asked = ["deploy.exports=[{kind: merged, onto: original}]", "name=other"]
+    shutil.copytree(home / "runs" / "bot", home / "runs" / "other")
+    assert door.enter(app, ["deploy", "bot.yaml", *asked]) == 0
+    run = home / "runs" / "other"
+    found = read(run / "deploy" / "verified.json")["merged"]["numbers"]
+    assert found["merged_onto"] == "original" and found["relative"] <= 1e-5
+    (adapter,) = run.glob("train/adapter_model.safetensors")
+    plain = load_model(base_of(home / "tiny"))
+    wanted = merge(Lora(rank=4).load(plain.requires_grad_(False), adapter.parent))
+    ids = torch.tensor([[5, 9, 12, 40]])
+    with torch.no_grad():
+        given = load_model(base_of(run / "deploy" / "merged"))(input_ids=ids).logits
+        torch.testing.assert_close(given, wanted(input_ids=ids).logits, rtol=1e-5, atol=1e-5)
 
 
 def test_every_reader_takes_the_base_in_its_bits(

@@ -4,7 +4,7 @@ Measured on held-out rows: the divergence of what the merged model says from wha
 says, and the loss of both.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from tunesmith.model.load import Base
     from tunesmith.model.policy import Policy
 
+FLOATS = ("dequantised", "original")
+"""Bases that can be asked for."""
+BASES = (*FLOATS, "quantised")
+"""All that is measured: into bits again, as peft merges, is what nobody should want."""
 PARTS = ("valid", "test", "train")
 """Where rows are looked for: the first part that has some."""
 ROWS = 32
@@ -40,11 +44,11 @@ class Drift:
     """Loss of the merged one."""
 
 
-def measured(policy: "Policy", base: "Base", data: Path, bases: Sequence[str]) -> dict[str, Any]:
-    """The drift of merging onto each of `bases`, per term; empty where no row can be asked."""
+def measured(policy: "Policy", base: "Base", data: Path) -> dict[str, Any]:
+    """The drift of merging onto each base, per term; empty where no row can be asked."""
     part, examples = held_out(data, policy)
     found = {}
-    for onto in bases if examples else ():
+    for onto in BASES if examples else ():
         drift = compared(policy, merged(policy, base, onto), examples)
         found |= {"loss_trained": drift.before / drift.terms}
         found |= {f"kl_{onto}": drift.divergence / drift.terms}
@@ -53,14 +57,17 @@ def measured(policy: "Policy", base: "Base", data: Path, bases: Sequence[str]) -
     return found
 
 
-def told(found: Mapping[str, Any], bases: Sequence[str]) -> str:
-    """The drift in a line."""
+def told(found: Mapping[str, Any]) -> str:
+    """The drift, as the end of a line."""
+    if not found:
+        return ""
     each = [
-        f"{name}: loss {found[f'loss_{name}']:.4f}, KL {found[f'kl_{name}']:.1e}" for name in bases
+        f"{name} (loss {found[f'loss_{name}']:.4f}, KL {found[f'kl_{name}']:.1e})"
+        for name in BASES
     ]
     return (
-        f"on {found['drift_rows']} rows the trained model's loss is {found['loss_trained']:.4f}; "
-        f"merged onto its base {', '.join(each)}"
+        f". On {found['drift_rows']} rows the trained model has a loss of "
+        f"{found['loss_trained']:.4f}; merged onto its base {', '.join(each)}"
     )
 
 

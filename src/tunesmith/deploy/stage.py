@@ -96,7 +96,7 @@ def make(export: Export, trained: Path, stage: Path, base: "Base", log: Log) -> 
 
     place = stage / export.kind
     policy = load_trained(trained, base)
-    export, measured = export.settled(policy, base, trained.parent / "data", log.say)
+    policy, measured = export.settled(policy, base, trained.parent / "data", log.say)
     with disk_errors(stage, "write the export"), aside(stage) as (folder, recorded):
         probe.record(policy, base, recorded)
         write(export, policy, base, folder, json.loads((trained / "train.json").read_bytes()))

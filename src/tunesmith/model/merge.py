@@ -44,7 +44,10 @@ def merge_onto(base: Any, model: Any) -> Any:
 
 def folded(model: Any) -> Any:
     """The base under peft's adapter, the adapter folded in."""
-    return model.merge_and_unload(safe_merge=True)
+    from tunesmith.model.load import quiet
+
+    with quiet():
+        return model.merge_and_unload(safe_merge=True)
 
 
 def adapter_of(model: Any) -> tuple[Any, dict[str, "torch.Tensor"]]:
@@ -61,7 +64,9 @@ def put_on(base: Any, settings: Any, tensors: dict[str, "torch.Tensor"]) -> Any:
     from peft import get_peft_model
     from peft.utils import set_peft_model_state_dict
 
-    with torch.random.fork_rng(devices=[]):  # fresh numbers are drawn, then written over
+    from tunesmith.model.load import quiet
+
+    with quiet(), torch.random.fork_rng(devices=[]):  # fresh numbers, written over below
         found = get_peft_model(base, settings)
     set_peft_model_state_dict(found, tensors)
     return found.to(layout.causal(base).device).eval()

@@ -88,7 +88,7 @@ def held(model: Any) -> int:
 def scales(layer: Any) -> int:
     """Bytes of what a quantised layer needs beside its numbers."""
     if layer.weight.dtype == torch.int8:
-        return int(layer.state.SCB.nbytes)
+        return int(row_scales(layer).nbytes)
     outer = layer.weight.quant_state
     inner = outer.state2
     parts = (outer.absmax, outer.code, outer.offset, inner.absmax, inner.code)
@@ -130,10 +130,16 @@ def floats(layer: Any) -> "torch.Tensor":
     functional = library().functional
     weight = layer.weight
     if weight.dtype == torch.int8:
-        found: torch.Tensor = functional.int8_vectorwise_dequant(weight.data, layer.state.SCB)
+        found: torch.Tensor = functional.int8_vectorwise_dequant(weight.data, row_scales(layer))
         return found
     found = functional.dequantize_4bit(weight.data, weight.quant_state)
     return found
+
+
+def row_scales(layer: Any) -> "torch.Tensor":
+    """The scales of an int8 layer: beside its weight, until it is first used or after a merge."""
+    found: torch.Tensor | None = layer.state.SCB
+    return layer.weight.SCB if found is None else found  # type: ignore[no-any-return]
 
 
 def _eight_forward(layer: Any, x: "torch.Tensor") -> "torch.Tensor":

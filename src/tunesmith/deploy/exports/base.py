@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.findings import Finding
 from tunesmith.core.parts import Part
@@ -38,10 +38,10 @@ class Export(Part):
 
     def settled(
         self, policy: "Policy", base: "Base", data: Path, say: Callable[[str], None]
-    ) -> tuple[Self, dict[str, Any]]:
-        """The form with what only a measurement can decide, and what was measured, for the report.
-        `data` are the run's prepared rows; `policy` is left as it is."""
-        return self, {}
+    ) -> tuple["Policy", dict[str, Any]]:
+        """The model that leaves, where that is for a measurement to decide, and what was measured,
+        for the report. `data` are the run's prepared rows."""
+        return policy, {}
 
     @abstractmethod
     def write(self, policy: "Policy", base: "Base", folder: Path) -> dict[str, str]:

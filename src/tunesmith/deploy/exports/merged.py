@@ -3,11 +3,10 @@
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 from tunesmith.deploy.exports.base import Export, Verified
 from tunesmith.deploy.verify import verify
-from tunesmith.model.binding import read_binding
 
 if TYPE_CHECKING:
     from tunesmith.model.load import Base
@@ -16,12 +15,6 @@ if TYPE_CHECKING:
 BOUNDS = {"float32": 1e-5, "bfloat16": 5e-2, "float16": 1e-2}
 """Largest logit difference allowed, as a share of the largest logit. In fp32 a merge changes the
 order of sums only; the 16-bit kinds round every weight (8 and 11 bits of precision)."""
-OTHER_BASE = 0.5
-"""The same where the adapter goes onto weights it was not trained on: what that costs was measured
-and said, and what is refused here is wreckage."""
-
-
-BASES = ("dequantised", "original")
 
 
 class Merged(Export):
@@ -36,33 +29,29 @@ class Merged(Export):
 
     def settled(
         self, policy: "Policy", base: "Base", data: Path, say: Callable[[str], None]
-    ) -> tuple[Self, dict[str, Any]]:
-        """What merging onto each base would change, measured, and which base to take."""
+    ) -> tuple["Policy", dict[str, Any]]:
+        """The trained model, or it on its base as that was before: what merging onto each base
+        changes is measured and said."""
         if base.bits is None:
-            return self, {}
+            return policy, {}
         from tunesmith.deploy import drift
 
-        found = drift.measured(policy, base, data, (*BASES, "quantised"))
-        onto = min(BASES, key=lambda name: found.get(f"kl_{name}", 0.0))
-        chosen = self if self.onto != "auto" else self.model_copy(update={"onto": onto})
-        if found:
-            say(f"merged: {drift.told(found, (*BASES, 'quantised'))}; onto {chosen.onto} it is")
-        return chosen, {"merged_onto": chosen.onto, **found}
+        found = drift.measured(policy, base, data)
+        nearer = min(drift.FLOATS, key=lambda name: found.get(f"kl_{name}", 0.0))
+        onto = nearer if self.onto == "auto" else self.onto
+        say(f"merged: onto its {onto} base{drift.told(found)}")
+        leaves = drift.merged(policy, base, onto) if onto == "original" else policy
+        return leaves, {"merged_onto": onto, **found}
 
     def write(self, policy: "Policy", base: "Base", folder: Path) -> dict[str, str]:
         """Weights, config, tokenizer, and a generation_config with every stop id."""
         import torch
 
-        from tunesmith.deploy.drift import start
         from tunesmith.model.load import quiet, tensor_digest
-        from tunesmith.model.merge import merge, merge_onto
+        from tunesmith.model.merge import merge
 
         with quiet():
-            if base.bits is not None and self.onto == "original":
-                found = merge_onto(start(base, self.onto), policy.model)
-            else:
-                found = merge(policy.model)
-            plain = found.to(getattr(torch, self.dtype))
+            plain = merge(policy.model).to(getattr(torch, self.dtype))
             plain.save_pretrained(folder)
         state = plain.state_dict()
         digests = {name: tensor_digest(tensor) for name, tensor in state.items()}
@@ -70,12 +59,8 @@ class Merged(Export):
         return {name: digests[name] for name in kept(folder, digests)}
 
     def verify(self, folder: Path, probe: Path) -> Verified:
-        """In float32 within 1e-5 of the trained model; otherwise as near as its dtype allows, or
-        the base that was asked for."""
-        elsewhere = self.onto == "original" and bool(read_binding(folder)["base"].get("bits"))
-        bound = OTHER_BASE if elsewhere else BOUNDS[self.dtype]
-        exact = self.dtype == "float32" and not elsewhere
-        return verify(folder, probe, bound=bound, exact=exact)
+        """In float32 within 1e-5 of the trained model; otherwise as near as its dtype allows."""
+        return verify(folder, probe, bound=BOUNDS[self.dtype], exact=self.dtype == "float32")
 
     def usage(self, folder: Path, base: "Base") -> list[str]:
         """How to serve it under vLLM."""
