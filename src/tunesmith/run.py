@@ -137,7 +137,9 @@ def unfit(run: Run, marked: Marked) -> Iterable[str]:
     """Settings that are right alone and cannot be meant together."""
     method, bits = run.train.method, run.model.bits
     if bits is not None and method.needs_floats:
-        others = [kind for kind, part in Method.members().items() if not part().needs_floats]
+        members = Method.members().items()
+        parts = [part(kind=kind) for kind, part in members if issubclass(part, Method)]
+        others = [part.kind for part in parts if not part.needs_floats]
         yield (
             f"{marked.marks[('model', 'bits')]}: model.bits: {bits}-bit weights cannot be trained, "
             f"and train.method: {method.kind} trains the base's own; use a method that leaves the "

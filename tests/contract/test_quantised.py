@@ -60,7 +60,9 @@ def policy_of(model: Any, goal: str, method: Lora | None = None) -> Policy:
     head = None
     if goal == "labels":
         head = heads.fresh(("a", "b", "c"), layout.width(model), pooling="mean", many=False, seed=0)
-    return Policy(model if method is None else method.apply(model, 0), None, method=method, head=head)
+    return Policy(
+        model if method is None else method.apply(model, 0), None, method=method, head=head
+    )
 
 
 def loss(policy: Policy, rows: Any) -> torch.Tensor:

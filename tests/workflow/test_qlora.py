@@ -150,7 +150,9 @@ def test_a_run_goes_on_in_the_same_bits_only(home: Path) -> None:
     assert read(folder.path / "train" / "train.json")["base"]["bits"] == 4
     for bits in (None, 8):
         other: Any = resolve(ModelSpec(source=source, start="continue", bits=bits))
-        with pytest.raises(SettingsError, match=r"model\.bits: bot was trained with 4 .* say the same"):
+        with pytest.raises(
+            SettingsError, match=r"model\.bits: bot was trained with 4 .* say the same"
+        ):
             trained(prepared(home / "runs" / f"other{bits}"), other, load(home / "bot.yaml").train)
 
 
@@ -202,7 +204,9 @@ def test_weights_that_are_trained_themselves_are_refused_where_it_was_said(tmp_p
     (tmp_path / "run.yaml").write_text(
         "model: {source: tiny, bits: 4}\ndata: {source: rows.jsonl}\ntrain: {method: full}\n"
     )
-    said = r"run\.yaml:1:\d+: model\.bits: 4-bit weights cannot be trained.* full .*\(frozen, .*lora"
+    said = (
+        r"run\.yaml:1:\d+: model\.bits: 4-bit weights cannot be trained.* full .*\(frozen, .*lora"
+    )
     with pytest.raises(SettingsError, match=said):
         load(tmp_path / "run.yaml")
     load(tmp_path / "run.yaml", ["train.method=frozen", "train.objective=classify"])

@@ -124,8 +124,8 @@ def base(run: Evidence) -> Section:
     if bits := run.at(f"{TRAIN}#/base/bits"):
         how = run.at(f"{TRAIN}#/base/held_as")
         said.append(
-            f"While it was tuned, the linear layers of its blocks were held in {bits} bits ({how}); "
-            "every measure of base and tuned is of models held so."
+            f"While it was tuned, the linear layers of its blocks were held in {bits} bits "
+            f"({how}); every measure of base and tuned is of models held so."
         )
     return Section(title="Base model", text=" ".join(said), facts=sections.base_facts(run))
 

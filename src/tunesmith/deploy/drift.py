@@ -47,7 +47,7 @@ class Drift:
 def measured(policy: "Policy", base: "Base", data: Path) -> dict[str, Any]:
     """The drift of merging onto each base, per term; empty where no row can be asked."""
     part, examples = held_out(data, policy)
-    found = {}
+    found: dict[str, Any] = {}
     for onto in BASES if examples else ():
         drift = compared(policy, merged(policy, base, onto), examples)
         found |= {"loss_trained": drift.before / drift.terms}
@@ -62,8 +62,7 @@ def told(found: Mapping[str, Any]) -> str:
     if not found:
         return ""
     each = [
-        f"{name} (loss {found[f'loss_{name}']:.4f}, KL {found[f'kl_{name}']:.1e})"
-        for name in BASES
+        f"{name} (loss {found[f'loss_{name}']:.4f}, KL {found[f'kl_{name}']:.1e})" for name in BASES
     ]
     return (
         f". On {found['drift_rows']} rows the trained model has a loss of "

@@ -92,9 +92,10 @@ def check_base(folder: Path, wanted: Mapping[str, Any], base: "Base") -> None:
             f"{base.digest[:12]}. Name the base it was trained on, or train again on this one."
         )
     if wanted.get("bits") != base.bits:
+        then = wanted.get("bits")
         raise IntegrityError(
-            f"{folder}: was trained on a base {held(wanted.get('bits'))}, and model.bits asks for "
-            f"one {held(base.bits)}. Say model.bits={json.dumps(wanted.get('bits'))}, or train again"
+            f"{folder}: was trained on a base {held(then)}, and model.bits asks for one "
+            f"{held(base.bits)}. Say model.bits={json.dumps(then)}, or train the run again."
         )
 
 

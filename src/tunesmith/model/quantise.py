@@ -77,12 +77,13 @@ def layers(model: Any) -> Iterator[tuple[str, Any]]:
 def spared(plain: Any, bits: int) -> float:
     """Bytes that a plain model's memory would lose by holding it in `bits`."""
     weights = [layer.weight for layer in layout.linears(plain).values()]
-    return sum(weight.nbytes - weight.numel() * SIZES[bits] / 8 for weight in weights)
+    return float(sum(weight.nbytes - weight.numel() * SIZES[bits] / 8 for weight in weights))
 
 
 def held(model: Any) -> int:
     """Bytes of a model's parameters, the scales of quantised ones counted."""
-    return sum(p.nbytes for p in model.parameters()) + sum(scales(m) for _, m in layers(model))
+    numbers: int = sum(p.nbytes for p in model.parameters())
+    return numbers + sum(scales(m) for _, m in layers(model))
 
 
 def scales(layer: Any) -> int:
@@ -138,13 +139,14 @@ def floats(layer: Any) -> "torch.Tensor":
 
 def row_scales(layer: Any) -> "torch.Tensor":
     """The scales of an int8 layer: beside its weight, until it is first used or after a merge."""
-    found: torch.Tensor | None = layer.state.SCB
-    return layer.weight.SCB if found is None else found  # type: ignore[no-any-return]
+    found: torch.Tensor = layer.weight.SCB if layer.state.SCB is None else layer.state.SCB
+    return found
 
 
 def _eight_forward(layer: Any, x: "torch.Tensor") -> "torch.Tensor":
     bias = None if layer.bias is None else layer.bias.to(x.dtype)
-    return _Eight.apply(x, layer, bias)  # type: ignore[no-any-return]
+    found: torch.Tensor = _Eight.apply(x, layer, bias)  # type: ignore[no-untyped-call]
+    return found
 
 
 class _Eight(torch.autograd.Function):
