@@ -76,9 +76,9 @@ def settings(**changes: Any) -> Train:
     return spec if objective is None else spec.model_copy(update={"objective": objective})
 
 
-def base_of(folder: Path) -> Base:
+def base_of(folder: Path, **named: Any) -> Base:
     """A tiny model folder as the base of a run."""
-    return resolve(ModelSpec(source=str(folder)))
+    return resolve(ModelSpec(source=str(folder), **named))
 
 
 def trained(folder: RunFolder, base: Base, spec: Train | None = None, **named: Any) -> RunFolder:

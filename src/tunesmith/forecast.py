@@ -57,6 +57,8 @@ def whole(
     """Rows, tokens, steps; bytes and seconds as rough figures. What the run begun `there` would
     refuse is refused here."""
     environment.need("train", "torch", "transformers", "peft")
+    if run.model.bits is not None:
+        environment.need("qlora", "bitsandbytes")
     with TemporaryDirectory() as aside:
         folder = RunFolder(Path(aside) / run.name)
         folder.create()
@@ -114,11 +116,12 @@ def cost(run: Run, spec: Train, base: Base, counted: dict[str, Any]) -> dict[str
     training, evaluation left out. The objective of `spec` knows its labels."""
     import torch
 
-    from tunesmith.model import layout
+    from tunesmith.model import layout, quantise
 
     dtype = torch.float32 if run.model.dtype == "auto" else getattr(torch, run.model.dtype)
     plain = outline(base, dtype)
     plain.requires_grad_(False)
+    spared = 0.0 if run.model.bits is None else quantise.spared(plain, run.model.bits)
     every = sum(p.numel() for p in plain.parameters())
     shape = len(layout.blocks(plain)) * layout.width(plain)
     size = layout.vocabulary(plain)
@@ -131,7 +134,7 @@ def cost(run: Run, spec: Train, base: Base, counted: dict[str, Any]) -> dict[str
     moving = sum(p.numel() for p in inside)
     counts = layout.sizes([*tuned.parameters(), *on_top])
     # The weights, the gradients, and the two moments of Adam, each as wide as its weight.
-    held = sum(p.nbytes for p in [*tuned.parameters(), *on_top])
+    held = sum(p.nbytes for p in [*tuned.parameters(), *on_top]) - spared
     held += 3 * sum(p.nbytes for p in [*inside, *on_top])
     longest = max(run.train.micro_batch, counted["longest"])
     kept = longest * (shape * BLOCK_NUMBERS * dtype.itemsize + logits * 4)

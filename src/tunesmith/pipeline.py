@@ -159,6 +159,8 @@ def foresee(job: Job, until: str, wanted: Collection[str]) -> None:
     settled here as it will be there."""
     environment.need("train", "torch", "transformers", "peft")
     run, data = job.loaded.run, job.folder.stage("data").path
+    if run.model.bits is not None:
+        environment.need("qlora", "bitsandbytes")
     if "evaluate" in wanted:
         environment.need("eval", "matplotlib")  # Draws the page.
     if until == "evaluate" and not held_out(job):

@@ -65,7 +65,7 @@ def card(folder: Path) -> ModelCard:
         front=front(run),
         sections=[
             purpose(run),
-            Section(title="Base model", facts=sections.base_facts(run)),
+            base(run),
             data(run),
             Section(title="Training", facts=sections.training_facts(run)),
             evaluation(run),
@@ -114,6 +114,20 @@ def purpose(run: Evidence) -> Section:
         f"{goal(run).purpose} Only rows like those were measured; for any other use, measure first."
     )
     return Section(title="What it is for", text=text, facts=facts)
+
+
+def base(run: Evidence) -> Section:
+    """What was tuned, and how coarse its numbers were: before this run, and during it."""
+    said = []
+    if note := run.at(f"{TRAIN}#/base/note"):
+        said.append(f"The base itself was {note}: its numbers had been rounded before this run.")
+    if bits := run.at(f"{TRAIN}#/base/bits"):
+        how = run.at(f"{TRAIN}#/base/held_as")
+        said.append(
+            f"While it was tuned, the linear layers of its blocks were held in {bits} bits "
+            f"({how}); every measure of base and tuned is of models held so."
+        )
+    return Section(title="Base model", text=" ".join(said), facts=sections.base_facts(run))
 
 
 def data(run: Evidence) -> Section:

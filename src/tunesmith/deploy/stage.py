@@ -20,6 +20,7 @@ from tunesmith.deploy.exports.adapter import Adapter
 from tunesmith.deploy.exports.base import Export, Verified, name_of
 from tunesmith.model import heads
 from tunesmith.model.binding import bind
+from tunesmith.model.load import HELD
 
 if TYPE_CHECKING:
     from tunesmith.model.load import Base
@@ -96,6 +97,7 @@ def make(export: Export, trained: Path, stage: Path, base: "Base", log: Log) -> 
 
     place = stage / export.kind
     policy = load_trained(trained, base)
+    policy, measured = export.settled(policy, base, trained.parent / "data", log.say)
     with disk_errors(stage, "write the export"), aside(stage) as (folder, recorded):
         probe.record(policy, base, recorded)
         write(export, policy, base, folder, json.loads((trained / "train.json").read_bytes()))
@@ -105,7 +107,8 @@ def make(export: Export, trained: Path, stage: Path, base: "Base", log: Log) -> 
         size = settle(folder, place)
     log.say(f"{place}: {size / 1e6:.1f} MB, {verified.sentence}")
     findings = [finding.record() for finding in verified.findings]
-    return {"numbers": dict(verified.numbers), "findings": findings, "bytes": size}
+    numbers = {**verified.numbers, **measured}
+    return {"numbers": numbers, "findings": findings, "bytes": size}
 
 
 @contextmanager
@@ -150,7 +153,7 @@ def readme(export: Export, base: "Base", method: Mapping[str, Any], *, scores: b
         f"---\n{head}---\n\n# A model tuned with tunesmith\n\n"
         f"Form: {export.kind}. Method: {method['kind']} ({settings}).\n\n{HEAD if scores else ''}"
         f"Base: `{base.source}`, digest `{base.digest}`. Use no other weights.\n\n"
-        f"{with_words(base)}"
+        f"{with_words(base)}{with_bits(base, export)}"
         f"The folder was reloaded in a fresh process and its {said} compared with the trained "
         "model's before it was put here. `tunesmith.json` holds the digests of base, tokenizer, "
         "template and every tensor. How the model was trained and measured is in the run's "
@@ -166,6 +169,23 @@ def with_words(base: "Base") -> str:
         f"It has {len(base.tokens)} new words in its vocabulary. As an adapter it goes on a base "
         "with rows for them: peft's `AutoPeftModelForCausalLM` makes these by itself, for "
         "`PeftModel` call `resize_token_embeddings(len(tokenizer))` on the base first.\n\n"
+    )
+
+
+def with_bits(base: "Base", export: Export) -> str:
+    """What the base was held in while it was tuned, and what that means for its reader."""
+    if base.bits is None:
+        return ""
+    said = f"While it was tuned, the linear layers of its base were held in {base.bits} bits "
+    said += f"({HELD[base.bits]}; bitsandbytes)"
+    if export.kind != "adapter":
+        return f"{said}.\n\n"
+    options = "load_in_8bit=True"
+    if base.bits == 4:
+        options = "load_in_4bit=True, bnb_4bit_quant_type='nf4', bnb_4bit_use_double_quant=True"
+    return (
+        f"{said}, and it answers as measured on such a base only: load that with "
+        f"`BitsAndBytesConfig({options})`, or export the run merged.\n\n"
     )
 
 

@@ -224,6 +224,7 @@ def _model(folder: Path, base: Path, dtype: Any) -> Any:
 
     from tunesmith.model import bottleneck
     from tunesmith.model.load import factory
+    from tunesmith.model.quantise import quantised
     from tunesmith.model.trained import has_adapter
 
     adapter = (folder / "adapter_config.json").is_file()
@@ -236,6 +237,10 @@ def _model(folder: Path, base: Path, dtype: Any) -> Any:
         if words > model.get_input_embeddings().weight.shape[0]:
             # Rows for new words: the adapter brings their numbers.
             model.resize_token_embeddings(words, mean_resizing=False)
+    bits = read_binding(folder).get("base", {}).get("bits") if place == base else None
+    if bits is not None:
+        model = quantised(model, bits, dtype=dtype, device="cpu")
+    if adapter:
         model = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
     elif place == base:
         model = bottleneck.load(model, folder)

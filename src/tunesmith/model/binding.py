@@ -30,7 +30,12 @@ def bind(
         "schema": SCHEMA,
         "kind": kind,
         "method": dict(method),
-        "base": {"source": base.source, "revision": base.revision, "digest": base.digest},
+        "base": {
+            "source": base.source,
+            "revision": base.revision,
+            "digest": base.digest,
+            "bits": base.bits,
+        },
         "tokenizer": tokenizer.digest,
         "template": tokenizer.template_digest,
         "tensors": dict(tensors),
@@ -79,13 +84,24 @@ def check_binding(folder: Path, base: "Base") -> None:
 
 
 def check_base(folder: Path, wanted: Mapping[str, Any], base: "Base") -> None:
-    """Refuse a base with other weights than those trained on."""
+    """Refuse a base with other weights than those trained on, or the same ones held otherwise."""
     if wanted["digest"] != base.digest:
         raise IntegrityError(
             f"{folder}: was trained on {wanted.get('source', 'another base')} with digest "
             f"{wanted['digest'][:12]}, but the base here is {base.source} with digest "
             f"{base.digest[:12]}. Name the base it was trained on, or train again on this one."
         )
+    if wanted.get("bits") != base.bits:
+        then = wanted.get("bits")
+        raise IntegrityError(
+            f"{folder}: was trained on a base {held(then)}, and model.bits asks for one "
+            f"{held(base.bits)}. Say model.bits={json.dumps(then)}, or train the run again."
+        )
+
+
+def held(bits: int | None) -> str:
+    """How a base is held, in words."""
+    return "in floats" if bits is None else f"in {bits} bits"
 
 
 def check_tokenizer(folder: Path, record: Mapping[str, Any]) -> None:

@@ -60,7 +60,10 @@ def base_of(path: Path, record: Mapping[str, Any], words: list[str]) -> Base:
     beside = os.path.normpath(path / record["path"]) if "path" in record else ""
     source = beside if beside and Path(beside).exists() else record["source"]
     refuse_fetching(path, source, record.get("revision") or "")
-    found = load.resolve(ModelSpec(source=source, revision=record.get("revision"), tokens=words))
+    spec = ModelSpec(
+        source=source, revision=record.get("revision"), tokens=words, bits=record.get("bits")
+    )
+    found = load.resolve(spec)
     if found.digest != record["digest"]:
         raise IntegrityError(
             f"{path}: was trained on {record['source']} with digest {record['digest'][:12]}, and "

@@ -90,9 +90,12 @@ def is_linear(module: Any) -> bool:
 
 
 def sides(linear: Any) -> tuple[int, int]:
-    """Inputs and outputs of a linear layer; GPT-2's `Conv1D` holds its weight the other way."""
-    first, second = linear.weight.shape
-    return (first, second) if type(linear).__name__ == "Conv1D" else (second, first)
+    """Inputs and outputs of a linear layer; its weight may be packed in few bits, or stand the
+    other way round as in GPT-2's `Conv1D`."""
+    if hasattr(linear, "in_features"):
+        return linear.in_features, linear.out_features
+    inputs, outputs = linear.weight.shape
+    return inputs, outputs
 
 
 def linears(model: Any) -> dict[str, Any]:
@@ -176,7 +179,13 @@ def tied(model: Any) -> bool:
 def sizes(parameters: Iterable[Any]) -> tuple[int, int]:
     """How many numbers training moves, and how many there are, those it adds among them."""
     found = list(parameters)
-    return sum(p.numel() for p in trainable(found)), sum(p.numel() for p in found)
+    return sum(p.numel() for p in trainable(found)), sum(map(numbers, found))
+
+
+def numbers(parameter: Any) -> int:
+    """How many numbers a parameter stands for: 4-bit ones lie two in a byte."""
+    packed = getattr(parameter, "quant_state", None)
+    return int((parameter if packed is None else packed).shape.numel())
 
 
 def trainable(parameters: Iterable[Any]) -> list[Any]:

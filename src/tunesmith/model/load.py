@@ -22,8 +22,11 @@ from tunesmith.model.safe import check_folder as check_folder
 
 if TYPE_CHECKING:
     import torch
+
+    from tunesmith.model import quantise
 else:
     torch = late("torch")
+    quantise = late("tunesmith.model.quantise")  # Autograd functions need torch to be defined.
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
@@ -32,6 +35,9 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 ALLOWED = ("*.safetensors", "*.json", "tokenizer*", "*.model", "*.jinja", "*.txt")
 """What is fetched from the hub, and nothing else."""
+
+HELD = {4: "NF4 with double quantisation", 8: "int8, a scale for each row"}
+"""How numbers of so many bits are held."""
 
 CODES = {
     "torch.bool": "BOOL", "torch.uint8": "U8", "torch.int8": "I8",
@@ -54,6 +60,9 @@ class ModelSpec(Spec):
     own on its own base."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Numbers the weights are held in; auto is float32, in which small updates are not lost."""
+    bits: Literal[4, 8] | None = None
+    """Hold the base's linear layers in so many bits a number, through bitsandbytes (QLoRA), for
+    methods that leave the base alone; null holds them in `dtype`."""
     revision: str | None = None
     """Commit, branch or tag of a hub model; the commit it means is recorded."""
     tokens: list[str] = []
@@ -82,7 +91,7 @@ class Base:
     `lineage` is the earlier run it was taken from: its name, the digest of its training, how it
     was taken up, its base, and what that run came from in turn. `weights` is the trained folder
     whose weights training goes on with, where that was asked for. `tokens` are words that a run
-    adds: the folder knows nothing of them.
+    adds, `bits` how it holds the linear layers: the folder knows nothing of either.
     """
 
     folder: Path
@@ -93,13 +102,15 @@ class Base:
     lineage: dict[str, Any] = field(default_factory=dict)
     weights: Path | None = None
     tokens: tuple[str, ...] = ()
+    bits: Literal[4, 8] | None = None
 
     def record(self, home: Path) -> dict[str, Any]:
         """What a run in `home` notes of its base. A path is kept from there too, as whole
         projects move."""
         there = Path(self.source).expanduser()
         beside = {"path": os.path.relpath(there, home)} if there.exists() else {}
-        return {"source": self.source, "digest": self.digest, **self.facts, **beside}
+        coarse = {} if self.bits is None else {"bits": self.bits, "held_as": HELD[self.bits]}
+        return {"source": self.source, "digest": self.digest, **self.facts, **beside, **coarse}
 
 
 def resolve(spec: ModelSpec, known: Mapping[str, Any] | None = None) -> Base:
@@ -109,7 +120,7 @@ def resolve(spec: ModelSpec, known: Mapping[str, Any] | None = None) -> Base:
     meant at that time. Raises SettingsError for a name that means nothing, IntegrityError for a
     folder that is damaged or could run code, ResourceError where the hub cannot be reached.
     """
-    return replace(found(spec, known or {}), tokens=tuple(spec.tokens))
+    return replace(found(spec, known or {}), tokens=tuple(spec.tokens), bits=spec.bits)
 
 
 def found(spec: ModelSpec, known: Mapping[str, Any]) -> Base:
@@ -273,16 +284,18 @@ def load_model(base: Base, *, dtype: str = "auto", device: str = "cpu") -> Any:
     run adds. Nothing is fetched or run.
 
     A language model comes whole. Of an encoder comes the body that makes hidden states, without
-    what it was pre-trained with.
+    what it was pre-trained with. Its linear layers are in the bits that the base says.
     """
     check_alone(base.folder)
     check_architecture(base.folder)
     wanted = getattr(torch, "float32" if dtype == "auto" else dtype)
+    # Bits are made of the finest numbers, so that they do not depend on what is computed in.
+    stored = wanted if base.bits is None else torch.float32
     with quiet():
         try:
             model, report = factory(base.folder).from_pretrained(
                 base.folder,
-                dtype=wanted,
+                dtype=stored,
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,
@@ -306,6 +319,8 @@ def load_model(base: Base, *, dtype: str = "auto", device: str = "cpu") -> Any:
         with quiet():
             before = Tokenizer.load(base.folder)
             vocabulary.grow(model, before, words.extended(before, base.tokens))
+    if base.bits is not None:
+        model = quantise.quantised(model, base.bits, dtype=wanted, device=device)
     return model.to(device).eval()
 
 
@@ -315,6 +330,7 @@ def factory(folder: Path) -> Any:
         from transformers import AutoModel, AutoModelForCausalLM
     except ImportError as error:
         raise missing("transformers", "train") from error
+    quantise.settle()  # Whatever is put on the model, peft is imported after this.
     return AutoModel if is_encoder(folder) else AutoModelForCausalLM
 
 

@@ -27,6 +27,12 @@ def refuse_unlike(method: Method, base: "Base", tokenizer: "Tokenizer") -> None:
     problems = differences(method, record["method"], run)
     if problems:
         raise SettingsError(*problems)
+    bits = record["base"].get("bits")
+    if bits != base.bits:
+        raise SettingsError(
+            f"model.bits: {run} was trained with {json.dumps(bits)} and this run says "
+            f"{json.dumps(base.bits)}; say the same, {ADVICE}"
+        )
     if record["tokenizer"]["digest"] != tokenizer.digest:
         raise SettingsError(
             f"model.tokens: {run} was trained with {json.dumps(record.get('words', []))} and this "

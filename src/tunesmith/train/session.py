@@ -45,8 +45,11 @@ from tunesmith.train.state import flatten_optimizer, restore_optimizer
 
 if TYPE_CHECKING:
     import torch
+
+    from tunesmith.model import quantise
 else:
     torch = late("torch")
+    quantise = late("tunesmith.model.quantise")
 
 MOVED_BY = 2
 """Steps after which all that is trainable has moved: LoRA's A waits for B, which starts at zero."""
@@ -106,6 +109,9 @@ class Session:
         randomness.seed_everything(self.seed)
         model = load.load_model(self.base, dtype=self.dtype, device=str(device))
         model.requires_grad_(False)
+        if self.base.bits is not None:
+            size = quantise.held(model)
+            self.log.say(f"train: the base takes {size / 1e6:.1f} MB in {self.base.bits} bits")
         model = self.spec.method.apply(model, self.seed).train()
         self._check_context(model)
         self.spec.method.begin(model, self.tokenizer)

@@ -118,6 +118,7 @@ def inputs(
         **{f"train.{name}": value for name, value in settings.items()},
         "model.dtype": dtype,
         "model.tokens": list(base.tokens),
+        "model.bits": base.bits,
         "seed": seed,
         "digest of the data": folder.stage("data").digest,
         "digest of the base": base.digest,

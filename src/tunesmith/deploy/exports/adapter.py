@@ -67,7 +67,8 @@ class Adapter(Export):
         if not (folder / "adapter_config.json").is_file():
             return ["Bottleneck adapters are read by tunesmith alone; vLLM and peft have none."]
         settings = json.loads((folder / "adapter_config.json").read_text("utf-8"))
-        reason = unservable(settings)
+        coarse = f"its base was in {base.bits} bits" if base.bits is not None else ""
+        reason = coarse or unservable(settings)
         if reason:
             way = ": use exports: [merged]" if mergeable(settings) else ", which cannot be"
             return [f"vLLM must merge this adapter first ({reason}){way}"]

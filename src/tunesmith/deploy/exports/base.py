@@ -1,7 +1,7 @@
 """What an export promises: a folder others can load, and a check that it is the trained model."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -38,6 +38,13 @@ class Export(Part):
 
     def accept(self, trained: Path) -> None:  # noqa: B027 (most forms hold every model)
         """Refuse, in a sentence and before any work, a result that this form cannot hold."""
+
+    def settled(
+        self, policy: "Policy", base: "Base", data: Path, say: Callable[[str], None]
+    ) -> tuple["Policy", dict[str, Any]]:
+        """The model that leaves, where that is for a measurement to decide, and what was measured,
+        for the report. `data` are the run's prepared rows."""
+        return policy, {}
 
     @abstractmethod
     def write(self, policy: "Policy", base: "Base", folder: Path) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """A plain model folder: the tuning folded into the weights, for any tool that loads models."""
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from tunesmith.deploy.exports.base import Export, Verified
 from tunesmith.deploy.verify import verify
@@ -19,11 +20,30 @@ order of sums only; the 16-bit kinds round every weight (8 and 11 bits of precis
 class Merged(Export):
     """A plain Hugging Face folder: as large as the base, needs nothing beside it."""
 
+    merges: ClassVar[bool] = True
+
     kind: Literal["merged"] = "merged"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """How weights are stored. The merge itself is in float32; a 16-bit kind rounds its result."""
+    onto: Literal["auto", "dequantised", "original"] = "auto"
+    """What an adapter trained on a base in few bits is merged onto: the floats the bits stand for,
+    or the base as it was before; auto measures both on held-out rows and takes the nearer."""
 
-    merges: ClassVar[bool] = True
+    def settled(
+        self, policy: "Policy", base: "Base", data: Path, say: Callable[[str], None]
+    ) -> tuple["Policy", dict[str, Any]]:
+        """The trained model, or it on its base as that was before: what merging onto each base
+        changes is measured and said."""
+        if base.bits is None:
+            return policy, {}
+        from tunesmith.deploy import drift
+
+        found = drift.measured(policy, base, data)
+        nearer = min(drift.FLOATS, key=lambda name: found.get(f"kl_{name}", 0.0))
+        onto = nearer if self.onto == "auto" else self.onto
+        say(f"merged: onto its {onto} base{drift.told(found)}")
+        leaves = drift.merged(policy, base, onto) if onto == "original" else policy
+        return leaves, {"merged_onto": onto, **found}
 
     def write(self, policy: "Policy", base: "Base", folder: Path) -> dict[str, str]:
         """Weights, config, tokenizer, and a generation_config with every stop id."""

@@ -57,6 +57,11 @@ class Method(Part):
         """Whether `disabled` needs a frozen copy of the base because weights change in place."""
         return False
 
+    @property
+    def needs_floats(self) -> bool:
+        """Whether it writes to the base's own weights, which `model.bits` then cannot hold."""
+        return self.needs_copy
+
     def disabled(self, model: Any, frozen: Any | None) -> AbstractContextManager[Any]:
         """A context whose value answers like the model before `apply`; `frozen` is its copy, if
         the method needs one to undo itself (see `needs_copy`)."""

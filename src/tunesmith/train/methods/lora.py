@@ -93,6 +93,10 @@ class Lora(Method):
         return chosen
 
     @property
+    def needs_floats(self) -> bool:
+        return self.init == "pissa"
+
+    @property
     def converts(self) -> bool:
         return self.init == "pissa"
 
