@@ -136,14 +136,20 @@ def resolve(marked: Marked) -> Loaded:
 def unfit(run: Run, marked: Marked) -> Iterable[str]:
     """Settings that are right alone and cannot be meant together."""
     method, bits = run.train.method, run.model.bits
-    if bits is not None and method.needs_floats:
+    narrow = {
+        "bits": f"{bits}-bit weights cannot be trained" if bits is not None else "",
+        "dtype": "in 16 bits small updates would be lost" if run.model.dtype == "bfloat16" else "",
+    }
+    for name, why in narrow.items():
+        if not why or not method.needs_floats:
+            continue
         members = Method.members().items()
         parts = [part(kind=kind) for kind, part in members if issubclass(part, Method)]
         others = [part.kind for part in parts if not part.needs_floats]
         yield (
-            f"{marked.marks[('model', 'bits')]}: model.bits: {bits}-bit weights cannot be trained, "
-            f"and train.method: {method.kind} trains the base's own; use a method that leaves the "
-            f"base alone ({', '.join(others)}), or leave model.bits out"
+            f"{marked.marks[('model', name)]}: model.{name}: {why}, and train.method: "
+            f"{method.kind} writes to the base's own; use a method that leaves the base alone "
+            f"({', '.join(others)}), or leave model.{name} out"
         )
 
 

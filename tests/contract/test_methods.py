@@ -145,7 +145,7 @@ def scoring(method: Method, folder: Path, *, shake: bool = True) -> Policy:
     model = load_model(base_of(folder)).requires_grad_(False)
     frozen = copy.deepcopy(model) if method.needs_copy else None
     tuned = method.apply(model, 0)
-    head = heads.fresh(("a", "b", "c"), layout.width(model), pooling="mean", many=False, seed=0)
+    head = heads.fresh(heads.Meaning(("a", "b", "c"), "mean", False), layout.width(model), seed=0)
     policy = Policy(tuned.eval(), None, method=method, frozen=frozen, head=head)
     torch.manual_seed(1)
     with torch.no_grad():

@@ -59,7 +59,9 @@ def policy_of(model: Any, goal: str, method: Lora | None = None) -> Policy:
     model.config.attention_probs_dropout_prob = 0.0
     head = None
     if goal == "labels":
-        head = heads.fresh(("a", "b", "c"), layout.width(model), pooling="mean", many=False, seed=0)
+        head = heads.fresh(
+            heads.Meaning(("a", "b", "c"), "mean", False), layout.width(model), seed=0
+        )
     return Policy(
         model if method is None else method.apply(model, 0), None, method=method, head=head
     )

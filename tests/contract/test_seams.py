@@ -264,7 +264,7 @@ def test_scores_and_gradients_equal_the_models_own(kind: str, pooling: Any, tiny
     with torch.no_grad():
         for parameter in layout.trainable(model.parameters()):
             parameter.add_(0.1 * torch.randn_like(parameter))
-    head = heads.fresh(("a", "b"), layout.width(model), pooling=pooling, many=False, seed=0)
+    head = heads.fresh(heads.Meaning(("a", "b"), pooling, False), layout.width(model), seed=0)
     head.linear.double()
     fast, slow = (Policy(model, None, head=head, fast=way) for way in (True, False))
     assert bool(fast.low_rank) == (kind not in ("gpt2", "falcon"))

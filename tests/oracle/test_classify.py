@@ -33,7 +33,7 @@ def policy_of(folder: Path, *, adapted: bool) -> Policy:
         with torch.no_grad():
             for parameter in layout.trainable(model.parameters()):
                 parameter.add_(0.1 * torch.randn_like(parameter))
-    head = heads.fresh(("a", "b", "c"), layout.width(model), pooling="mean", many=False, seed=0)
+    head = heads.fresh(heads.Meaning(("a", "b", "c"), "mean", False), layout.width(model), seed=0)
     return Policy(model, Tokenizer.load(folder), head=head)
 
 

@@ -48,7 +48,7 @@ ROWS = "data: {source: rows.jsonl}\n"
         ("train: {method: {kind: lra}}", "run.yaml:2:24: train.method: there is no 'lra'; did"),
         (
             "train: {method: {kind: full, rank: 8}}",
-            "run.yaml:2:30: train.method.full.rank: no such setting; full has: none",
+            "run.yaml:2:30: train.method.full.rank: no such setting; full has: blocks",
         ),
         ("train: {method: {rank: 8}}", "run.yaml:2:17: train.method: say which one with `kind`"),
         ("train: {lr: fast}", "run.yaml:2:13: train.lr: expected a number; this is 'fast'"),

@@ -275,7 +275,7 @@ def test_other_kinds_of_peft_share_a_base_among_themselves(
 def headed(path: Path, base: Base, method: Method, *labels: str) -> Path:
     """A trained folder with a head of these labels."""
     folder = saved(path, base, method).stage("train").path
-    head = heads.fresh(labels, 32, pooling="mean", many=False, seed=len(labels))
+    head = heads.fresh(heads.Meaning(labels, "mean", False), 32, seed=len(labels))
     heads.save(head, folder)
     return folder
 

@@ -39,7 +39,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def policy_of(base: Base, pooling: heads.Pooling = "mean") -> Policy:
     model = load_model(base).requires_grad_(False).eval()
-    head = heads.fresh(("a", "b"), layout.width(model), pooling=pooling, many=False, seed=0)
+    head = heads.fresh(heads.Meaning(("a", "b"), pooling, False), layout.width(model), seed=0)
     return Policy(model, Tokenizer.load(base.folder), head=head)
 
 

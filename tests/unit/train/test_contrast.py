@@ -206,7 +206,7 @@ def test_without_valid_rows_the_head_is_fitted_too(tiny: Tiny, tmp_path: Path) -
     spec = settings(method=Full(), objective=WARM, batch=9, lr=1e-3)
     folder = trained(prepared(tmp_path / "run", rows=18, held=0, row=labelled), base, spec)
     head = heads.load(folder.stage("train").path, 32)
-    fresh = heads.fresh(tuple(NAMES), 32, pooling="mean", many=False, seed=0)
+    fresh = heads.fresh(heads.Meaning(tuple(NAMES), "mean", False), 32, seed=0)
     assert head is not None and not torch.equal(head.linear.weight, fresh.linear.weight)
 
 
