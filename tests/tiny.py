@@ -1,6 +1,7 @@
 """Tiny random models, whole: weights, a tokenizer trained on the spot, settings, in one folder."""
 
 import json
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,8 @@ TEXT = (
     "x = [1, 2, 3]; y = {'a': 10.5}\n\tprint(x, y)  # two  spaces, Zürich, 007, don't",
     "There was a restaurant near the station, family friendly, with a customer rating of 5.",
 )
+
+COMMON = "cat dog bird runs sleeps eats over under fast slow one two three a b c"
 
 SMALL = {
     "hidden_size": 32,
@@ -159,7 +162,7 @@ def save_tokenizer(
 def tokenizer_json(
     kind: str = "bpe", controls: Sequence[str] = CONTROLS, size: int = VOCABULARY
 ) -> str:
-    """A small tokenizer trained on a few sentences: `bpe`, `unigram` or `wordpiece`."""
+    """A small tokenizer of a few sentences: `bpe`, `unigram` or `wordpiece`."""
     from tokenizers import (
         AddedToken,
         Tokenizer,
@@ -192,14 +195,18 @@ def tokenizer_json(
             show_progress=False,
         )
     else:
-        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        # Not trained: the library's trainer gives other pieces in every process.
+        names = [*controls, "[UNK]"]
+        found = re.findall(r"\w+|[^\w\s]", " ".join([*TEXT, COMMON]))
+        words = sorted({*found})
+        letters = [chr(code) for code in range(33, 127)]
+        pieces = dict.fromkeys([*names, *letters, *(f"##{each}" for each in letters), *words])
+        vocabulary = {piece: number for number, piece in enumerate(list(pieces)[:size])}
+        tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+        tokenizer.add_special_tokens([*added, AddedToken("[UNK]", special=True, normalized=False)])
         tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         tokenizer.decoder = decoders.WordPiece()
-        trainer = trainers.WordPieceTrainer(
-            vocab_size=size,
-            special_tokens=[*added, AddedToken("[UNK]", special=True, normalized=False)],
-            show_progress=False,
-        )
+        return str(tokenizer.to_str())
     tokenizer.train_from_iterator([*TEXT] * 4, trainer)
     return str(tokenizer.to_str())

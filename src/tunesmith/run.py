@@ -22,8 +22,7 @@ from tunesmith.model.load import ModelSpec
 from tunesmith.overrides import apply, lay_over
 from tunesmith.places import grounded
 from tunesmith.sentences import leaves, sentences, switches
-from tunesmith.train.loop import Train
-from tunesmith.train.methods.base import Method
+from tunesmith.train.loop import Train, leaving_the_base
 from tunesmith.yaml_marks import Marked, marked_mapping, read
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -143,13 +142,10 @@ def unfit(run: Run, marked: Marked) -> Iterable[str]:
     for name, why in narrow.items():
         if not why or not method.needs_floats:
             continue
-        members = Method.members().items()
-        parts = [part(kind=kind) for kind, part in members if issubclass(part, Method)]
-        others = [part.kind for part in parts if not part.needs_floats]
         yield (
             f"{marked.marks[('model', name)]}: model.{name}: {why}, and train.method: "
             f"{method.kind} writes to the base's own; use a method that leaves the base alone "
-            f"({', '.join(others)}), or leave model.{name} out"
+            f"({', '.join(leaving_the_base())}), or leave model.{name} out"
         )
 
 

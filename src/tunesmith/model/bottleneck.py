@@ -49,13 +49,14 @@ class Bottleneck(nn.Module):
 def insert(model: Any, names: list[str], *, size: int, activation: str, seed: int) -> Any:
     """The model with an adapter behind each of the named layers, in place; all else frozen."""
     model.requires_grad_(False)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     for name in names:
         layer = model.get_submodule(name)
         adapter = Bottleneck(layer, layout.sides(layer)[1], size, activation)
         with torch.no_grad():
-            drawn = torch.randn(adapter.down.weight.shape, generator=generator) * SPREAD
-            adapter.down.weight.copy_(drawn)
+            shape = adapter.down.weight.shape
+            drawn = torch.randn(shape, generator=generator, device="cpu")
+            adapter.down.weight.copy_(drawn * SPREAD)
             for zero in (adapter.down.bias, adapter.up.weight, adapter.up.bias):
                 zero.zero_()
         model.set_submodule(name, adapter)

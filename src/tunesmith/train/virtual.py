@@ -33,8 +33,9 @@ def refuse_unfit(model: Any, kind: str, length: int) -> None:
 
 def sampled(model: Any, length: int, seed: int) -> "torch.Tensor":
     """Ids of the vocabulary at random."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(layout.vocabulary(model), (length,), generator=generator)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    size = layout.vocabulary(model)
+    return torch.randint(size, (length,), generator=generator, device="cpu")
 
 
 def of_text(text: str, tokenizer: "Tokenizer", length: int) -> "torch.Tensor":
@@ -42,7 +43,7 @@ def of_text(text: str, tokenizer: "Tokenizer", length: int) -> "torch.Tensor":
     ids = tokenizer.encode(text)
     if not ids:
         raise SettingsError("train.method: text: is empty; leave it out, or write what the task is")
-    return torch.tensor((ids * (length // len(ids) + 1))[:length])
+    return torch.tensor((ids * (length // len(ids) + 1))[:length], device="cpu")
 
 
 def embeddings(model: Any, ids: "torch.Tensor") -> "torch.Tensor":
