@@ -23,7 +23,6 @@ from tunesmith.overrides import apply, lay_over
 from tunesmith.places import grounded
 from tunesmith.sentences import leaves, sentences, switches
 from tunesmith.train.loop import Train
-from tunesmith.train.methods.base import Method
 from tunesmith.yaml_marks import Marked, marked_mapping, read
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -137,13 +136,10 @@ def unfit(run: Run, marked: Marked) -> Iterable[str]:
     """Settings that are right alone and cannot be meant together."""
     method, bits = run.train.method, run.model.bits
     if bits is not None and method.needs_floats:
-        members = Method.members().items()
-        parts = [part(kind=kind) for kind, part in members if issubclass(part, Method)]
-        others = [part.kind for part in parts if not part.needs_floats]
         yield (
             f"{marked.marks[('model', 'bits')]}: model.bits: {bits}-bit weights cannot be trained, "
             f"and train.method: {method.kind} trains the base's own; use a method that leaves the "
-            f"base alone ({', '.join(others)}), or leave model.bits out"
+            "base's weights alone, such as lora, or leave model.bits out"
         )
 
 
