@@ -88,7 +88,8 @@ def judged(found: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
         "bytes_against_float": size,
         "merge_kl": divergence,
         "holds": {
-            "loss": max(losses.values()) <= BARS["loss"],
+            "loss": losses["train"] <= BARS["loss"],
+            "held-out loss": losses["held_out"] <= BARS["loss"],
             "bytes": size <= BARS["bytes"],
             "kl": divergence <= BARS["kl"],
         },

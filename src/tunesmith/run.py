@@ -22,7 +22,7 @@ from tunesmith.model.load import ModelSpec
 from tunesmith.overrides import apply, lay_over
 from tunesmith.places import grounded
 from tunesmith.sentences import leaves, sentences, switches
-from tunesmith.train.loop import Train, leaving_the_base
+from tunesmith.train.loop import Train
 from tunesmith.yaml_marks import Marked, marked_mapping, read
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -144,8 +144,8 @@ def unfit(run: Run, marked: Marked) -> Iterable[str]:
             continue
         yield (
             f"{marked.marks[('model', name)]}: model.{name}: {why}, and train.method: "
-            f"{method.kind} writes to the base's own; use a method that leaves the base alone "
-            f"({', '.join(leaving_the_base())}), or leave model.{name} out"
+            f"{method.kind} writes to the base's own; use a method that leaves the base's weights "
+            f"alone, such as lora, or leave model.{name} out"
         )
 
 

@@ -13,7 +13,7 @@ from tests.documents import prepared_documents
 from tests.tiny import tiny_model
 from tests.trained import base_of, labelled, prepared, settings, trained
 from tests.workflow.test_resume import result, stop_after
-from tunesmith import answers, door, environment
+from tunesmith import answers, door, environment, forecast
 from tunesmith.cli import app
 from tunesmith.core.errors import (
     IntegrityError,
@@ -22,11 +22,17 @@ from tunesmith.core.errors import (
     SettingsError,
 )
 from tunesmith.core.folders import RunFolder
+from tunesmith.core.log import Log
+from tunesmith.deploy.exports.adapter import Adapter
+from tunesmith.deploy.exports.merged import Merged
+from tunesmith.deploy.stage import Deploy, deploy
 from tunesmith.model import quantise
+from tunesmith.model.layout import linears
 from tunesmith.model.load import ModelSpec, load_model, resolve
 from tunesmith.model.merge import merge
 from tunesmith.model.trained import load_trained
 from tunesmith.run import from_mapping, load
+from tunesmith.train.methods.frozen import Frozen
 from tunesmith.train.methods.lora import Lora
 from tunesmith.train.objectives.classify import Classify
 from tunesmith.train.objectives.lm import Lm
@@ -200,13 +206,42 @@ def test_stopped_and_taken_up_it_ends_the_same(
         assert result(trained(folder, base, spec)) == whole
 
 
+@pytest.mark.parametrize(
+    ("method", "export"), [(Frozen(), Merged()), (Lora(rank=4), Adapter())], ids=["head", "adapter"]
+)
+def test_labels_over_8_bits_are_exported_and_proved(
+    method: Any, export: Any, tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """A head alone leaves its base as floats; an adapter is reloaded on a base in bits."""
+    base = base_of(tiny("bert"), bits=8)
+    spec = settings(method=method, objective=Classify(), epochs=1)
+    run = trained(prepared(tmp_path / "run", row=labelled), base, spec)
+    deploy(run, Deploy(exports=[export]), base, seed=0, log=Log(run, quiet=True))
+    numbers = read(run.path / "deploy" / "verified.json")[export.kind]["numbers"]
+    assert numbers["answers_equal"] == numbers["texts"]
+    if export.kind == "merged":
+        assert abs(numbers["kl_dequantised"]) < 1e-9 < numbers["kl_original"]
+
+
+def test_a_forecast_counts_the_bits(home: Path) -> None:
+    run = load(home / "bot.yaml")
+    found = [
+        forecast.whole(run.model_copy(update={"model": model}), Log(quiet=True))
+        for bits in (None, 8, 4)
+        for model in [run.model.model_copy(update={"bits": bits})]
+    ]
+    plain, eight, four = (each["memory_bytes"] for each in found)
+    numbers = sum(w.weight.numel() for w in linears(load_model(base_of(home / "tiny"))).values())
+    assert plain - eight == 3 * numbers
+    assert plain - four == pytest.approx((32 - 4.127) / 8 * numbers, rel=1e-3)
+    assert len({each["parameters"] for each in found}) == 1
+
+
 def test_weights_that_are_trained_themselves_are_refused_where_it_was_said(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(
         "model: {source: tiny, bits: 4}\ndata: {source: rows.jsonl}\ntrain: {method: full}\n"
     )
-    said = (
-        r"run\.yaml:1:\d+: model\.bits: 4-bit weights cannot be trained.* full .*\(frozen, .*lora"
-    )
+    said = r"run\.yaml:1:\d+: model\.bits: 4-bit weights .* full .*leaves the base's weights alone"
     with pytest.raises(SettingsError, match=said):
         load(tmp_path / "run.yaml")
     load(tmp_path / "run.yaml", ["train.method=frozen", "train.objective=classify"])
@@ -217,7 +252,6 @@ def test_weights_that_are_trained_themselves_are_refused_where_it_was_said(tmp_p
 def test_a_missing_library_is_said_before_training(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tunesmith.core.log import Log
     from tunesmith.pipeline import Job, carry_out
 
     found = environment.installed

@@ -109,12 +109,6 @@ class Train(Spec):
         return self.lr if self.lr is not None else self.method.default_lr
 
 
-def leaving_the_base() -> list[str]:
-    """The kinds of methods that write nothing to the base's own weights."""
-    parts = [part(kind=kind) for kind, part in Method.members().items()]
-    return [part.kind for part in parts if isinstance(part, Method) and not part.needs_floats]
-
-
 HIGHER_IS_BETTER = {"loss": False, "token_accuracy": True, "accuracy": True}
 
 
