@@ -26,7 +26,7 @@ data:
 train:
   method: {kind: lora, rank: 16}
   epochs: 1
-  lr: 1e-3
+  lr: 2e-3
   batch: 4
   evaluate_every: 100
   probes: 0
