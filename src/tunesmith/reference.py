@@ -67,7 +67,11 @@ def entries(path: str, spec: type[Spec], heading: str, kind: str = "") -> list[s
         if name == "kind" and issubclass(spec, Part):
             continue
         lines += [f"{heading} `{path}{name}`", "", field.description or "", ""]
-        lines += [f"- default: {default(field)}", f"- takes: {takes(field, path + kind + name)}", ""]
+        lines += [
+            f"- default: {default(field)}",
+            f"- takes: {takes(field, path + kind + name)}",
+            "",
+        ]
     return lines
 
 
