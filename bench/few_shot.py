@@ -2,9 +2,9 @@
 
     python bench/few_shot.py [--data ../shared/data] [--tries] [--seeds 0 1 2]
 
-With `--tries` the settings are chosen first: by accuracy on a third of the published valid rows after
-training on five examples a label, with one seed. The best of them, `CHOSEN`, is then asked the whole
-test set, for both sizes and each seed. Writes bench/results/few_shot.json.
+With `--tries` the settings are chosen first: by accuracy on a third of the published valid rows
+after training on five examples a label, with one seed. The best of them, `CHOSEN`, is then asked
+the whole test set, for both sizes and each seed. Writes bench/results/few_shot.json.
 """
 
 import argparse
