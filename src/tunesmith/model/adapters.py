@@ -2,7 +2,8 @@
 
 The base is there once, whatever stands on it, and each adapter is bound to it by digest. Adapters
 lie beside the weights and change none of them, so nothing is computed when another comes into use,
-and with none in use the base answers as if it stood alone, to the bit.
+and with none in use the base answers as if it stood alone, to the bit. A decoder goes on under what
+is in use: who serves several at a time takes each one's steps inside `using`.
 """
 
 from collections.abc import Iterator, Mapping

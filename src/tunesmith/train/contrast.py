@@ -39,7 +39,7 @@ TURNS = 200
 class Contrast(Spec):
     """How the model is warmed up before the head is fitted."""
 
-    temperature: Annotated[float, Field(gt=0)] = 0.1
+    temperature: Annotated[float, Field(gt=0)] = 0.05
     """How far apart is far: lower looks at the nearest wrong rows alone."""
     penalty: Annotated[float, Field(gt=0)] = 1.0
     """Weight of the head's squared length beside the rows' losses, when it is fitted."""

@@ -224,8 +224,8 @@ def test_a_damaged_adapter_leaves_all_as_it_was(
     ):
         found.add("cut", tmp_path / "cut")
     assert "cut" not in found.names and same(said(found.policy), before)
-    found.add("wide", folders["wide"])
-    found.use("wide")
+    found.add("cut", folders["wide"])
+    found.use("cut")
     assert same(said(found.policy), said(load_trained(folders["wide"], base)))
 
 

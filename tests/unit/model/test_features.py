@@ -84,6 +84,11 @@ def test_another_row_label_apart_is_a_miss(tiny: Tiny) -> None:
         assert not found.knows(plain.encode(Labelled(given=given, labels=("red",)), tokenizer))
 
 
+def test_which_text_a_token_belongs_to_is_read_too() -> None:
+    assert features.key([5, 6, 7], [0, 0, 1]) != features.key([5, 6, 7]) != features.key([5, 6])
+    assert features.key([5, 6, 7], [0, 0, 0]) == features.key([5, 6, 7])
+
+
 def changed(policy: Policy, base: Base) -> dict[str, tuple[Policy, Base]]:
     """The same with one thing changed, by its name."""
     tokenizer = policy.tokenizer
