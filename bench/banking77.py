@@ -20,7 +20,7 @@ from tunesmith.core.log import Log
 from tunesmith.core.rows import Labelled, Origin
 from tunesmith.core.tables import write_rows
 from tunesmith.model import classify
-from tunesmith.model.load import ModelSpec, resolve
+from tunesmith.model.bases import ModelSpec, resolve
 from tunesmith.model.trained import load_trained
 from tunesmith.train.loop import Train
 from tunesmith.train.stage import train

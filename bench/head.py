@@ -23,7 +23,8 @@ from whole import keep
 from tunesmith.core.log import Log
 from tunesmith.core.rows import Labelled
 from tunesmith.model import features, heads, layout, plain
-from tunesmith.model.load import Base, ModelSpec, load_model, resolve
+from tunesmith.model.bases import Base, ModelSpec, resolve
+from tunesmith.model.load import load_model
 from tunesmith.model.tokenizer import Tokenizer
 from tunesmith.model.trained import load_trained
 from tunesmith.train.batches import step_rows, steps_in

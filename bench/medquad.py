@@ -23,7 +23,7 @@ from tunesmith.core.rows import Origin, Text
 from tunesmith.core.tables import write_rows
 from tunesmith.data.words import common, costly, told
 from tunesmith.evaluate.stage import Evaluate, evaluate
-from tunesmith.model.load import ModelSpec, resolve
+from tunesmith.model.bases import ModelSpec, resolve
 from tunesmith.model.tokenizer import Tokenizer
 from tunesmith.model.words import tokenizer_of
 from tunesmith.train.loop import Train

@@ -135,7 +135,7 @@ def scored(job: Any, arm: str) -> dict[str, Any]:
     from tunesmith.evaluate import compare, general, questions, stage
     from tunesmith.evaluate.arms import ask
     from tunesmith.evaluate.metrics.perplexity import Perplexity
-    from tunesmith.model.load import resolve
+    from tunesmith.model.bases import resolve
 
     began, run = time.monotonic(), job.loaded.run
     base = resolve(run.model)

@@ -56,7 +56,8 @@ def settings(home: Path, data: Path, bits: int | None, steps: int) -> dict[str, 
 
 def taken(home: Path, run: dict[str, Any]) -> dict[str, Any]:
     """What one run came to: its losses, its bytes, and what its merge changed."""
-    from tunesmith.model.load import ModelSpec, load_model, resolve
+    from tunesmith.model.bases import ModelSpec, resolve
+    from tunesmith.model.load import load_model
     from tunesmith.model.quantise import held
 
     bits = run["model"]["bits"]

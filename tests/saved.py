@@ -6,7 +6,8 @@ from typing import Any
 from tunesmith.core.disk import write_json
 from tunesmith.core.folders import RunFolder
 from tunesmith.model import layout
-from tunesmith.model.load import Base, load_model
+from tunesmith.model.bases import Base
+from tunesmith.model.load import load_model
 from tunesmith.model.words import tokenizer_of
 from tunesmith.train.methods.base import Method
 

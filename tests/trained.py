@@ -8,7 +8,8 @@ from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
 from tunesmith.core.rows import Chat, Labelled, Message, Origin, Row
 from tunesmith.core.tables import write_rows
-from tunesmith.model.load import Base, ModelSpec, load_model, resolve
+from tunesmith.model.bases import Base, ModelSpec, resolve
+from tunesmith.model.load import load_model
 from tunesmith.model.policy import Policy
 from tunesmith.model.tokenizer import Tokenizer
 from tunesmith.train.loop import Train

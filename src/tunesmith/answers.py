@@ -127,8 +127,8 @@ def tasks(folder: RunFolder) -> list[str]:
 def load(run: str | Path, overrides: Iterable[str] = (), arm: Arm = "tuned") -> Tuned:
     """The tuned model of a finished run (`runs/x` or its name), or the base it started from."""
     from tunesmith.evaluate.questions import settled
+    from tunesmith.model.bases import resolve
     from tunesmith.model.devices import choose
-    from tunesmith.model.load import resolve
     from tunesmith.model.trained import load_trained
 
     environment.need("train", "torch", "transformers", "peft")

@@ -18,7 +18,7 @@ from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
 from tunesmith.core.tables import write_rows
 from tunesmith.model import cache, embedded
-from tunesmith.model.load import resolve
+from tunesmith.model.bases import resolve
 from tunesmith.pipeline import STAGES, Job, carry_out
 from tunesmith.run import from_mapping
 from tunesmith.run import load as load_run

@@ -17,7 +17,8 @@ from tunesmith.core.mixing import Recipe, recipe_of
 from tunesmith.core.rows import Row
 from tunesmith.core.tables import read_part
 from tunesmith.data.stage import prepare
-from tunesmith.model.load import Base, context, outline, resolve
+from tunesmith.model.bases import Base, resolve
+from tunesmith.model.load import context, outline
 from tunesmith.model.render import fit
 from tunesmith.model.words import tokenizer_of
 from tunesmith.run import Run

@@ -4,7 +4,7 @@ import sys
 
 from tunesmith.core.tables import read_part
 from tunesmith.data.show import show
-from tunesmith.model.load import resolve
+from tunesmith.model.bases import resolve
 from tunesmith.model.words import tokenizer_of
 from tunesmith.pipeline import Job
 

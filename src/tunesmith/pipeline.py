@@ -22,9 +22,9 @@ from tunesmith.deploy.stage import deploy
 from tunesmith.evaluate import general
 from tunesmith.evaluate.questions import nothing_to_ask, questions
 from tunesmith.evaluate.stage import evaluate
+from tunesmith.model.bases import Base, resolve
 from tunesmith.model.devices import choose
 from tunesmith.model.heads import Meaning
-from tunesmith.model.load import Base, resolve
 from tunesmith.model.render import Tokenizer
 from tunesmith.model.words import tokenizer_of
 from tunesmith.resolved import text

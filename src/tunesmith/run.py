@@ -18,7 +18,7 @@ from tunesmith.data.hub import PREFIX
 from tunesmith.data.stage import Data
 from tunesmith.deploy.stage import Deploy
 from tunesmith.evaluate.stage import Evaluate
-from tunesmith.model.load import ModelSpec
+from tunesmith.model.bases import ModelSpec
 from tunesmith.overrides import apply, lay_over
 from tunesmith.places import grounded
 from tunesmith.sentences import leaves, sentences, switches

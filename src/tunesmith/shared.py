@@ -103,8 +103,8 @@ class SharedBase:
 def base(source: str, *, device: "Device" = "auto") -> SharedBase:
     """A base by its name, folder or GGUF file, ready for adapters."""
     from tunesmith.model.adapters import Adapters
+    from tunesmith.model.bases import ModelSpec, resolve
     from tunesmith.model.devices import choose
-    from tunesmith.model.load import ModelSpec, resolve
 
     environment.need("train", "torch", "transformers", "peft")
     return SharedBase(

@@ -17,7 +17,7 @@ from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
 from tunesmith.deploy import probe, stage
 from tunesmith.deploy.exports.base import Export, Verified
-from tunesmith.model.load import Base
+from tunesmith.model.bases import Base
 from tunesmith.model.trained import load_trained
 from tunesmith.train.methods.lora import Lora
 
@@ -90,7 +90,7 @@ def test_other_weights_are_found_by_their_answers_alone(
         changed = tensors | {name: tensors[name] * 1.5}
         save_file(changed, path, metadata={"format": "pt"})
         forged = json.loads(record)
-        from tunesmith.model.load import tensor_digest
+        from tunesmith.model.tensors import tensor_digest
 
         forged["tensors"][name] = tensor_digest(changed[name])
         binding.write_text(json.dumps(forged))

@@ -13,7 +13,8 @@ from tests.tiny import tiny_model
 from tests.trained import base_of, prepared, settings, trained
 from tunesmith.core.errors import SettingsError
 from tunesmith.model import heads, layout, quantise
-from tunesmith.model.load import Base, load_model
+from tunesmith.model.bases import Base
+from tunesmith.model.load import load_model
 from tunesmith.model.merge import merge, merge_onto
 from tunesmith.model.policy import Policy
 from tunesmith.model.trained import load_trained

@@ -12,7 +12,7 @@ from tunesmith.core import disk
 from tunesmith.core.disk import write_json
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
-from tunesmith.model.load import Base
+from tunesmith.model.bases import Base
 from tunesmith.train import checkpoint, record
 from tunesmith.train.session import Session
 from tunesmith.train.stage import train

@@ -14,7 +14,7 @@ from tests.trained import base_of, prepared, settings, trained
 from tunesmith.core.disk import file_digest
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.rows import digest
-from tunesmith.model.load import Base
+from tunesmith.model.bases import Base
 from tunesmith.train import checkpoint
 
 SETTINGS = {

@@ -15,14 +15,10 @@ import pytest
 from tests.tiny import tiny_model
 from tunesmith.core.errors import IntegrityError, SettingsError
 from tunesmith.model import gguf, safe
-from tunesmith.model.load import (
-    ModelSpec,
-    check_folder,
-    load_model,
-    read_tensors,
-    resolve,
-)
-from tunesmith.model.safe import HEADER, check_safetensors
+from tunesmith.model.bases import ModelSpec, resolve
+from tunesmith.model.load import load_model
+from tunesmith.model.safe import HEADER, check_folder, check_safetensors
+from tunesmith.model.tensors import read_tensors
 
 
 @pytest.fixture

@@ -98,7 +98,7 @@ def test_a_full_step_is_transformers_own(kind: str, tiny: Tiny) -> None:
 def test_the_bundled_encoder_reads_as_sentence_transformers_does() -> None:
     """Against a plain AutoModel of the same folder, on real words."""
     from tunesmith.model import embedded
-    from tunesmith.model.load import ModelSpec, resolve
+    from tunesmith.model.bases import ModelSpec, resolve
 
     folder = embedded.encoder()
     if folder is None:

@@ -14,8 +14,9 @@ from transformers import AutoModelForCausalLM
 from tests.tiny import KINDS, tiny_model
 from tunesmith.core.errors import DataError
 from tunesmith.model import slots
+from tunesmith.model.bases import ModelSpec, resolve
 from tunesmith.model.generate import Answer, Decoder, Request, Sampling, answers
-from tunesmith.model.load import ModelSpec, load_model, resolve
+from tunesmith.model.load import load_model
 from tunesmith.model.tokenizer import Tokenizer
 
 LENGTHS = (3, 17, 1, 40, 9, 26, 5)

@@ -24,7 +24,8 @@ from tunesmith.evaluate.metrics.chrf import Chrf
 from tunesmith.evaluate.metrics.f1 import F1
 from tunesmith.evaluate.metrics.perplexity import Perplexity
 from tunesmith.evaluate.metrics.rouge import Rouge
-from tunesmith.model.load import ModelSpec, load_model, resolve
+from tunesmith.model.bases import ModelSpec, resolve
+from tunesmith.model.load import load_model
 from tunesmith.model.policy import Policy
 from tunesmith.model.tokenizer import Tokenizer
 

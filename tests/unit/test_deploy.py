@@ -19,8 +19,8 @@ from tunesmith.deploy.exports.base import name_of
 from tunesmith.deploy.exports.merged import BOUNDS, Merged
 from tunesmith.deploy.stage import Deploy, deploy
 from tunesmith.deploy.verify import judge
+from tunesmith.model.bases import Base
 from tunesmith.model.binding import check_binding
-from tunesmith.model.load import Base
 from tunesmith.model.trained import load_trained
 from tunesmith.train.methods.full import Full
 from tunesmith.train.methods.lora import Lora

@@ -20,16 +20,10 @@ from tests.tiny import ENCODERS, KINDS, tiny_encoder, tiny_model
 from tunesmith.core.errors import IntegrityError, ResourceError, SettingsError
 from tunesmith.core.rows import Chat, Message
 from tunesmith.model import cache, gguf
-from tunesmith.model.load import (
-    Base,
-    ModelSpec,
-    is_encoder,
-    load_model,
-    read_tensors,
-    resolve,
-    tensor_digest,
-)
+from tunesmith.model.bases import Base, ModelSpec, resolve
+from tunesmith.model.load import is_encoder, load_model
 from tunesmith.model.render import Tokenizer, encode, encode_prompt
+from tunesmith.model.tensors import read_tensors, tensor_digest
 
 Tiny = Callable[[str], Path]
 
@@ -126,7 +120,7 @@ def test_a_changed_folder_is_another_model(tmp_path: Path) -> None:
 
 def test_resolving_a_folder_imports_no_torch(tiny: Tiny) -> None:
     code = (
-        "import sys; from tunesmith.model.load import *; from tunesmith.model.render import *; "
+        "import sys; from tunesmith.model.bases import *; from tunesmith.model.render import *; "
         f"b = resolve(ModelSpec(source={str(tiny('llama'))!r})); Tokenizer.load(b.folder).stop_ids;"
         "print({'torch', 'transformers'} & set(sys.modules))"
     )
@@ -251,7 +245,7 @@ def test_positions_that_a_table_keeps_for_padding_are_not_context(tmp_path: Path
 
 
 def test_the_bundled_encoder_is_found_in_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tunesmith.model import embedded, layout, load
+    from tunesmith.model import bases, embedded, layout
 
     if embedded.encoder() is None:
         pytest.skip(
@@ -263,7 +257,7 @@ def test_the_bundled_encoder_is_found_in_its_package(monkeypatch: pytest.MonkeyP
     assert is_encoder(found.folder)
     asked: list[str] = []
     monkeypatch.setattr(embedded, "encoder", lambda: None)
-    monkeypatch.setattr(load, "fetched", lambda spec, name, known: asked.append(name) or found)
+    monkeypatch.setattr(bases, "fetched", lambda spec, name, known: asked.append(name) or found)
     resolve(ModelSpec(source=embedded.ENCODER))
     assert asked == [embedded.ENCODER_HUB]
 
@@ -415,7 +409,7 @@ def elsewhere(
 ) -> str:
     """`resolve` in a fresh process, where the client reads these settings."""
     code = (
-        "from tunesmith.model.load import *\n"
+        "from tunesmith.model.bases import *\n"
         "from tunesmith.core.errors import TunesmithError\n"
         "try:\n"
         f"    b = resolve(ModelSpec(source='own/er', revision={revision!r}))\n"

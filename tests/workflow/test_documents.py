@@ -22,7 +22,8 @@ from tunesmith.evaluate.likelihood import likelihoods
 from tunesmith.evaluate.metrics.exact import Exact
 from tunesmith.evaluate.metrics.perplexity import Perplexity
 from tunesmith.evaluate.stage import Evaluate, evaluate
-from tunesmith.model.load import Base, load_model
+from tunesmith.model.bases import Base
+from tunesmith.model.load import load_model
 from tunesmith.model.policy import Policy
 from tunesmith.model.tokenizer import Tokenizer
 from tunesmith.train.objectives.lm import Lm

@@ -24,8 +24,8 @@ from tunesmith.evaluate.metrics.calibration import Calibration
 from tunesmith.evaluate.metrics.f1 import F1
 from tunesmith.evaluate.metrics.scope import Scope
 from tunesmith.evaluate.stage import Evaluate, evaluate
+from tunesmith.model.bases import Base
 from tunesmith.model.generate import Sampling
-from tunesmith.model.load import Base
 from tunesmith.train.methods.full import Full
 from tunesmith.train.objectives.classify import Classify
 

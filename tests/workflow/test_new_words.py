@@ -23,8 +23,8 @@ from tunesmith.deploy.exports.adapter import Adapter
 from tunesmith.deploy.exports.merged import Merged
 from tunesmith.deploy.stage import Deploy, deploy
 from tunesmith.evaluate.stage import Evaluate, evaluate
+from tunesmith.model.bases import Base
 from tunesmith.model.documents import encode
-from tunesmith.model.load import Base
 from tunesmith.model.tokenizer import Tokenizer
 from tunesmith.model.trained import load_trained
 from tunesmith.model.words import tokenizer_of

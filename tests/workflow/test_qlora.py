@@ -27,8 +27,9 @@ from tunesmith.deploy.exports.adapter import Adapter
 from tunesmith.deploy.exports.merged import Merged
 from tunesmith.deploy.stage import Deploy, deploy
 from tunesmith.model import quantise
+from tunesmith.model.bases import ModelSpec, resolve
 from tunesmith.model.layout import linears
-from tunesmith.model.load import ModelSpec, load_model, resolve
+from tunesmith.model.load import load_model
 from tunesmith.model.merge import merge
 from tunesmith.model.trained import load_trained
 from tunesmith.run import from_mapping, load

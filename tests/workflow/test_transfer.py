@@ -15,8 +15,9 @@ from tunesmith.cards import model_card
 from tunesmith.core.errors import IntegrityError, SettingsError, TunesmithError
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
-from tunesmith.model import load
-from tunesmith.model.load import ModelSpec, load_model, resolve
+from tunesmith.model import bases
+from tunesmith.model.bases import ModelSpec, resolve
+from tunesmith.model.load import load_model
 from tunesmith.pipeline import Job, carry_out
 from tunesmith.run import from_mapping
 
@@ -250,7 +251,7 @@ def test_what_an_earlier_run_names_is_not_fetched_unasked(
         asked.append(name)
         return tmp_path / "hub" / commit
 
-    monkeypatch.setattr(load, "download", download)
+    monkeypatch.setattr(bases, "download", download)
     far = ModelSpec(source=str(made(tmp_path, "far", "own/er").path))
     monkeypatch.setenv("TUNESMITH_CACHE", str(tmp_path / "another machine"))
     asked.clear()
@@ -275,7 +276,7 @@ def test_a_branch_that_moves_changes_nothing_until_training_is_asked_again(
         asked.append(revision)
         return tmp_path / "hub" / (revision or branch[0])
 
-    monkeypatch.setattr(load, "download", download)
+    monkeypatch.setattr(bases, "download", download)
     run = made(tmp_path, "far", "own/er", until="evaluate")
     digest = run.stage("train").digest
     assert run.manifest()["base"]["revision"] == old

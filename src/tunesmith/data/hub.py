@@ -10,7 +10,7 @@ from tunesmith.core.errors import DataError, SettingsError
 from tunesmith.core.rows import digest
 from tunesmith.core.tables import PACKED, READERS, is_rows
 from tunesmith.model import cache, hub
-from tunesmith.model.load import COMMIT, HUB_NAME
+from tunesmith.model.bases import COMMIT, HUB_NAME
 
 PREFIX = "hub:"
 FORM = re.compile(rf"{PREFIX}(?P<name>{HUB_NAME.pattern})(@(?P<revision>[^/@]+))?(/(?P<files>.+))?")

@@ -16,7 +16,7 @@ from tunesmith.core.tables import read_part
 if TYPE_CHECKING:
     import torch
 
-    from tunesmith.model.load import Base
+    from tunesmith.model.bases import Base
     from tunesmith.model.policy import Policy
 
 FLOATS = ("dequantised", "original")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.core.rows import Chat, Message
 
 if TYPE_CHECKING:
-    from tunesmith.model.load import Base
+    from tunesmith.model.bases import Base
     from tunesmith.model.policy import Policy
 
 PROMPTS = (

@@ -19,11 +19,11 @@ from tunesmith.deploy import probe
 from tunesmith.deploy.exports.adapter import Adapter
 from tunesmith.deploy.exports.base import Export, Verified, name_of
 from tunesmith.model import heads
+from tunesmith.model.bases import HELD
 from tunesmith.model.binding import bind
-from tunesmith.model.load import HELD
 
 if TYPE_CHECKING:
-    from tunesmith.model.load import Base
+    from tunesmith.model.bases import Base
     from tunesmith.model.policy import Policy
 
 
@@ -126,7 +126,7 @@ def write(
     export: Export, policy: "Policy", base: "Base", folder: Path, trained: Mapping[str, Any]
 ) -> None:
     """The export's own files, a head if there is one, what ties them to their base, and a card."""
-    from tunesmith.model.load import tensor_digest
+    from tunesmith.model.tensors import tensor_digest
 
     tokenizer, head = policy.tokenizer, policy.head
     digests = export.write(policy, base, folder)

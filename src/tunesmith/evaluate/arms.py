@@ -30,7 +30,7 @@ from tunesmith.model.devices import Device, choose
 from tunesmith.model.render import Tokenizer
 
 if TYPE_CHECKING:
-    from tunesmith.model.load import Base
+    from tunesmith.model.bases import Base
     from tunesmith.model.policy import Policy
 
 ARMS = ("base", "tuned")

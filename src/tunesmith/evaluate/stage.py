@@ -23,7 +23,7 @@ from tunesmith.model.devices import Device
 from tunesmith.model.generate import Sampling
 
 if TYPE_CHECKING:
-    from tunesmith.model.load import Base
+    from tunesmith.model.bases import Base
 
 LEAST_STOPPED = 0.9
 """Under this share of answers that end by themselves, a server would ramble."""

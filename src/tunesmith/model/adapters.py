@@ -16,11 +16,13 @@ from tunesmith.core.errors import IntegrityError, SettingsError
 from tunesmith.core.late import late
 from tunesmith.core.quote import quoted
 from tunesmith.model import heads, layout, trained
+from tunesmith.model.bases import Base
 from tunesmith.model.binding import check_binding
 from tunesmith.model.heads import Head
-from tunesmith.model.load import Base, load_model, quiet, read_tensors
+from tunesmith.model.load import load_model, quiet
 from tunesmith.model.policy import Policy
 from tunesmith.model.safe import check_settings
+from tunesmith.model.tensors import read_tensors
 from tunesmith.model.tokenizer import Tokenizer
 from tunesmith.model.words import tokenizer_of
 

@@ -9,7 +9,7 @@ from tunesmith.core.disk import write_json
 from tunesmith.core.errors import IntegrityError
 
 if TYPE_CHECKING:
-    from tunesmith.model.load import Base
+    from tunesmith.model.bases import Base
     from tunesmith.model.render import Tokenizer
 
 NAME = "tunesmith.json"
@@ -122,7 +122,7 @@ def check_tokenizer(folder: Path, record: Mapping[str, Any]) -> None:
 
 def check_tensors(folder: Path, record: Mapping[str, Any]) -> None:
     """Refuse a missing, unexpected, non-finite or changed tensor, by name."""
-    from tunesmith.model.load import read_tensors, tensor_digest
+    from tunesmith.model.tensors import read_tensors, tensor_digest
 
     left = dict(record["tensors"])
     for path in sorted(folder.glob("*.safetensors")):

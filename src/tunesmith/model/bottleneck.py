@@ -17,7 +17,7 @@ from torch import nn
 from tunesmith.core.disk import disk_errors, write_json
 from tunesmith.core.errors import IntegrityError
 from tunesmith.model import layout
-from tunesmith.model.load import read_tensors
+from tunesmith.model.tensors import read_tensors
 
 WEIGHTS = "bottleneck.safetensors"
 SETTINGS = "bottleneck.json"

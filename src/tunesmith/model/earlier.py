@@ -9,8 +9,9 @@ from typing import Any
 from tunesmith.core.disk import read_json
 from tunesmith.core.errors import IntegrityError, SettingsError
 from tunesmith.core.folders import UNLISTED, RunFolder, Stage
-from tunesmith.model import cache, heads, load, trained
-from tunesmith.model.load import COMMIT, HUB_NAME, Base, ModelSpec
+from tunesmith.model import bases, cache, heads, tensors, trained
+from tunesmith.model.bases import COMMIT, HUB_NAME, Base, ModelSpec
+from tunesmith.model.load import quiet
 from tunesmith.model.merge import merge
 
 VERSION = 1
@@ -63,7 +64,7 @@ def base_of(path: Path, record: Mapping[str, Any], words: list[str]) -> Base:
     spec = ModelSpec(
         source=source, revision=record.get("revision"), tokens=words, bits=record.get("bits")
     )
-    found = load.resolve(spec)
+    found = bases.resolve(spec)
     if found.digest != record["digest"]:
         raise IntegrityError(
             f"{path}: was trained on {record['source']} with digest {record['digest'][:12]}, and "
@@ -85,7 +86,7 @@ def refuse_fetching(path: Path, source: str, revision: str) -> None:
             f"{path}: was trained on {source} of the hub and records no commit of it. Name "
             "another run, or train this one again."
         )
-    if cache.sealed(load.kept(source, revision)) is None:
+    if cache.sealed(bases.kept(source, revision)) is None:
         raise SettingsError(
             f"{path}: was trained on {source} of the hub, which is not kept here, and what a run "
             "names is not fetched unasked. Fetch it by naming it once: tunesmith train RUN.yaml "
@@ -98,17 +99,17 @@ def merged(spec: ModelSpec, stage: Stage, own: Base, lineage: dict[str, Any]) ->
     trained nothing but a head left its base as it was."""
     folder, digest = stage.path, stage.digest
     if (folder / "config.json").is_file():
-        return replace(load.local(spec, folder, BESIDE), lineage=lineage)
+        return replace(bases.local(spec, folder, BESIDE), lineage=lineage)
     if has_head(folder) and not trained.has_adapter(folder) and not own.tokens:
-        facts = load.facts_of(own.folder)
+        facts = bases.facts_of(own.folder)
         return Base(own.folder, own.digest, spec.source, "", facts, lineage)
     target = cache.cache_folder() / "models" / f"run-{digest[:32]}-{VERSION}"
     found = cache.sealed(target)
     if found is None:
         with cache.filling(target) as fresh:
             fill(fresh, stage.path, own)
-            found = load.facts_of(fresh)
-            found["digest"] = cache.tensors_digest(fresh, load.shards(fresh))
+            found = bases.facts_of(fresh)
+            found["digest"] = cache.tensors_digest(fresh, tensors.shards(fresh))
             cache.seal(fresh, found)
     facts = dict(found)
     return Base(target, facts.pop("digest"), spec.source, "", facts, lineage)
@@ -122,6 +123,6 @@ def has_head(training: Path) -> bool:
 def fill(folder: Path, training: Path, own: Base) -> None:
     """Write the merged model of a trained folder, with its tokenizer."""
     policy = trained.load_trained(training, own)
-    with load.quiet():
+    with quiet():
         merge(policy.model).save_pretrained(folder)
     policy.tokenizer.save(folder)

@@ -29,7 +29,7 @@ from tunesmith.model.safe import check_safetensors
 if TYPE_CHECKING:
     import torch
 
-    from tunesmith.model.load import Base
+    from tunesmith.model.bases import Base
     from tunesmith.model.policy import Policy
 else:
     torch = late("torch")

@@ -263,7 +263,7 @@ def write_weights(model: Any, folder: Path) -> None:
     """Every tensor once: a tied head is the embedding, and is not written again."""
     from safetensors.torch import save_file
 
-    from tunesmith.model.load import check_finite
+    from tunesmith.model.tensors import check_finite
 
     tensors: dict[str, Any] = {}
     seen: set[int] = set()

@@ -148,7 +148,7 @@ def load(folder: Path, width: int) -> Head | None:
 
     IntegrityError when it is damaged or was made for another width of hidden states.
     """
-    from tunesmith.model.load import read_tensors
+    from tunesmith.model.tensors import read_tensors
 
     meaning = meaning_of(folder)
     if meaning is None:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.core.errors import IntegrityError
 from tunesmith.core.late import late
 from tunesmith.model import heads, layout, newrows
+from tunesmith.model.bases import Base
 from tunesmith.model.binding import check_binding
-from tunesmith.model.load import Base, load_model, quiet, read_tensors, shards
+from tunesmith.model.load import load_model, quiet
 from tunesmith.model.policy import Policy
 from tunesmith.model.safe import check_safetensors, check_settings
+from tunesmith.model.tensors import read_tensors, shards
 from tunesmith.model.tokenizer import Tokenizer
 from tunesmith.model.words import tokenizer_of
 

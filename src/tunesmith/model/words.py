@@ -13,7 +13,7 @@ from tunesmith.core.quote import quoted
 from tunesmith.model.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from tunesmith.model.load import Base
+    from tunesmith.model.bases import Base
 
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 

@@ -12,7 +12,8 @@ from tunesmith.core.errors import ResourceError, TunesmithError
 from tunesmith.core.records import Example, Sequence
 from tunesmith.core.rows import Row, digest
 from tunesmith.environment import code_digest
-from tunesmith.model import load
+from tunesmith.model.cache import cache_folder
+from tunesmith.model.tensors import read_tensors
 from tunesmith.train.objectives.base import Objective
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def encoded(
     """The objective's examples of `rows`, from the cache when all they depend on is unchanged."""
     if len(rows) < smallest:
         return [objective.encode(row, tokenizer) for row in rows]
-    path = load.cache_folder() / "tokens" / f"{key(rows, objective, tokenizer)}.safetensors"
+    path = cache_folder() / "tokens" / f"{key(rows, objective, tokenizer)}.safetensors"
     found = _read(path, rows, objective)
     if found is None:
         found = [objective.encode(row, tokenizer) for row in rows]
@@ -93,7 +94,7 @@ def _read(path: Path, rows: Many[Row], objective: Objective) -> list[Example] | 
     with suppress(OSError, TunesmithError):
         manifest = read_json(path.with_suffix(".json"))
         if isinstance(manifest, dict) and manifest.get("sha256") == file_digest(path):
-            tensors = load.read_tensors(path, NUMBERS)
+            tensors = read_tensors(path, NUMBERS)
             flat = {name: tensors[name].numpy() for name in NUMBERS}
             return _examples(flat, rows, objective)
     return None

@@ -117,7 +117,7 @@ def newest(folder: Path, log: Log | None = None) -> Snapshot | None:
 
 def load(path: Path) -> Snapshot:
     """The checkpoint at `path`, every byte verified; IntegrityError where one differs."""
-    from tunesmith.model.load import read_tensors
+    from tunesmith.model.tensors import read_tensors
 
     manifest = verify(path, hashes=True)
     tensors = {

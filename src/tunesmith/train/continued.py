@@ -7,7 +7,7 @@ from tunesmith.core.errors import SettingsError
 from tunesmith.train.methods.base import Method
 
 if TYPE_CHECKING:
-    from tunesmith.model.load import Base
+    from tunesmith.model.bases import Base
     from tunesmith.model.render import Tokenizer
 
 ADVICE = "or take the run up as a whole: model.start=merged"

@@ -26,6 +26,7 @@ from tunesmith.core.rows import Chat
 from tunesmith.core.signals import deferred, requested
 from tunesmith.core.tables import read_part
 from tunesmith.model import devices, features, heads, layout, load
+from tunesmith.model.bases import Base
 from tunesmith.model.policy import Policy
 from tunesmith.model.render import Tokenizer, longest
 from tunesmith.train import (
@@ -69,7 +70,7 @@ class Session:
         self,
         stage: Stage,
         spec: Train,
-        base: load.Base,
+        base: Base,
         tokenizer: Tokenizer,
         examples: Mapping[str, list[Example]],
         dtype: str,

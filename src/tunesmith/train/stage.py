@@ -13,6 +13,7 @@ from tunesmith.core.records import Example
 from tunesmith.core.rows import Labelled, Row, digest
 from tunesmith.core.tables import read_part
 from tunesmith.model import load, render
+from tunesmith.model.bases import Base
 from tunesmith.model.render import Tokenizer
 from tunesmith.model.words import tokenizer_of
 from tunesmith.train import cache, checkpoint, continued
@@ -25,7 +26,7 @@ PARTS = ("train", "valid", "test")
 def train(
     folder: RunFolder,
     spec: Train,
-    base: load.Base,
+    base: Base,
     *,
     dtype: str = "auto",
     seed: int,
@@ -90,7 +91,7 @@ def has(row: Row, label: str | None) -> bool:
     return isinstance(row, Labelled) and label in row.labels
 
 
-def refuse_unfit(spec: Train, base: load.Base) -> None:
+def refuse_unfit(spec: Train, base: Base) -> None:
     """Refuse an objective that the model's kind cannot serve."""
     if load.is_encoder(base.folder) and not spec.objective.scores:
         raise SettingsError(
@@ -110,7 +111,7 @@ def fitted(spec: Train, rows: Mapping[str, Sequence[Row]]) -> Train:
 
 
 def inputs(
-    folder: RunFolder, spec: Train, base: load.Base, tokenizer: Tokenizer, dtype: str, seed: int
+    folder: RunFolder, spec: Train, base: Base, tokenizer: Tokenizer, dtype: str, seed: int
 ) -> dict[str, Any]:
     """All that the result depends on, by the name a person would know it by."""
     settings = spec.model_dump(mode="json", exclude={"sinks", "keep"})

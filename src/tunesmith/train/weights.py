@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tunesmith.core.errors import IntegrityError, SettingsError
 from tunesmith.model import heads, layout
-from tunesmith.model.load import read_tensors
+from tunesmith.model.tensors import read_tensors
 
 if TYPE_CHECKING:
     import torch

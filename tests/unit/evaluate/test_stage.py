@@ -18,8 +18,8 @@ from tunesmith.evaluate import answer, arms
 from tunesmith.evaluate.metrics.exact import Exact
 from tunesmith.evaluate.metrics.rouge import Rouge
 from tunesmith.evaluate.stage import Evaluate, evaluate
+from tunesmith.model.bases import Base
 from tunesmith.model.generate import Sampling
-from tunesmith.model.load import Base
 from tunesmith.model.policy import Policy
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no accelerator")

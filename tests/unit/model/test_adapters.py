@@ -17,7 +17,8 @@ from tunesmith.core.errors import IntegrityError, SettingsError
 from tunesmith.core.records import Batch
 from tunesmith.model import heads
 from tunesmith.model.adapters import Adapters
-from tunesmith.model.load import Base, load_model, quiet
+from tunesmith.model.bases import Base
+from tunesmith.model.load import load_model, quiet
 from tunesmith.model.policy import Policy
 from tunesmith.model.trained import load_trained
 from tunesmith.train.methods.base import Method

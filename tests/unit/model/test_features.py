@@ -19,8 +19,9 @@ from tunesmith.core.records import Batch, Example, collate
 from tunesmith.core.rows import Labelled
 from tunesmith.evaluate.stage import Evaluate, evaluate
 from tunesmith.model import features, heads, layout, plain
+from tunesmith.model.bases import Base
 from tunesmith.model.features import Features
-from tunesmith.model.load import Base, load_model
+from tunesmith.model.load import load_model
 from tunesmith.model.policy import Policy
 from tunesmith.model.template import Template
 from tunesmith.model.tokenizer import Tokenizer

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from tests.trained import base_of, prepared, reloaded, settings, trained
 from tunesmith.core.errors import IntegrityError
 from tunesmith.core.folders import RunFolder
-from tunesmith.model.load import Base, load_model
+from tunesmith.model.bases import Base
+from tunesmith.model.load import load_model
 from tunesmith.model.policy import Policy
 from tunesmith.model.trained import load_trained
 from tunesmith.train.methods.full import Full

@@ -16,8 +16,9 @@ from tunesmith.core.errors import IntegrityError, SettingsError
 from tunesmith.core.records import collate
 from tunesmith.core.rows import Text
 from tunesmith.model import layout, newrows, vocabulary
+from tunesmith.model.bases import Base, ModelSpec
 from tunesmith.model.documents import encode
-from tunesmith.model.load import Base, ModelSpec, load_model
+from tunesmith.model.load import load_model
 from tunesmith.model.merge import merge
 from tunesmith.model.policy import Policy
 from tunesmith.model.tokenizer import Tokenizer

@@ -17,7 +17,7 @@ from tunesmith.core.rows import Chat, Labelled, Message, Origin
 from tunesmith.core.tables import read_part
 from tunesmith.deploy.stage import Deploy, deploy
 from tunesmith.model import classify
-from tunesmith.model.load import Base
+from tunesmith.model.bases import Base
 from tunesmith.model.render import Tokenizer
 from tunesmith.model.trained import load_trained
 from tunesmith.train import cache

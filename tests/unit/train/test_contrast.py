@@ -14,7 +14,8 @@ from tunesmith.core.errors import SettingsError
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.records import Batch, Example, collate
 from tunesmith.model import heads, layout, plain
-from tunesmith.model.load import Base, load_model
+from tunesmith.model.bases import Base
+from tunesmith.model.load import load_model
 from tunesmith.model.policy import Policy
 from tunesmith.model.tokenizer import Tokenizer
 from tunesmith.model.trained import load_trained

@@ -10,7 +10,7 @@ from tunesmith.deploy.exports.base import Export, Verified, name_of
 from tunesmith.deploy.verify import verify
 
 if TYPE_CHECKING:
-    from tunesmith.model.load import Base
+    from tunesmith.model.bases import Base
     from tunesmith.model.policy import Policy
 
 BOUND = 1e-6
@@ -43,7 +43,8 @@ class Adapter(Export):
         from peft import get_peft_model_state_dict
 
         from tunesmith.model import bottleneck
-        from tunesmith.model.load import quiet, tensor_digest
+        from tunesmith.model.load import quiet
+        from tunesmith.model.tensors import tensor_digest
 
         policy.tokenizer.save(folder)
         if bottleneck.inside(policy.model):

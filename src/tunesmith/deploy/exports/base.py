@@ -10,7 +10,7 @@ from tunesmith.core.findings import Finding
 from tunesmith.core.parts import Part
 
 if TYPE_CHECKING:
-    from tunesmith.model.load import Base
+    from tunesmith.model.bases import Base
     from tunesmith.model.policy import Policy
 
 
@@ -65,7 +65,7 @@ class Export(Part):
 
 def name_of(base: "Base") -> str:
     """What other tools load the base by: its hub name, or the folder it lies in."""
-    from tunesmith.model.load import HUB_NAME
+    from tunesmith.model.bases import HUB_NAME
 
     fetched = bool(base.revision) and HUB_NAME.fullmatch(base.source) is not None
     return base.source if fetched and not base.source.endswith(".gguf") else str(base.folder)

@@ -9,7 +9,7 @@ from tunesmith.deploy.exports.base import Export, Verified
 from tunesmith.deploy.verify import verify
 
 if TYPE_CHECKING:
-    from tunesmith.model.load import Base
+    from tunesmith.model.bases import Base
     from tunesmith.model.policy import Policy
 
 BOUNDS = {"float32": 1e-5, "bfloat16": 5e-2, "float16": 1e-2}
@@ -49,8 +49,9 @@ class Merged(Export):
         """Weights, config, tokenizer, and a generation_config with every stop id."""
         import torch
 
-        from tunesmith.model.load import quiet, tensor_digest
+        from tunesmith.model.load import quiet
         from tunesmith.model.merge import merge
+        from tunesmith.model.tensors import tensor_digest
 
         with quiet():
             plain = merge(policy.model).to(getattr(torch, self.dtype))
