@@ -114,6 +114,20 @@ def test_stopped_at_every_step_it_ends_the_same(
         assert result(trained(folder, base, spec)) == whole
 
 
+def test_asked_to_stop_in_the_first_look_it_begins_anew(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a library swallowed the stop, the look sees it: what it would have found is not lost."""
+    base = base_of(tiny("llama"))
+    whole = result(trained(prepared(tmp_path / "whole"), base))
+    folder = prepared(tmp_path / "stopped")
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "requested", lambda: Preempted)
+        with pytest.raises(Preempted):
+            trained(folder, base)
+    assert result(trained(folder, base)) == whole
+
+
 MEMBERS = {**Method.members(), "pissa": partial(Lora, rank=4, init="pissa", ratio=4)}
 
 

@@ -23,7 +23,7 @@ from tunesmith.core.late import late
 from tunesmith.core.log import Log
 from tunesmith.core.records import Batch, Example, Tally
 from tunesmith.core.rows import Chat
-from tunesmith.core.signals import deferred, requested
+from tunesmith.core.signals import deferred, error, requested
 from tunesmith.core.tables import read_part
 from tunesmith.model import devices, features, heads, layout, load
 from tunesmith.model.bases import Base
@@ -345,7 +345,11 @@ class Session:
                 return False
             found = {name: self._tallied(batches) for name, batches in self.held.items()}
         except _Asked:
-            # Someone waits for this process to end: the look is made again after resuming.
+            # Someone waits for this process to end: the look is made again after resuming. Before
+            # the first step there is nothing to save, and later no way back to it.
+            wanted = requested()
+            if done == 0 and wanted is not None:
+                raise error(wanted) from None
             return False
         measures = sum(found.values(), Tally()).means()
         apart = {name: tally.means() for name, tally in found.items()} if len(found) > 1 else {}
