@@ -117,7 +117,7 @@ def test_stopped_at_every_step_it_ends_the_same(
 def test_asked_to_stop_in_the_first_look_it_begins_anew(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a library swallowed the stop, the look sees it: what it would have found is not lost."""
+    """Where a library swallowed the stop, the look sees it, and its first measure is not lost."""
     base = base_of(tiny("llama"))
     whole = result(trained(prepared(tmp_path / "whole"), base))
     folder = prepared(tmp_path / "stopped")
