@@ -145,15 +145,25 @@ def main() -> None:
     domains, files = written(home, source)
     runs = {}
     for name in domains:
-        data = {"source": files[name]["train"], "valid": files[name]["val"], "split": "none"}
+        data = {
+            "source": files[name]["train"],
+            "valid": files[name]["val"],
+            "split": "none",
+            "leaks": "drop",
+        }
         runs[f"only-{name}"] = trained(home, f"only-{name}", data, "shared", chosen.method)
-    data = {"source": files["all"]["train"], "valid": files["all"]["val"], "split": "none"}
+    data = {
+        "source": files["all"]["train"],
+        "valid": files["all"]["val"],
+        "split": "none",
+        "leaks": "drop",
+    }
     runs["one adapter"] = trained(home, "one-adapter", data, "shared", chosen.method)
     several = [
         {"path": files[name]["train"], "name": name, "valid": files[name]["val"]}
         for name in domains
     ]
-    data = {"source": several, "split": "none"}
+    data = {"source": several, "split": "none", "leaks": "drop"}
     runs["a head each"] = trained(home, "a-head-each", data, "per_source", chosen.method)
     parts = {"val": lines(source / "val.jsonl"), "test": lines(source / "test.jsonl")}
     ways = ("ten adapters", "one adapter", "a head each")

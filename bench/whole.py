@@ -45,7 +45,8 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> str:
 
 def lines(path: Path) -> list[dict[str, Any]]:
     """The records of a JSONL file."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    # Not splitlines(): a text may hold the line separators of Unicode.
+    return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
 
 
 def keep(name: str, found: Mapping[str, Any]) -> None:

@@ -66,6 +66,10 @@ class Tuned:
                 f"{self.folder.path}: has a head for each of several tasks; name one of "
                 f"{listed(self.tasks)}"
             )
+        if task is not None and not self.tasks:
+            raise SettingsError(
+                f"{self.folder.path}: has one head for all rows and no tasks; leave `task` out"
+            )
         own = head.outputs(task or "")
         row = Labelled((text,), (), source=task or "")
         ((_, found),) = probabilities(self.policy, [row])

@@ -265,6 +265,65 @@ def test_small_updates_are_not_lost_on_a_base_in_16_bits(
     assert moved_share(moving, narrow) >= 0.9 * wide > 0
 
 
+def test_pissa_goes_on_where_other_numbers_would_be_drawn(tiny: Tiny) -> None:
+    """Another device draws others, and the saved adapter must stand on what it was taken from."""
+    method, rows = Lora(rank=4, init="pissa"), batch((9, 4), 300)
+    policy = shaken(method, loaded(tiny("llama")))
+    state = {n: t.clone() for n, t in method.state(policy.model).items()}
+    other = method.apply(loaded(tiny("llama")), 5).eval()
+    method.restore(other, state)
+    again = Policy(other, None, method=method)
+    torch.testing.assert_close(again.logps(rows), policy.logps(rows), rtol=1e-5, atol=1e-5)
+    with again.reference() as before:
+        plain = Policy(loaded(tiny("llama")).eval(), None).logps(rows)
+        torch.testing.assert_close(before.logps(rows), plain, rtol=1e-5, atol=1e-5)
+
+
+def test_a_changed_ratio_holds_after_a_resume(tiny: Tiny) -> None:
+    from tunesmith.train.optimiser import settle
+    from tunesmith.train.state import flatten_optimizer, restore_optimizer
+
+    def made(ratio: float) -> tuple[Any, dict[str, Any], dict[Any, float]]:
+        method = Lora(rank=4, ratio=ratio)
+        policy = Policy(method.apply(loaded(tiny("llama")), 0), None)
+        paces = {p: method.pace(n) for n, p in policy.named()}
+        optimizer = adamw(policy.trainable(), decay=0.0, betas=(0.9, 0.999), paces=paces)
+        return optimizer, {n: p for n, p in policy.named() if p.requires_grad}, paces
+
+    for before, after in ((4.0, 16.0), (1.0, 16.0), (16.0, 1.0)):
+        saved, names, _ = made(before)
+        for parameter in names.values():
+            parameter.grad = torch.ones_like(parameter)
+        saved.step()
+        tensors, described = flatten_optimizer(saved, names)
+        optimizer, names, paces = made(after)
+        restore_optimizer(optimizer, names, tensors, described)
+        settle(optimizer, decay=0.0, betas=(0.9, 0.999), paces=paces)
+        scale = {id(p): g["scale"] for g in optimizer.param_groups for p in g["params"]}
+        for name, parameter in names.items():
+            assert scale[id(parameter)] == (after if "lora_B" in name else 1.0)
+            assert optimizer.state[parameter]["exp_avg"].abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"layers": ["a", "a"], "size": 4, "activation": "relu"}', "does not describe"),
+        ('{"layers": "abc", "size": 4, "activation": "relu"}', "does not describe"),
+        ('{"layers": [], "size": 1e9, "activation": "relu"}', "does not describe"),
+        ("[" * 100_000, "is not JSON"),
+        ('{"size": 4}', "cannot be read"),
+    ],
+)
+def test_a_damaged_description_of_an_adapter_is_one_sentence(
+    content: str, said: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    bottleneck.save(shaken(Adapter(), loaded(tiny("llama"))).model, tmp_path)
+    (tmp_path / bottleneck.SETTINGS).write_text(content)
+    with pytest.raises(IntegrityError, match=said):
+        bottleneck.load(loaded(tiny("llama")), tmp_path)
+
+
 def test_the_same_seed_starts_from_the_same_numbers(method: Method, tiny: Tiny) -> None:
     first = method.state(method.apply(loaded(tiny("llama")), 3))
     torch.manual_seed(77)

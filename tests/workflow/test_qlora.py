@@ -88,7 +88,7 @@ def test_what_it_was_held_in_is_recorded_and_said(home: Path) -> None:
     card = (run / "cards" / "model_card.md").read_text()
     assert "held in 4 bits (NF4 with double quantisation)" in card
     readme = (run / "deploy" / "adapter" / "README.md").read_text()
-    assert "load_in_4bit=True, bnb_4bit_quant_type='nf4'" in readme
+    assert "answers as measured on such a base only" in readme
 
 
 def test_the_merge_says_what_each_base_would_have_cost(home: Path) -> None:

@@ -111,13 +111,16 @@ def replays(data: Path) -> bool:
 def divided(total: int, sizes: Sequence[int]) -> list[int]:
     """A whole number over parts in proportion to their sizes, by largest remainder; at least one
     for each part, as long as there are that many."""
-    whole = sum(sizes)
-    exact = [total * size / whole for size in sizes]
+    least = 1 if total >= len(sizes) else 0
+    left, whole = total - least * len(sizes), sum(sizes)
+    wanted = [max(0.0, total * size / whole - least) for size in sizes]
+    scale = left / sum(wanted) if sum(wanted) else 0.0
+    exact = [value * scale for value in wanted]
     found = [int(value) for value in exact]
-    order = sorted(range(len(sizes)), key=lambda i: (found[i] > 0, found[i] - exact[i], i))
-    for place in order[: total - sum(found)]:
+    order = sorted(range(len(sizes)), key=lambda i: (found[i] - exact[i], i))
+    for place in order[: left - sum(found)]:
         found[place] += 1
-    return found
+    return [least + count for count in found]
 
 
 def seen(rows: int, drawn: int) -> str:

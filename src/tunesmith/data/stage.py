@@ -157,7 +157,7 @@ def sources(spec: Data) -> dict[str, Given]:
         found[here] = Given(each.path, "source", form, each.called)
         for part, path in (("valid", each.valid), ("test", each.test)):
             if path is not None:
-                found[f"{here}.{part}"] = Given(path, part, form, each.called)
+                found[f"{here}/{part}"] = Given(path, part, form, each.called)
     for part, path in (("valid", spec.valid), ("test", spec.test)):
         if path is not None:
             found[part] = Given(path, part, spec.format)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.core.records import IGNORE, Example, collate
 from tunesmith.core.rows import Chat, Labelled, Row, Text
 from tunesmith.core.tables import read_part
+from tunesmith.model.heads import of_task
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +28,8 @@ PARTS = ("valid", "test", "train")
 """Where rows are looked for: the first part that has some."""
 ROWS = 32
 """Rows that are compared: four models answer each of them."""
+NEVER = -1e30
+"""Score of a label that a row's task does not have: no chance, and no infinity to multiply."""
 WINDOW = 512
 """Tokens of a document that are compared."""
 
@@ -114,7 +117,8 @@ def said(policy: "Policy", example: Example) -> tuple["torch.Tensor", "torch.Ten
 
     batch = collate([example], policy.device)
     if policy.head is not None:
-        scores = policy.scores(batch).double()[0]
+        routed = policy.head.routed(policy.scores(batch), batch.sources).double()[0]
+        scores = routed.masked_fill(routed.isinf(), NEVER)
         # Of several labels each is a question by itself: yes, or no.
         pairs = torch.stack([torch.zeros_like(scores), scores], dim=1)
         logits = pairs if policy.head.many else scores[None]
@@ -140,7 +144,12 @@ def asked(row: Row, policy: "Policy") -> list[Example]:
     from tunesmith.model import documents, plain, render
 
     if policy.head is not None:
-        if not isinstance(row, Labelled) or not {*row.labels} <= {*policy.labels}:
+        if not isinstance(row, Labelled):
+            return []
+        names = row.labels
+        if policy.head.tasks:
+            row = replace(row, labels=tuple(of_task(row.source, name) for name in names))
+        if not {*row.labels} <= {*policy.labels}:
             return []
         return [plain.encode(row, policy.tokenizer, label(row, policy))]
     encoders: dict[type, Callable[..., Example]] = {Chat: render.encode, Text: documents.encode}

@@ -180,12 +180,10 @@ def with_bits(base: "Base", export: Export) -> str:
     said += f"({HELD[base.bits]}; bitsandbytes)"
     if export.kind != "adapter":
         return f"{said}.\n\n"
-    options = "load_in_8bit=True"
-    if base.bits == 4:
-        options = "load_in_4bit=True, bnb_4bit_quant_type='nf4', bnb_4bit_use_double_quant=True"
     return (
-        f"{said}, and it answers as measured on such a base only: load that with "
-        f"`BitsAndBytesConfig({options})`, or export the run merged.\n\n"
+        f"{said}, and it answers as measured on such a base only: load it with `tunesmith.load`, "
+        "or export the run merged. transformers' own loading in so many bits is near it, and not "
+        "the same: it also holds other layers so, or rounds what goes into them.\n\n"
     )
 
 

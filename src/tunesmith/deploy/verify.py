@@ -219,10 +219,12 @@ def _states(model: Any, ids: Any) -> Any:
 
 def _model(folder: Path, base: Path, dtype: Any) -> Any:
     """The export in `folder`, on `base` when it is an adapter, computing in `dtype`."""
+    from tunesmith.model import bottleneck, quantise
+
+    quantise.settle()  # before peft, which asks bitsandbytes, which would ask a hub for code
     from peft import PeftModel
     from transformers import AutoTokenizer
 
-    from tunesmith.model import bottleneck
     from tunesmith.model.load import factory
     from tunesmith.model.quantise import quantised
     from tunesmith.model.trained import has_adapter

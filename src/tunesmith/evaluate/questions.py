@@ -221,11 +221,15 @@ def in_tasks(rows: Sequence[Any], head: Meaning | None) -> list[Any]:
     """
     if head is None or not head.tasks:
         return list(rows)
+    blank: dict[str, str] = {}  # the task of each text that has no label
+    for row in rows:
+        if not row.labels and blank.setdefault(row.digest, row.source) != row.source:
+            raise DataError(
+                f"{row.origin}: this text has no label in two tasks, {quoted(row.source)} and "
+                f"{quoted(blank[row.digest])}, which makes one row of two. Leave one of them out"
+            )
     return [
-        replace(row, labels=tuple(of_task(row.source, name) for name in row.labels))
-        if isinstance(row, Labelled)
-        else row
-        for row in rows
+        replace(row, labels=tuple(of_task(row.source, name) for name in row.labels)) for row in rows
     ]
 
 

@@ -82,10 +82,10 @@ class Adapters:
         elif trained.head_alone(folder):
             self._held[name] = Held({}, head)
         else:
-            raise SettingsError(
-                f"{folder}: holds no adapter that can be put on and taken off a base; use the "
-                "whole model it is: tunesmith.load"
-            )
+            what = "no adapter, but a whole model"
+            if trained.has_adapter(folder):
+                what = "bottleneck adapters, which stand inside a base and not beside others"
+            raise SettingsError(f"{folder}: holds {what}; use it alone: tunesmith.load")
 
     def head(self, name: str) -> Head | None:
         """The head under a name, where there is one."""

@@ -17,6 +17,7 @@ from torch import nn
 from tunesmith.core.disk import disk_errors, write_json
 from tunesmith.core.errors import IntegrityError
 from tunesmith.model import layout
+from tunesmith.model.safe import check_settings
 from tunesmith.model.tensors import read_tensors
 
 WEIGHTS = "bottleneck.safetensors"
@@ -137,10 +138,16 @@ def load(model: Any, folder: Path) -> Any:
 
 def read_settings(path: Path) -> Mapping[str, Any]:
     """`bottleneck.json`, refused where it does not say what it must."""
+    if path.is_symlink():
+        raise IntegrityError(f"{path}: is a link, and nothing is read through one. Get it again.")
+    check_settings(path)
     try:
         found = json.loads(path.read_text("utf-8"))
+        layers = found["layers"]
         known = (
-            all(isinstance(name, str) for name in found["layers"])
+            isinstance(layers, list)
+            and all(isinstance(name, str) for name in layers)
+            and len({*layers}) == len(layers)
             and isinstance(found["size"], int)
             and 0 < found["size"] < 2**20
             and found["activation"] in ACTIVATIONS

@@ -123,6 +123,10 @@ def has_head(training: Path) -> bool:
 def fill(folder: Path, training: Path, own: Base) -> None:
     """Write the merged model of a trained folder, with its tokenizer."""
     policy = trained.load_trained(training, own)
+    try:
+        plain = merge(policy.model)
+    except SettingsError as error:
+        raise SettingsError(f"model.source: {training.parent}: {error}") from None
     with quiet():
-        merge(policy.model).save_pretrained(folder)
+        plain.save_pretrained(folder)
     policy.tokenizer.save(folder)

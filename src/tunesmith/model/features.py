@@ -241,7 +241,7 @@ def tighten(place: Path, limit: int) -> None:
     """Remove the files used longest ago until all take `limit` bytes at most. What a process has
     mapped stays readable to it."""
     found = []
-    for path in place.glob("*/*"):
+    for path in place.glob("*/*.safetensors"):
         with suppress(OSError):
             state = path.stat()
             found.append((state.st_mtime_ns, path, state.st_size))

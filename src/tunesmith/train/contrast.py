@@ -56,7 +56,8 @@ def terms(
     near = functional.normalize(states, dim=1)
     alike = near @ near.t() / temperature  # [row, row]
     itself = torch.eye(len(states), dtype=torch.bool, device=states.device)
-    shared = labels @ labels.t() > 0 if labels.dim() == 2 else labels[:, None] == labels[None]
+    held = labels.to(states.dtype)  # no GPU multiplies whole numbers
+    shared = held @ held.t() > 0 if labels.dim() == 2 else labels[:, None] == labels[None]
     partners = shared & ~itself
     logs = alike.masked_fill(itself, float("-inf")).log_softmax(dim=1).masked_fill(~partners, 0.0)
     count = partners.sum(dim=1)

@@ -34,9 +34,16 @@ def adamw(
     return torch.optim.AdamW(described, lr=0.0, betas=betas, fused=True)
 
 
-def settle(optimizer: "torch.optim.Optimizer", *, decay: float, betas: tuple[float, float]) -> None:
+def settle(
+    optimizer: "torch.optim.Optimizer",
+    *,
+    decay: float,
+    betas: tuple[float, float],
+    paces: "Mapping[torch.nn.Parameter, float] | None" = None,
+) -> None:
     """Put this run's settings in force over those that a checkpoint brought back."""
     for group in optimizer.param_groups:
+        group["scale"] = (paces or {}).get(group["params"][0], 1.0)
         group["betas"] = betas
         is_matrix = group["params"][0].dim() >= 2
         group["weight_decay"] = decay if is_matrix else 0.0

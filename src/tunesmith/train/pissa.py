@@ -7,12 +7,13 @@ B A - B0 A0, which stands on the base as it was.
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.late import late
 from tunesmith.train import peft_folder
+from tunesmith.train.weights import copy_into
 
 if TYPE_CHECKING:
     import torch
@@ -23,10 +24,37 @@ INIT = "pissa_niter_4"
 """Singular values by the paper's quick way; the random numbers in it come from the run's seed."""
 
 
+START = "start."
+"""What the first numbers are called in a checkpoint, before the name of what they became."""
+
+
 def remembered(model: Any) -> Any:
     """The model, with the adapter's first numbers kept beside it."""
     model.pissa_start = {name: t.clone() for name, t in peft_folder.state(model).items()}
     return model
+
+
+def state(model: Any) -> "dict[str, torch.Tensor]":
+    """What trains, and what it started from: the weights lost exactly that."""
+    first = {f"{START}{name}": tensor for name, tensor in model.pissa_start.items()}
+    return peft_folder.state(model) | first
+
+
+def restore(model: Any, tensors: "Mapping[str, torch.Tensor]") -> None:
+    """Put `state` back. Where other random numbers were drawn since, as on another device, the
+    weights get back what these took, and lose what the saved ones did."""
+    before = {name: tensor.clone() for name, tensor in model.pissa_start.items()}
+    copy_into(state(model), tensors)
+    now = model.pissa_start
+    for name in [each for each in now if ".lora_A." in each]:
+        other = name.replace(".lora_A.", ".lora_B.")
+        if torch.equal(before[name], now[name]) and torch.equal(before[other], now[other]):
+            continue
+        layer = model.get_submodule(name.partition(".lora_A.")[0])
+        taken = before[other] @ before[name] - now[other] @ now[name]
+        weight = layer.get_base_layer().weight
+        moved = layer.scaling["default"] * taken
+        weight.data += (moved.t() if moved.shape != weight.shape else moved).to(weight.dtype)
 
 
 @contextmanager

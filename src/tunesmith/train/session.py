@@ -121,9 +121,8 @@ class Session:
         if self.base.weights is not None:
             weights.go_on(self.policy, self.spec.method, self.base.weights)
         betas, decay = self.spec.betas, self.spec.decay
-        paces = {p: self.spec.method.pace(name) for name, p in self.policy.named()}
         self.optimizer = optimiser.adamw(
-            self.policy.trainable(), decay=decay, betas=betas, paces=paces
+            self.policy.trainable(), decay=decay, betas=betas, paces=self._paces()
         )
         self._open_stream(start=0)
         self.held = {name: self._cut(found) for name, found in by_source(self.examples["valid"])}
@@ -192,7 +191,8 @@ class Session:
         weights.restore(self.policy, self.spec.method, saved.model)
         restore_optimizer(self.optimizer, names, saved.optimizer, saved.optimizer_state)
         self._refuse_unfit(saved)
-        optimiser.settle(self.optimizer, decay=self.spec.decay, betas=self.spec.betas)
+        betas, decay = self.spec.betas, self.spec.decay
+        optimiser.settle(self.optimizer, decay=decay, betas=betas, paces=self._paces())
         self._open_stream(saved.cursor)
         self.stream.restore(saved.stream)
         randomness.restore(saved.random)
@@ -216,6 +216,9 @@ class Session:
                 f"train.steps, train.epochs: {saved.step} steps are done and {self.total} would "
                 f"be all; set them back, or start over: {START_OVER}"
             )
+
+    def _paces(self) -> dict[Any, float]:
+        return {p: self.spec.method.pace(name) for name, p in self.policy.named()}
 
     def _trainable_names(self) -> dict[str, Any]:
         return {name: p for name, p in self.policy.named() if p.requires_grad}

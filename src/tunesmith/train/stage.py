@@ -18,6 +18,7 @@ from tunesmith.model.render import Tokenizer
 from tunesmith.model.words import tokenizer_of
 from tunesmith.train import cache, checkpoint, continued
 from tunesmith.train.loop import Train
+from tunesmith.train.objectives.base import Objective
 from tunesmith.train.session import Session
 
 PARTS = ("train", "valid", "test")
@@ -103,7 +104,7 @@ def refuse_unfit(spec: Train, base: Base) -> None:
 def fitted(spec: Train, rows: Mapping[str, Sequence[Row]]) -> Train:
     """The settings with an objective that knows its labels; rows that do not fit are refused, the
     test rows too: after hours of training is a bad time to hear of them."""
-    spec.objective.accept(rows["train"])
+    Objective.accept(spec.objective, rows["train"])  # Their kind; the rest once it is fitted.
     objective = spec.objective.fitted(rows["train"])
     for part in PARTS:
         objective.accept(rows[part])

@@ -66,20 +66,23 @@ def restore_optimizer(
     """
     saved = join(state, tensors)
     names = {id(parameter): name for name, parameter in parameters_by_name.items()}
-    live = [[names[id(p)] for p in group["params"]] for group in optimizer.param_groups]
-    if [group["parameters"] for group in saved["groups"]] != live:
+    live = {names[id(p)] for group in optimizer.param_groups for p in group["params"]}
+    if {name for group in saved["groups"] for name in group["parameters"]} != live:
         raise IntegrityError(
             "the checkpoint's optimiser is over other parameters than this run's; use the run "
             "file it was made with, or start over: `tunesmith train RUN.yaml --restart`"
         )
     optimizer.state.clear()
-    for group, was in zip(optimizer.param_groups, saved["groups"], strict=True):
+    holders = {name: was for was in saved["groups"] for name in was["parameters"]}
+    for group in optimizer.param_groups:
+        # Groups may have been cut otherwise: where the multiples of the learning rate changed.
+        was = holders[names[id(group["params"][0])]]
         for key in was.keys() - {"parameters"}:
             before = group.get(key)
             group[key] = tuple(was[key]) if isinstance(before, tuple) else was[key]
-        for name, parameter in zip(was["parameters"], group["params"], strict=True):
-            if name in saved["state"]:
-                entries = saved["state"][name].items()
+        for parameter in group["params"]:
+            entries = saved["state"].get(names[id(parameter)], {}).items()
+            if entries:
                 optimizer.state[parameter] = {k: placed(k, v, parameter, group) for k, v in entries}
 
 

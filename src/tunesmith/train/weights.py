@@ -35,7 +35,7 @@ def go_on(policy: "Policy", method: "Method", folder: Path) -> None:
     before = heads.load(folder, layout.width(policy.model))
     if policy.head is None or before is None:
         return
-    for name in ("labels", "many", "pooling"):
+    for name in ("labels", "many", "pooling", "tasks"):
         was, now = getattr(before, name), getattr(policy.head, name)
         if was != now:
             raise SettingsError(

@@ -28,8 +28,8 @@ class Adapter(Method):
     after: Literal["both", "mlp"] = "both"
     """Where they stand: after attention and feed-forward, or after feed-forward only
     (arXiv 2005.00247), which costs half."""
-    activation: Literal["relu", "gelu", "silu", "tanh"] = "relu"
-    """The non-linearity in the narrow state."""
+    activation: Literal["relu", "gelu", "silu", "tanh"] = "gelu"
+    """The non-linearity in the narrow state; under `relu` a narrow one may begin dead."""
 
     leaves_adapter: ClassVar[bool] = True
     mergeable: ClassVar[bool] = False

@@ -1,8 +1,9 @@
 """Low-rank adapters beside the linear layers, through peft."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,6 +11,9 @@ from tunesmith.core.errors import SettingsError
 from tunesmith.model import layout, vocabulary
 from tunesmith.train import peft_folder, pissa
 from tunesmith.train.methods.base import Method
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Lora(Method):
@@ -105,6 +109,15 @@ class Lora(Method):
 
     def disabled(self, model: Any, frozen: Any | None) -> AbstractContextManager[Any]:
         return pissa.undone(model) if self.init == "pissa" else super().disabled(model, frozen)
+
+    def state(self, model: Any) -> dict[str, "torch.Tensor"]:
+        return pissa.state(model) if self.init == "pissa" else super().state(model)
+
+    def restore(self, model: Any, state: Mapping[str, "torch.Tensor"]) -> None:
+        if self.init == "pissa":
+            pissa.restore(model, state)
+        else:
+            super().restore(model, state)
 
     def save(self, model: Any, folder: Path) -> None:
         if self.init == "pissa":

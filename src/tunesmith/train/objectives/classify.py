@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.late import late
-from tunesmith.core.quote import quoted
+from tunesmith.core.quote import listed, quoted
 from tunesmith.core.records import Batch, Example, Loss, Tally
 from tunesmith.core.rows import Labelled, Row
 from tunesmith.model import layout, plain
@@ -105,6 +105,12 @@ class Classify(Objective):
             task: sorted({n for r in rows for n in r.labels}) for task, rows in by_task.items()
         }
         if isinstance(self.labels, dict):
+            absent = [task for task in self.labels if task not in found]
+            if absent:
+                raise DataError(
+                    f"train.objective.labels: no training row is of the source {quoted(absent[0])}; "
+                    f"there are rows of {listed(found)}. Correct the name, or leave it out"
+                )
             found |= self.labels
         elif self.labels is not None:
             found = {"": self.labels}
