@@ -202,7 +202,7 @@ def test_what_cannot_stand_here_is_refused_in_a_sentence(
         found.add("wide", folders["attention"])
     with pytest.raises(SettingsError, match="a name is made of letters"):
         found.add("a.b", folders["attention"])
-    with pytest.raises(SettingsError, match="holds no adapter that can be put on"):
+    with pytest.raises(SettingsError, match="holds no adapter, but a whole model"):
         found.add("full", folders["full"])
     with pytest.raises(SettingsError, match="no adapter of this name; here are: wide"):
         found.use("other")

@@ -156,6 +156,24 @@ def test_a_base_is_stood_in_for_by_the_shares_of_each_task(tmp_path: Path) -> No
         head_labels(folder.stage("data").path, meaning, "none")
 
 
+def test_a_task_that_no_row_has_is_refused() -> None:
+    own = ["blue", "green", "red"]
+    spec = Classify(heads="per_source", labels={"first": own, "ghost": ["a", "b"]})
+    with pytest.raises(DataError, match="no training row is of the source 'ghost'.*first"):
+        spec.fitted([tasked(number) for number in range(12)])
+    some = Classify(heads="per_source", labels={"first": own})
+    assert some.fitted([tasked(n) for n in range(12)]).labels == {"first": own, "second": own}
+
+
+def test_one_text_without_labels_in_two_tasks_is_refused() -> None:
+    from tunesmith.evaluate.questions import in_tasks
+
+    rows = [replace(tasked(n), labels=(), many=True, given=("same",)) for n in range(2)]
+    meaning = Classify(heads="per_source").fitted([tasked(n) for n in range(12)]).meaning()
+    with pytest.raises(DataError, match="no label in two tasks"):
+        in_tasks(rows, meaning)
+
+
 def tasked(number: int) -> Labelled:
     """Rows of two tasks in turn, which call their labels alike."""
     return replace(labelled(number // 2), source=("first", "second")[number % 2])

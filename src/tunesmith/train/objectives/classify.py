@@ -108,8 +108,9 @@ class Classify(Objective):
             absent = [task for task in self.labels if task not in found]
             if absent:
                 raise DataError(
-                    f"train.objective.labels: no training row is of the source {quoted(absent[0])}; "
-                    f"there are rows of {listed(found)}. Correct the name, or leave it out"
+                    "train.objective.labels: no training row is of the source "
+                    f"{quoted(absent[0])}; there are rows of {listed(found)}. Correct the name, or "
+                    "leave it out"
                 )
             found |= self.labels
         elif self.labels is not None:
