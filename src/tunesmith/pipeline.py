@@ -192,6 +192,11 @@ def refuse_merging(run: Run) -> None:
                 f"deploy.exports: {export.kind}: what {run.train.method.kind} trains cannot be "
                 "folded into the weights. Use: exports: [adapter]"
             )
+        if isinstance(export, Merged) and export.onto == "original" and run.model.bits is None:
+            raise SettingsError(
+                "deploy.exports: merged: onto: original is for a base that model.bits holds in few "
+                "bits, and this one is its own original. Leave it out"
+            )
 
 
 def head_to_be(run: Run, data: Path) -> Meaning | None:

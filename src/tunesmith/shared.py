@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tunesmith import environment
 from tunesmith.answers import conversation, replies, run_folder
@@ -54,14 +54,15 @@ class SharedBase:
             self.adapters.add(name, Path(run))
             return
         from tunesmith.evaluate.questions import settled
+        from tunesmith.model.earlier import has_head
 
         folder = run_folder(run)
         folder.stage("train").manifest()
-        self.adapters.add(name, folder.stage("train").path)
         sampling = load_run(folder.path).evaluate.sampling
-        headed = self.adapters.head(name) is not None
-        data = folder.stage("data").path
-        self.sampling[name] = sampling if headed else settled(sampling, data)
+        if not has_head(folder.stage("train").path):
+            sampling = settled(sampling, folder.stage("data").path)
+        self.adapters.add(name, folder.stage("train").path)
+        self.sampling[name] = sampling
 
     def use(self, name: str | None) -> None:
         """Answer from here on with this one; with None, as the base does."""
@@ -100,13 +101,16 @@ class SharedBase:
         return Decoder(policy.model, policy.tokenizer, rows=self.rows, sampling=sampling)
 
 
-def base(source: str, *, device: "Device" = "auto") -> SharedBase:
-    """A base by its name, folder or GGUF file, ready for adapters."""
+def base(
+    source: str, *, bits: Literal[4, 8] | None = None, device: "Device" = "auto"
+) -> SharedBase:
+    """A base by its name, folder or GGUF file, ready for adapters; in the bits that they were
+    trained on."""
     from tunesmith.model.adapters import Adapters
     from tunesmith.model.bases import ModelSpec, resolve
     from tunesmith.model.devices import choose
 
     environment.need("train", "torch", "transformers", "peft")
     return SharedBase(
-        Adapters(resolve(ModelSpec(source=source)), device=str(choose(device, "device")))
+        Adapters(resolve(ModelSpec(source=source, bits=bits)), device=str(choose(device, "device")))
     )

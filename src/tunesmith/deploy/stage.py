@@ -134,15 +134,20 @@ def write(
         digests |= {name: tensor_digest(each) for name, each in heads.save(head, folder).items()}
     method = trained["method"]
     bind(folder, base, tokenizer, kind=export.kind, method=method, tensors=digests)
-    write_text(folder / "README.md", readme(export, base, method, scores=head is not None))
+    library = "peft" if (folder / "adapter_config.json").is_file() else "tunesmith"
+    library = library if export.kind == "adapter" else "transformers"
+    card = readme(export, base, method, scores=head is not None, library=library)
+    write_text(folder / "README.md", card)
 
 
-def readme(export: Export, base: "Base", method: Mapping[str, Any], *, scores: bool) -> str:
+def readme(
+    export: Export, base: "Base", method: Mapping[str, Any], *, scores: bool, library: str
+) -> str:
     """The card that a model folder is expected to carry; the measured one is in cards/."""
     settings = ", ".join(f"{name} {value}" for name, value in method.items() if name != "kind")
     front = {
         "base_model": name_of(base),
-        "library_name": "peft" if export.kind == "adapter" else "transformers",
+        "library_name": library,
         "pipeline_tag": "text-classification" if scores else "text-generation",
         "tags": ["tunesmith", method["kind"]],
     }

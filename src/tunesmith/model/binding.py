@@ -95,7 +95,8 @@ def check_base(folder: Path, wanted: Mapping[str, Any], base: "Base") -> None:
         then = wanted.get("bits")
         raise IntegrityError(
             f"{folder}: was trained on a base {held(then)}, and model.bits asks for one "
-            f"{held(base.bits)}. Say model.bits={json.dumps(then)}, or train the run again."
+            f"{held(base.bits)}. Say model.bits={json.dumps(then)} (in Python: bits={then}), or "
+            "train the run again."
         )
 
 
