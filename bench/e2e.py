@@ -26,8 +26,8 @@ data:
 train:
   method: {kind: lora, rank: 16}
   epochs: 1
-  lr: 2e-3
-  batch: 4
+  lr: 1e-3
+  batch: 2
   evaluate_every: 100
   probes: 0
 evaluate:
