@@ -252,6 +252,10 @@ def kept_whole(spec: Data) -> dict[str, set[str]]:
     return found
 
 
+LONGEST = 10_000_000
+"""Rows of an epoch: their order is held in memory."""
+
+
 def mixture(spec: Data, parts: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
     """The recipe with the rows of each source: in each part and, where shares are of rows, in one
     epoch and left out of it. Training counts again what it draws: a row may be too long."""
@@ -264,7 +268,14 @@ def mixture(spec: Data, parts: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
             f"data.source: no row of {quoted(empty[0])} is left to train on; give it more rows, "
             "lower data.split, or leave the source out"
         )
-    epoch = rule.counts(train, train) if rule.by == "rows" else dict.fromkeys(train)
+    counts = rule.counts(train, train)
+    if sum(counts.values()) > LONGEST:
+        raise DataError(
+            f"data.source: by these shares an epoch would be {sum(counts.values()):,} rows, until "
+            "every row of the rarest source is seen; lower the other weights, or say "
+            "data.mix.until=first"
+        )
+    epoch = counts if rule.by == "rows" else dict.fromkeys(train)
     found = rule.record()
     for each in found["sources"]:
         name = each["name"]

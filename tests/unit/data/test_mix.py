@@ -44,6 +44,11 @@ def test_each_source_is_divided_by_itself_and_its_rows_say_its_name(
     ]
 
 
+def test_an_epoch_beyond_all_bounds_is_refused(tmp_path: Path, run: RunFolder) -> None:
+    with pytest.raises(DataError, match=r"an epoch would be [\d,]+ rows.*data\.mix\.until=first"):
+        done(run, source=two(tmp_path, weight=1_000_000))
+
+
 def test_the_account_tells_weights_replay_and_rows_that_are_left_out(
     tmp_path: Path, run: RunFolder
 ) -> None:
