@@ -265,17 +265,18 @@ def test_small_updates_are_not_lost_on_a_base_in_16_bits(
     assert moved_share(moving, narrow) >= 0.9 * wide > 0
 
 
-def test_pissa_goes_on_where_other_numbers_would_be_drawn(tiny: Tiny) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_pissa_goes_on_where_other_numbers_would_be_drawn(kind: str, tiny: Tiny) -> None:
     """Another device draws others, and the saved adapter must stand on what it was taken from."""
     method, rows = Lora(rank=4, init="pissa"), batch((9, 4), 300)
-    policy = shaken(method, loaded(tiny("llama")))
+    policy = shaken(method, loaded(tiny(kind)))
     state = {n: t.clone() for n, t in method.state(policy.model).items()}
-    other = method.apply(loaded(tiny("llama")), 5).eval()
+    other = method.apply(loaded(tiny(kind)), 5).eval()
     method.restore(other, state)
     again = Policy(other, None, method=method)
     torch.testing.assert_close(again.logps(rows), policy.logps(rows), rtol=1e-5, atol=1e-5)
     with again.reference() as before:
-        plain = Policy(loaded(tiny("llama")).eval(), None).logps(rows)
+        plain = Policy(loaded(tiny(kind)).eval(), None).logps(rows)
         torch.testing.assert_close(before.logps(rows), plain, rtol=1e-5, atol=1e-5)
 
 

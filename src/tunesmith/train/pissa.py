@@ -22,8 +22,6 @@ else:
 
 INIT = "pissa_niter_4"
 """Singular values by the paper's quick way; the random numbers in it come from the run's seed."""
-
-
 START = "start."
 """What the first numbers are called in a checkpoint, before the name of what they became."""
 
@@ -53,8 +51,8 @@ def restore(model: Any, tensors: "Mapping[str, torch.Tensor]") -> None:
         layer = model.get_submodule(name.partition(".lora_A.")[0])
         taken = before[other] @ before[name] - now[other] @ now[name]
         weight = layer.get_base_layer().weight
-        moved = layer.scaling["default"] * taken
-        weight.data += (moved.t() if moved.shape != weight.shape else moved).to(weight.dtype)
+        moved = layer.scaling["default"] * (taken.t() if layer.fan_in_fan_out else taken)
+        weight.data += moved.to(weight.dtype)
 
 
 @contextmanager
