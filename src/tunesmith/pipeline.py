@@ -176,27 +176,10 @@ def foresee(job: Job, until: str, wanted: Collection[str]) -> None:
                 raise missing(error.name or metric.kind, "eval") from error
     for sink in run.train.sinks:
         sink.accept()
-    if "deploy" in wanted:
-        refuse_merging(run)
     if "deploy" in wanted and not run.train.method.leaves_adapter:
         for export in run.deploy.exports:
             # What training will leave holds no adapter; the run's own folder has none either.
             export.accept(job.folder.path)
-
-
-def refuse_merging(run: Run) -> None:
-    """Refuse an export that folds in what its method trains outside the base's weights."""
-    for export in run.deploy.exports:
-        if export.merges and not run.train.method.mergeable:
-            raise SettingsError(
-                f"deploy.exports: {export.kind}: what {run.train.method.kind} trains cannot be "
-                "folded into the weights. Use: exports: [adapter]"
-            )
-        if isinstance(export, Merged) and export.onto == "original" and run.model.bits is None:
-            raise SettingsError(
-                "deploy.exports: merged: onto: original is for a base that model.bits holds in few "
-                "bits, and this one is its own original. Leave it out"
-            )
 
 
 def head_to_be(run: Run, data: Path) -> Meaning | None:

@@ -126,7 +126,12 @@ def resolve(marked: Marked) -> Loaded:
     except ValidationError as error:
         found = [*marked.problems, *sentences(Run, error, marked)]
         raise SettingsError(*sorted(found, key=line_and_column)) from None
-    problems = [*marked.problems, *switches(run, marked), *unfit(run, marked)]
+    problems = [
+        *marked.problems,
+        *switches(run, marked),
+        *unfit(run, marked),
+        *unmergeable(run, marked),
+    ]
     if problems:
         raise SettingsError(*sorted(problems, key=line_and_column))
     return Loaded(run, origins(run, marked))
@@ -147,6 +152,22 @@ def unfit(run: Run, marked: Marked) -> Iterable[str]:
             f"{method.kind} writes to the base's own; use a method that leaves the base's weights "
             f"alone, such as lora, or leave model.{name} out"
         )
+
+
+def unmergeable(run: Run, marked: Marked) -> Iterable[str]:
+    """Exports that fold in what cannot be folded, or into what is not there."""
+    for export in run.deploy.exports:
+        where = marked.marks.get(("deploy", "exports"), "deploy.exports")
+        if export.merges and not run.train.method.mergeable:
+            yield (
+                f"{where}: deploy.exports: {export.kind}: what train.method: "
+                f"{run.train.method.kind} trains cannot be folded into the weights; say [adapter]"
+            )
+        if export.needs_bits and run.model.bits is None:
+            yield (
+                f"{where}: deploy.exports: {export.kind}: onto: original is for a base that "
+                "model.bits holds in few bits, and this one is its own original; leave it out"
+            )
 
 
 def line_and_column(problem: str) -> tuple[int, int]:

@@ -50,6 +50,15 @@ ROWS = "data: {source: rows.jsonl}\n"
             "train: {method: {kind: full, rank: 8}}",
             "run.yaml:2:30: train.method.full.rank: no such setting; full has: blocks",
         ),
+        (
+            "train: {method: prefix}\ndeploy: {exports: [adapter, merged]}",
+            "run.yaml:3:19: deploy.exports: merged: what train.method: prefix trains cannot be",
+        ),
+        (
+            "deploy: {exports: [{kind: merged, onto: original}]}",
+            "run.yaml:2:19: deploy.exports: merged: onto: original is for a base that model.bits",
+        ),
+        ("model: {dtype: bfloat16}\ntrain: {method: full}", "in 16 bits small updates would be"),
         ("train: {method: {rank: 8}}", "run.yaml:2:17: train.method: say which one with `kind`"),
         ("train: {lr: fast}", "run.yaml:2:13: train.lr: expected a number; this is 'fast'"),
         ("train: {epochs: 0}", "run.yaml:2:17: train.epochs: expected more than 0; this is 0"),

@@ -40,7 +40,7 @@ def quantised(model: Any, bits: int, *, dtype: "torch.dtype", device: str) -> An
                 f"model.bits: {name} of this model is a {type(layer).__name__}, and only plain "
                 "linear layers are held in few bits here; leave model.bits out"
             )
-        put(model, name, made(layer, dtype, device))
+        model.set_submodule(name, made(layer, dtype, device))
     for parameter in model.parameters():
         if parameter.is_floating_point():
             parameter.data = parameter.data.to(dtype)
@@ -54,7 +54,7 @@ def dequantised(model: Any) -> Any:
         weight = torch.nn.Parameter(floats(layer), requires_grad=False)
         plain = torch.nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
         plain.weight, plain.bias = weight, layer.bias
-        put(model, name, plain)
+        model.set_submodule(name, plain)
     for bits in SIZES:
         setattr(model, f"is_loaded_in_{bits}bit", False)
     return model
@@ -162,12 +162,6 @@ class _Eight(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: "torch.Tensor") -> tuple["torch.Tensor", None, None]:
         return upstream @ floats(ctx.layer).to(upstream.dtype), None, None
-
-
-def put(model: Any, name: str, layer: Any) -> None:
-    """Another layer in the place of the one called `name`."""
-    parent, _, last = name.rpartition(".")
-    setattr(model.get_submodule(parent), last, layer)
 
 
 def library() -> Any:

@@ -35,13 +35,12 @@ def key_and_value_layers(model: Any) -> list[str]:
     return [n for n, gradient in zip(outputs, found, strict=True) if gradient is not None]
 
 
-def outlets(model: Any, kinds: tuple[str, ...] = ("attention", "mlp")) -> dict[str, str]:
-    """The linear layers that give a block's result back to the stream of states, by full name:
-    the last of its attention, the last of its feed-forward part. Values are their kinds."""
+def outlets(model: Any, kinds: tuple[str, ...]) -> list[str]:
+    """The linear layers that give a block's result back to the stream of states, by full name: the
+    last of its attention, the last of its feed-forward part (`mlp`), whichever is in `kinds`."""
     linears, width = layout.linears(model), layout.width(model)
-    blocks = layout.blocks(model)
-    found = {}
-    for block in blocks:
+    found = []
+    for block in layout.blocks(model):
         inside = {id(module) for module in block.modules()}
         own = {name: module for name, module in linears.items() if id(module) in inside}
         for kind in kinds:
@@ -51,7 +50,7 @@ def outlets(model: Any, kinds: tuple[str, ...] = ("attention", "mlp")) -> dict[s
                     f"train.method: the {kind} part of this model's blocks does not end in a "
                     f"linear layer of {width} outputs. Use lora"
                 )
-            found[of_kind[-1]] = kind
+            found.append(of_kind[-1])
     return found
 
 
@@ -91,8 +90,6 @@ class _Watch(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func is functional.scaled_dot_product_attention:
-            _, key, value = (*args, *(kwargs[n] for n in ("query", "key", "value") if n in kwargs))[
-                :3
-            ]
-            self.seen += [key, value]
+            given = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
+            self.seen += [given["key"], given["value"]]
         return func(*args, **kwargs)

@@ -36,6 +36,11 @@ class Export(Part):
     merges: ClassVar[bool] = False
     """Whether what was trained is folded into the weights of the base."""
 
+    @property
+    def needs_bits(self) -> bool:
+        """Whether its settings mean something only where the base is held in few bits."""
+        return False
+
     def accept(self, trained: Path) -> None:  # noqa: B027 (most forms hold every model)
         """Refuse, in a sentence and before any work, a result that this form cannot hold."""
 

@@ -29,6 +29,10 @@ class Merged(Export):
     """What an adapter trained on a base in few bits is merged onto: the floats the bits stand for,
     or the base as it was before; auto measures both on held-out rows and takes the nearer."""
 
+    @property
+    def needs_bits(self) -> bool:
+        return self.onto == "original"
+
     def settled(
         self, policy: "Policy", base: "Base", data: Path, say: Callable[[str], None]
     ) -> tuple["Policy", dict[str, Any]]:

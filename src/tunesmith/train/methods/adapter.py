@@ -41,7 +41,7 @@ class Adapter(Method):
     def apply(self, model: Any, seed: int) -> Any:
         peft_folder.refuse_new_words(model, self.kind)
         kinds = ("attention", "mlp") if self.after == "both" else ("mlp",)
-        names = list(roles.outlets(model, kinds))
+        names = roles.outlets(model, kinds)
         return bottleneck.insert(
             model, names, size=self.size, activation=self.activation, seed=seed
         )

@@ -33,7 +33,7 @@ class Ia3(Method):
 
         peft_folder.refuse_new_words(model, self.kind)
         everything = layout.linear_names(model)
-        inward = list(roles.outlets(model, ("mlp",)))
+        inward = roles.outlets(model, ("mlp",))
         outward = roles.key_and_value_layers(model)
         settings = IA3Config(
             target_modules=layout.endings([*outward, *inward], everything),
