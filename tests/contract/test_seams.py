@@ -1,6 +1,7 @@
 """Every fast seam gives what its slow reference path gives, outputs and gradients."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,12 @@ from tunesmith.train.methods.prompt import Prompt
 Tiny = Callable[[str], Path]
 LENGTHS = (7, 2, 13, 1, 5)
 PACKED = [kind for kind in KINDS if kind != "falcon"]
+
+
+@pytest.fixture(params=[False, True], ids=["piece by piece", "at once"])
+def launches(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways of attention: that of a CPU, and that of a device whose launches cost."""
+    monkeypatch.setattr(attention, "waits", lambda device: request.param)
 
 
 def model_of(folder: Path, **changes: Any) -> Any:
@@ -64,6 +71,7 @@ def test_nll_and_gradients_equal_the_models_own(kind: str, tiny: Tiny) -> None:
     assert_close(gradients(fast, loss), gradients(slow, expected), kind)
 
 
+@pytest.mark.usefixtures("launches")
 @pytest.mark.parametrize("kind", KINDS)
 def test_logps_under_any_upstream_gradient(kind: str, tiny: Tiny) -> None:
     model = model_of(tiny(kind))
@@ -77,6 +85,7 @@ def test_logps_under_any_upstream_gradient(kind: str, tiny: Tiny) -> None:
     assert_close(fast_gradients, gradients(slow, (wanted * upstream).sum()), kind)
 
 
+@pytest.mark.usefixtures("launches")
 @pytest.mark.parametrize("kind", PACKED)
 def test_packed_documents_do_not_see_each_other(kind: str, tiny: Tiny) -> None:
     model = model_of(tiny(kind))
@@ -93,6 +102,7 @@ def test_packed_documents_do_not_see_each_other(kind: str, tiny: Tiny) -> None:
     )
 
 
+@pytest.mark.usefixtures("launches")
 @pytest.mark.parametrize("kind", PACKED)
 def test_gradient_of_one_document_with_respect_to_another_is_zero(kind: str, tiny: Tiny) -> None:
     model = model_of(tiny(kind))
@@ -120,6 +130,7 @@ def alike(lengths: tuple[int, ...], common: int) -> Batch:
     return rows
 
 
+@pytest.mark.usefixtures("launches")
 @pytest.mark.parametrize("kind", PACKED)
 def test_a_common_beginning_is_read_once_and_counts_for_every_row(kind: str, tiny: Tiny) -> None:
     model, rows = model_of(tiny(kind)), alike((20, 14, 17), 12)
@@ -144,12 +155,13 @@ def test_what_is_short_or_random_is_not_shared(tiny: Tiny) -> None:
     assert layout.drops(model) and not layout.drops(model.eval())
 
 
-def test_a_sliding_window_reaches_into_the_common_beginning() -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_sliding_window_reaches_into_the_common_beginning(at_once: bool) -> None:
     query, key = torch.randn(1, 4, 12, 8).double(), torch.randn(1, 2, 12, 8).double()
-    borders = torch.tensor([0, 6, 9, 12], dtype=torch.int32)  # 6 common, then two rows of 3
-    given, _ = attention.documents(
-        None, query, key, key, None, cu_seq_lens_q=borders, shared_start=True, sliding_window=4
-    )
+    plan = attention.Plan([6, 3, 3], shared=True)  # 6 common, then two rows of 3
+    if at_once:
+        plan = replace(plan, grid=attention.gridded(plan.lengths, 1, query.device))
+    given, _ = attention.documents(None, query, key, key, None, plan=plan, sliding_window=4)
     for own in (slice(6, 9), slice(9, 12)):
         row = torch.cat([torch.arange(6), torch.arange(own.start, own.stop)])
         distance = torch.arange(9).unsqueeze(1) - torch.arange(9)
@@ -160,12 +172,13 @@ def test_a_sliding_window_reaches_into_the_common_beginning() -> None:
         torch.testing.assert_close(given[0, own], wanted[0, :, 6:].transpose(0, 1))
 
 
-def test_sliding_window_and_dropout_take_the_general_path() -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+def test_sliding_window_and_dropout_take_the_general_path(at_once: bool) -> None:
     query, key = torch.randn(1, 4, 12, 8).double(), torch.randn(1, 2, 12, 8).double()
-    borders = torch.tensor([0, 7, 12], dtype=torch.int32)
-    given, _ = attention.documents(
-        None, query, key, key, None, cu_seq_lens_q=borders, sliding_window=3
-    )
+    plan = attention.Plan([7, 5])
+    if at_once:
+        plan = replace(plan, grid=attention.gridded(plan.lengths, 0, query.device))
+    given, _ = attention.documents(None, query, key, key, None, plan=plan, sliding_window=3)
     distance = torch.arange(12).unsqueeze(1) - torch.arange(12)
     same = (torch.arange(12).unsqueeze(1) < 7) == (torch.arange(12) < 7)
     mask = (distance >= 0) & (distance < 3) & same
@@ -344,6 +357,7 @@ def test_behind_virtual_tokens_all_paths_equal_pefts_own(
             assert (found[name] - tensor).norm() <= 1e-6 * tensor.norm(), name
 
 
+@pytest.mark.usefixtures("launches")
 @pytest.mark.parametrize("method", SOFT, ids=lambda method: method.kind)
 def test_rows_that_begin_alike_share_their_beginning_behind_virtual_tokens(
     method: Method, tiny: Tiny

@@ -5,7 +5,8 @@ What all documents begin with (a system prompt, say) may be laid once, before th
 document goes on from it, and its gradient is the sum of theirs. A trained prefix or prompt stands
 before that as keys and values (`lead`).
 Attention runs document by document through torch's causal kernel, which skips what lies above the
-diagonal; a mask would make it compute everything and copy keys and values for every head.
+diagonal; a mask would make it compute everything and copy keys and values for every head. A GPU
+waits for every launch instead: there all documents go through one padded call (`together`).
 The reference path is the model's own attention on the padded batch.
 """
 
@@ -38,6 +39,25 @@ class Packed:
     place: "torch.Tensor"  # [flat padded position], the token that stands for it
     shared: bool = False
     """Whether the first piece is the beginning of all others, and no document of its own."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The documents of a packed row, padded on the right to the longest."""
+
+    tokens: "torch.Tensor"  # [document, time], the token that stands there; any where none does
+    real: "torch.Tensor"  # [token], its flat place in [document, time]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the attention of a pass is carried out, made once for all its layers."""
+
+    lengths: list[int]  # of the pieces
+    shared: bool = False
+    """Whether the first piece is what all others go on from."""
+    grid: Grid | None = None
+    """Where all documents go through one call."""
 
 
 LEAST_SHARED = 8
@@ -73,6 +93,15 @@ def common_start(batch: Batch, lengths: "torch.Tensor") -> int:
     return alike if alike >= LEAST_SHARED else 0
 
 
+@dataclass(frozen=True)
+class Shape:
+    """What attention is beside who sees whom."""
+
+    scaling: float | None
+    dropout: float
+    window: int | None
+
+
 def documents(
     module: Any,
     query: "torch.Tensor",  # [1, heads, token, size]
@@ -80,8 +109,7 @@ def documents(
     value: "torch.Tensor",
     attention_mask: Any,
     *,
-    cu_seq_lens_q: "torch.Tensor",
-    shared_start: bool = False,
+    plan: Plan,
     lead: Lead | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
@@ -91,23 +119,58 @@ def documents(
 ) -> tuple["torch.Tensor", None]:
     """Causal attention inside each document; transformers' attention interface.
 
-    With `shared_start` the first piece is what all others go on from; with `lead`, all pieces go
-    on from that.
+    With `lead`, all documents go on from that.
     """
     if softcap is not None:
         raise NotImplementedError("attention with a soft cap has no packed path")
-    lengths = cu_seq_lens_q.diff().tolist()
-    pieces = list(zip(*(t.split(lengths, dim=2) for t in (query, key, value)), strict=True))
-    if lead is not None:
-        own = len(pieces) if not shared_start else 1  # the others follow on the first
-        pieces[:own] = [after(lead.layers[module.layer_idx], piece) for piece in pieces[:own]]
-    if shared_start:
+    states, shape = (query, key, value), Shape(scaling, dropout, sliding_window)
+    before = None if lead is None else lead.layers[module.layer_idx]
+    way = one_by_one if plan.grid is None else together
+    return way(states, before, plan, shape).transpose(1, 2), None
+
+
+def one_by_one(
+    states: "tuple[torch.Tensor, ...]",
+    before: "tuple[torch.Tensor, ...] | None",
+    plan: Plan,
+    shape: Shape,
+) -> "torch.Tensor":
+    """A call for each piece, [1, heads, token, size]."""
+    pieces = list(zip(*(t.split(plan.lengths, dim=2) for t in states), strict=True))
+    if before is not None:
+        own = len(pieces) if not plan.shared else 1  # the others follow on the first
+        pieces[:own] = [after(before, piece) for piece in pieces[:own]]
+    if plan.shared:
         pieces[1:] = [after(pieces[0][1:], piece) for piece in pieces[1:]]
-    outputs = [
-        one_document(q, k, v, scaling=scaling, dropout=dropout, window=sliding_window)
-        for q, k, v in pieces
-    ]
-    return torch.cat(outputs, dim=2).transpose(1, 2), None
+    return torch.cat([masked(piece, shape) for piece in pieces], dim=2)
+
+
+def together(
+    states: "tuple[torch.Tensor, ...]",
+    before: "tuple[torch.Tensor, ...] | None",
+    plan: Plan,
+    shape: Shape,
+) -> "torch.Tensor":
+    """One call for all documents, and one for what they share, [1, heads, token, size]: no real
+    token looks at the padding behind it."""
+    heads, grid = states[0].shape[1], plan.grid
+    assert grid is not None
+    # The kernel that holds no square of scores wants as many key heads as query heads.
+    states = tuple(t.repeat_interleave(heads // t.shape[1], dim=1) for t in states)
+    if before is not None:
+        before = tuple(t.repeat_interleave(heads // t.shape[1], dim=1) for t in before)
+    found = []
+    if plan.shared:
+        shared = tuple(t[:, :, : plan.lengths[0]] for t in states)
+        piece = shared if before is None else after(before, shared)
+        found, before = [masked(piece, shape)], piece[1:]
+    rows = grid.tokens.shape[0]
+    piece = tuple(t[0].index_select(1, grid.tokens.flatten()) for t in states)
+    piece = tuple(t.unflatten(1, grid.tokens.shape).transpose(0, 1) for t in piece)
+    if before is not None:
+        piece = after(tuple(t.expand(rows, -1, -1, -1) for t in before), piece)
+    flat = masked(piece, shape).transpose(0, 1).flatten(1, 2)  # [heads, flat place, size]
+    return torch.cat([*found, flat.index_select(1, grid.real).unsqueeze(0)], dim=2)
 
 
 def after(
@@ -118,20 +181,16 @@ def after(
     return query, torch.cat([before[0], key], dim=2), torch.cat([before[1], value], dim=2)
 
 
-def one_document(
-    query: "torch.Tensor",  # [1, heads, time, size]
-    key: "torch.Tensor",
-    value: "torch.Tensor",
-    *,
-    scaling: float | None,
-    dropout: float,
-    window: int | None,
+def masked(
+    states: "tuple[torch.Tensor, ...]",  # queries, keys, values: [row, heads, time, size] each
+    shape: Shape,
 ) -> "torch.Tensor":
     """Causal attention of a document's last tokens, mostly all, to what stands before them.
 
     Without a mask unless keys stand before the first query, or beyond the sliding window.
     """
-    size, mask = key.shape[2], None
+    query, key, value = states
+    size, mask, window = key.shape[2], None, shape.window
     if query.shape[2] < size or (window is not None and size > window):
         places = torch.arange(size, device=query.device)
         distance = places[size - query.shape[2] :].unsqueeze(1) - places  # [query, key]
@@ -141,9 +200,9 @@ def one_document(
         key,
         value,
         attn_mask=mask,
-        dropout_p=dropout,
+        dropout_p=shape.dropout,
         is_causal=mask is None,
-        scale=scaling,
+        scale=shape.scaling,
         enable_gqa=query.shape[1] != key.shape[1],
     )
 
@@ -187,16 +246,38 @@ def no_mask(*_: Any, **__: Any) -> None:
 def hidden(model: Any, packed: Packed, lead: Lead | None = None) -> "torch.Tensor":
     """Hidden states of packed tokens, [token, width]."""
     start = 0 if lead is None else lead.length
+    plan = planned(packed)
     with switched(model):
         output = model.base_model(
             input_ids=packed.ids,
             position_ids=packed.positions + start,
-            cu_seq_lens_q=packed.borders,
-            shared_start=packed.shared,
+            plan=plan,
             lead=lead,
             use_cache=False,
         )
     return output.last_hidden_state.squeeze(0)  # type: ignore[no-any-return]
+
+
+def planned(packed: Packed) -> Plan:
+    """Piece by piece, or all documents side by side."""
+    lengths, device = packed.borders.diff().tolist(), packed.ids.device
+    grid = gridded(lengths, int(packed.shared), device) if waits(device) else None
+    return Plan(lengths, packed.shared, grid)
+
+
+def waits(device: "torch.device") -> bool:
+    """Whether a launch costs more than what padding adds to it."""
+    return device.type != "cpu"
+
+
+def gridded(lengths: list[int], skipped: int, device: "torch.device") -> Grid:
+    """The pieces but the first `skipped`, side by side."""
+    own = torch.tensor(lengths[skipped:]).unsqueeze(1)  # [document, 1]
+    time = torch.arange(int(own.max())).unsqueeze(0)  # [1, time]
+    starts = own.cumsum(0) - own + sum(lengths[:skipped])
+    real = time < own
+    tokens = torch.where(real, starts + time, starts)
+    return Grid(tokens.to(device), real.flatten().nonzero().squeeze(1).to(device))
 
 
 PROBE = ((3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5), (3, 1, 4, 1, 5, 9, 2, 6, 8), (2, 7, 1))
