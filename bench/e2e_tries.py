@@ -9,12 +9,13 @@ has, and their answers there. Adds to bench/results/e2e_tries.json.
 import argparse
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
 from e2e import row, write_rows
 from methods import scored
-from whole import keep, lines
+from whole import done, keep, lines
 from whole import write_rows as written
 
 
@@ -29,34 +30,42 @@ def left_out(source: Path, prepared: Path, count: int = 150) -> list[dict[str, A
     return [row(meaning, answers[meaning]) for meaning in picked]
 
 
-def main() -> None:
-    """One try."""
+def tried(home: Path, source: Path, overrides: list[str]) -> dict[str, Any]:
+    """One try: trained, and its answers to inputs that training left out measured."""
     from tunesmith import pipeline
     from tunesmith.run import load_with_origins
 
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("overrides", nargs="*")
-    chosen = parser.parse_args()
-    home, source = chosen.work.resolve(), chosen.data.resolve() / "e2e_nlg"
+    name = "try-" + "-".join(re.sub(r"[^a-z0-9.]+", "", each) for each in overrides)
+    home = home / name
     home.mkdir(parents=True, exist_ok=True)
     write_rows(source, home)
     first = pipeline.job(load_with_origins(home / "e2e.yaml", ["name=rows"]), home=home)
     pipeline.carry_out(first, "data")
     asked = left_out(source / "train.jsonl", first.folder.path / "data" / "train.jsonl")
     written(home / "test.jsonl", asked)
-    name = "try-" + "-".join(each.split("=")[1] for each in chosen.overrides)
-    loaded = load_with_origins(home / "e2e.yaml", [*chosen.overrides, f"name={name}"])
+    loaded = load_with_origins(home / "e2e.yaml", [*overrides, "name=try"])
     job = pipeline.job(loaded, home=home)
     pipeline.carry_out(job, "train")
     train = json.loads((job.folder.path / "train" / "train.json").read_text())
     found = scored(job, "tuned") | {n: train[n] for n in ("best_value", "seconds")}
-    path = Path(__file__).parent / "results" / "e2e_tries.json"
-    tries = json.loads(path.read_text())["tries"] if path.is_file() else {}
-    tries[" ".join(chosen.overrides) or "as it is"] = {"inputs": len(asked), **found}
+    return {"overrides": overrides, "inputs": len(asked), **found}
+
+
+def main() -> None:
+    """One try, and the table of all that are done in the folder."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("overrides", nargs="*")
+    chosen = parser.parse_args()
+    home, source = chosen.work.resolve(), chosen.data.resolve() / "e2e_nlg"
+    overrides = chosen.overrides
+    done(home, "e2e-" + "-".join(overrides), lambda: tried(home, source, overrides))
+    tries = [json.loads(path.read_text()) for path in sorted((home / "done").glob("e2e-*.json"))]
     keep("e2e_tries", {"tries": tries})
-    print(chosen.overrides, found["values"]["bleu"], train["best_value"], train["seconds"])
+    for each in tries:
+        bleu = each["values"]["bleu"]
+        print(f"{bleu['value']:.2f}  loss {each['best_value']:.4f}  {each['overrides']}")
 
 
 if __name__ == "__main__":

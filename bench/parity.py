@@ -10,7 +10,8 @@ import os
 import sys
 from pathlib import Path
 
-from w1 import machine, once
+from machine import machine
+from w1 import once
 
 ROWS_A_STEP = 2
 

@@ -9,13 +9,13 @@ ratios, written to bench/results/w1.json with every single run in it.
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from machine import machine
 
 HERE = Path(__file__).parent
 ROWS, BATCH = 64, 8
@@ -35,18 +35,6 @@ def once(side: str, options: dict[str, Any], *, count: int = ROWS, batch: int = 
     speed, peak = result["tokens_per_second"], result["peak_gb"]
     print(f"{side:5} {options}: {speed:.0f} tokens/s, {peak:.2f} GB", flush=True)
     return {"options": options, **result}
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
-    model = next(
-        line.split(":")[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    )
-    packages = ("torch", "transformers", "peft", "trl")
-    versions = {name: version(name) for name in packages}
-    return {"cpu": model, "cores": os.cpu_count(), "python": platform.python_version(), **versions}
 
 
 def main() -> None:

@@ -1,11 +1,12 @@
 """A whole run for a benchmark: settings in, what was measured out. Resumes in the folder given."""
 
 import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from w1 import machine
+from machine import machine
 
 if TYPE_CHECKING:
     from tunesmith.run import Loaded
@@ -47,6 +48,17 @@ def lines(path: Path) -> list[dict[str, Any]]:
     """The records of a JSONL file."""
     # Not splitlines(): a text may hold the line separators of Unicode.
     return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
+
+
+def done(home: Path, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `work` found and on which machine, from `home`/done where it was done before."""
+    path = home / "done" / f"{name}.json"
+    if not path.is_file():
+        found = {"machine": machine(), **work()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".tmp").write_text(json.dumps(found))
+        os.replace(path.with_suffix(".tmp"), path)
+    return json.loads(path.read_text())  # type: ignore[no-any-return]
 
 
 def keep(name: str, found: Mapping[str, Any]) -> None:
