@@ -24,10 +24,10 @@ data:
   test: test.jsonl
   transforms: [deduplicate, {kind: sample, rows: 800}]
 train:
-  method: {kind: lora, rank: 16}
+  method: {kind: lora, rank: 16, ratio: 8}
   epochs: 1
-  lr: 1e-3
-  batch: 2
+  lr: 5e-4
+  batch: 4
   evaluate_every: 100
   probes: 0
 evaluate:

@@ -1,9 +1,10 @@
 """Every way to change a model, side by side: e2e_nlg, 800 rows, one epoch, the whole test set.
 
-    python bench/methods.py --work DIR [--data ../shared/data] [--only lora,prefix] [--search-only]
+    python bench/methods.py --work DIR [--data ../shared/data] [--only lora,prefix]
 
 Each method first tries its settings on 400 rows, judged by the held-out loss; the best of them
-then trains on 800, with three seeds where SEEDS says so. Runs stay in DIR, so a second call goes on
+then trains on 800, with three seeds where SEEDS says so. What it costs is measured on the CPU over
+the first hundred rows, also where a GPU did the rest. Runs stay in DIR, so a second call goes on
 where the first was stopped. Writes bench/results/methods.json, which docs/methods.md is made from.
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from e2e import row
+from machine import machine
 from whole import keep, lines, write_rows
 
 TRIES: dict[str, list[dict[str, Any]]] = {
@@ -52,16 +54,18 @@ TRIES: dict[str, list[dict[str, Any]]] = {
     ],
     "prefix": [
         {"method": {"kind": "prefix", "length": length}, "lr": rate, "batch": 4}
-        for length, rate in ((32, 3e-3), (32, 1e-2), (32, 3e-2), (32, 1e-1))
+        for length, rate in ((32, 3e-3), (32, 1e-2), (32, 3e-2), (32, 1e-1), (32, 3e-1), (64, 1e-1))
     ],
     "prompt": [
         {"method": {"kind": "prompt", "length": length}, "lr": rate, "batch": 4}
-        for length, rate in ((32, 3e-3), (32, 1e-2), (32, 3e-2), (32, 1e-1))
+        for length, rate in ((32, 3e-3), (32, 1e-2), (32, 3e-2), (32, 1e-1), (64, 3e-2), (32, 5e-2))
     ],
     "ia3": [
         {"method": {"kind": "ia3"}, "lr": rate, "batch": 4} for rate in (3e-3, 1e-2, 3e-2, 1e-1)
     ],
 }
+COSTED = 25
+"""Steps of four rows over which time and memory are measured."""
 SEEDS = {"lora": 3, "full": 3, "adapter": 3}
 METRICS = [{"kind": "bleu", "lowercase": True}, "chrf", "rouge", "perplexity"]
 
@@ -123,6 +127,7 @@ def child(home: Path, settings: dict[str, Any], arm: str) -> None:
     names = ("seconds", "tokens", "steps", "best_step", "best_value", "last_loss")
     names += ("trainable_parameters", "parameters")
     found: dict[str, Any] = {"train": {name: train[name] for name in names}, "peak_gb": peak()}
+    found |= {"machine": machine()}
     if arm != "none":
         found |= scored(job, arm)
     path = home / "done" / f"{settings['name']}-{arm}.json"
@@ -163,13 +168,29 @@ def searched(home: Path, files: dict[str, str], method: str) -> list[dict[str, A
     return found
 
 
+def finished(home: Path, files: dict[str, str], method: str) -> dict[str, Any]:
+    """A method's search, its runs on all rows, and what a step of it costs on the CPU."""
+    tries = searched(home, files, method)
+    best = min(tries, key=lambda done: float(done["held_out_loss"]))["settings"]
+    stem = method.replace("+", "-")
+    seeds = [
+        one(home, run(files, f"{stem}-{seed}", best, 800, seed), "tuned")
+        for seed in range(SEEDS.get(method, 1))
+    ]
+    short = best | {"steps": COSTED, "device": "cpu"}
+    alone = run(files, f"cost-{stem}", short, 4 * COSTED, 0)
+    alone["data"] |= {"valid": None, "split": "none"}  # a look at held-out rows is no step
+    cost = one(home, alone, "none")
+    cost = {"seconds": cost["train"]["seconds"] / COSTED, "peak_gb": cost["peak_gb"]}
+    return {"tries": tries, "chosen": best, "seeds": seeds, "cost_of_a_step": cost}
+
+
 def main() -> None:
     """Search, then the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path)
     parser.add_argument("--only", default=",".join(TRIES))
-    parser.add_argument("--search-only", action="store_true")
     parser.add_argument("--one")
     chosen = parser.parse_args()
     if chosen.one:
@@ -179,17 +200,11 @@ def main() -> None:
     files = written(home, chosen.data.resolve() / "e2e_nlg")
     kept = Path(__file__).parent / "results" / "methods.json"
     table = json.loads(kept.read_text())["methods"] if kept.is_file() else {}
+    if "base" not in table:
+        asked = run(files, "base", {"steps": 1}, 4, 0)
+        table["base"] = one(home, asked, "base")["values"]
     for method in chosen.only.split(","):
-        tries = searched(home, files, method)
-        best = min(tries, key=lambda done: float(done["held_out_loss"]))["settings"]
-        entry: dict[str, Any] = {"tries": tries, "chosen": best, "seeds": []}
-        for seed in range(0 if chosen.search_only else SEEDS.get(method, 1)):
-            name = f"{method.replace('+', '-')}-{seed}"
-            settings = run(files, name, best, 800, seed)
-            entry["seeds"].append(one(home, settings, "tuned"))
-            if "base" not in table:
-                table["base"] = one(home, settings, "base")["values"]
-        table[method] = entry
+        table[method] = finished(home, files, method)
         keep("methods", {"methods": table})
 
 

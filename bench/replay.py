@@ -48,7 +48,7 @@ def settings(arm: str, where: dict[str, str]) -> dict[str, Any]:
     return {
         "name": arm,
         "data": {**data, "test": where["test"], "split": "none"},
-        "train": {"method": "full", "lr": 1e-4, "epochs": 3, "batch": 8, "length": LENGTH}
+        "train": {"method": "full", "lr": 5e-4, "epochs": 3, "batch": 8, "length": LENGTH}
         | {"probes": 0, "save_every": 1000, "keep": 1},
         "evaluate": {
             "metrics": [{"kind": "bleu", "lowercase": True}, {"kind": "rouge"}],

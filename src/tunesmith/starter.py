@@ -69,7 +69,7 @@ GOALS: Mapping[type[Row], Goal] = {
 {LORA}\
   objective: sft
   epochs: 3
-  lr: 2e-4
+  lr: 5e-4
   batch: 8  # rows in one step
   length: 1024  # a longer row is refused, never cut""",
         evaluate="""\
@@ -96,7 +96,7 @@ GOALS: Mapping[type[Row], Goal] = {
 {LORA}\
   objective: lm
   epochs: 3
-  lr: 2e-4
+  lr: 5e-4
   batch: 8  # windows in one step
   length: 512  # a longer document goes on in the next window, never cut""",
         evaluate="  metrics: [perplexity]",

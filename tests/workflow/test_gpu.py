@@ -43,7 +43,7 @@ def named(method: Method) -> str:
     return method.kind + ("+dora" if getattr(method, "dora", False) else "")
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma"])
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "gemma"])
 @pytest.mark.parametrize("method", METHODS, ids=named)
 def test_every_method_takes_the_steps_of_the_cpu(
     method: Method, kind: str, tiny: Tiny, tmp_path: Path
@@ -56,7 +56,7 @@ def test_every_method_takes_the_steps_of_the_cpu(
 
 def test_an_encoder_learns_labels(tiny: Tiny, tmp_path: Path) -> None:
     spec = settings(objective=Classify(), method=Lora(rank=4), best="loss", lr=1e-3)
-    base = base_of(tiny("bert"))
+    base = base_of(tiny("modernbert"))
     here = trained(prepared(tmp_path / "cpu", row=labelled), base, spec)
     moved = spec.model_copy(update={"device": "cuda"})
     there = trained(prepared(tmp_path / "gpu", row=labelled), base, moved)
@@ -77,6 +77,7 @@ def test_stopped_it_goes_on_to_the_bit(
     assert result(trained(folder, base, spec)) == whole
 
 
+@pytest.mark.filterwarnings("ignore:inner dimension")  # of layers as narrow as a tiny model's
 @pytest.mark.parametrize("bits", [None, 4, 8])
 def test_answers_and_exports(bits: int | None, tiny: Tiny, tmp_path: Path) -> None:
     """What was trained on the GPU is measured there, merged and verified."""

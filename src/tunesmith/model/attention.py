@@ -272,12 +272,12 @@ def waits(device: "torch.device") -> bool:
 
 def gridded(lengths: list[int], skipped: int, device: "torch.device") -> Grid:
     """The pieces but the first `skipped`, side by side."""
-    own = torch.tensor(lengths[skipped:]).unsqueeze(1)  # [document, 1]
-    time = torch.arange(int(own.max())).unsqueeze(0)  # [1, time]
+    own = torch.tensor(lengths[skipped:], device=device).unsqueeze(1)  # [document, 1]
+    time = torch.arange(max(lengths[skipped:]), device=device).unsqueeze(0)  # [1, time]
     starts = own.cumsum(0) - own + sum(lengths[:skipped])
     real = time < own
     tokens = torch.where(real, starts + time, starts)
-    return Grid(tokens.to(device), real.flatten().nonzero().squeeze(1).to(device))
+    return Grid(tokens, real.flatten().nonzero().squeeze(1))
 
 
 PROBE = ((3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5), (3, 1, 4, 1, 5, 9, 2, 6, 8), (2, 7, 1))

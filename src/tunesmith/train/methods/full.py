@@ -24,7 +24,7 @@ class Full(Method):
 
     @property
     def default_lr(self) -> float:
-        return 2e-5
+        return 5e-5
 
     @property
     def needs_copy(self) -> bool:

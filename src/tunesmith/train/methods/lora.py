@@ -56,7 +56,7 @@ class Lora(Method):
 
     @property
     def default_lr(self) -> float:
-        return 2e-4
+        return 5e-4
 
     def apply(self, model: Any, seed: int) -> Any:
         from peft import LoraConfig

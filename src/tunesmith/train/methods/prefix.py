@@ -32,7 +32,7 @@ class Prefix(Method):
 
     @property
     def default_lr(self) -> float:
-        return 1e-2
+        return 3e-2
 
     def apply(self, model: Any, seed: int) -> Any:
         from peft import PrefixTuningConfig
