@@ -24,7 +24,10 @@ from tunesmith.core.tables import files_of, write_rows
 from tunesmith.core.textfile import opened
 from tunesmith.data.audits.base import Audit
 from tunesmith.data.audits.leakage import Leakage
+from tunesmith.data.audits.pii import Pii
+from tunesmith.data.audits.poisoning import Poisoning
 from tunesmith.data.audits.quality import Quality
+from tunesmith.data.audits.secrets import Secrets
 from tunesmith.data.formats.base import Format
 from tunesmith.data.lengths import histogram
 from tunesmith.data.located import Located, located
@@ -59,7 +62,7 @@ class Data(Spec):
     """The form of the records; found out from their keys where it is not stated."""
     transforms: tuple[Transform, ...] = (Deduplicate(),)
     """Steps over the rows of `source`, in this order."""
-    audits: tuple[Audit, ...] = (Leakage(), Quality())
+    audits: tuple[Audit, ...] = (Leakage(), Quality(), Pii(), Secrets(), Poisoning())
     """Looks at the finished parts; they report and change nothing."""
     split: Split | Literal["none"] = Split()
     """How many rows are kept from training, or `none`."""
@@ -137,7 +140,11 @@ def prepare(
         parts, ledger = divided(spec, found, seed, log)
         for each in found.values():
             each.check()
-        findings = [finding for audit in spec.audits for finding in audit.inspect(parts)]
+        findings = [
+            replace(finding, audit=audit.kind)
+            for audit in spec.audits
+            for finding in audit.inspect(parts)
+        ]
         findings += few(ledger)
         write(stage, parts, ledger, findings)
         summarise(parts, ledger, findings, log, tokenizer)

@@ -4,10 +4,10 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from tunesmith.core.findings import Finding, Severity
-from tunesmith.core.quote import visible
 from tunesmith.core.rows import Chat, Judged, Labelled, Message, Pair, Row, Text, Turns
 from tunesmith.data.audits.base import Audit
 from tunesmith.data.claims import claim_of
+from tunesmith.data.found import report
 from tunesmith.data.prompts import normalised
 
 
@@ -121,15 +121,3 @@ def empty(message: Message) -> bool:
 def trained(message: Message) -> bool:
     """Whether a turn carries loss."""
     return message.role == "assistant" and message.train is not False
-
-
-def report(
-    severity: Severity, what: str, rows: Sequence[Row], advice: str, most: int = 5
-) -> Iterator[Finding]:
-    """A finding for the rows, or nothing when there are none. Texts stay out: may be private."""
-    if not rows:
-        return
-    places = ", ".join(visible(row.origin) for row in rows[:most])
-    more = f" and {len(rows) - most} more" if len(rows) > most else ""
-    first = visible(rows[0].origin)
-    yield Finding(severity, f"{what}: {len(rows)}", first, places + more, advice)
