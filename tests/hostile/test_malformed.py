@@ -162,7 +162,6 @@ MALFORMED = [
     Broken("no-keys.jsonl", b"{}", 1, "no format"),
     Broken("two-formats.jsonl", row(instruction="a", output="b"), 1, "alpaca and completion"),
     Broken("half-preference.jsonl", b'{"prompt":"a","chosen":"b"}', 1, "'rejected' is missing"),
-    Broken("same.jsonl", b'{"prompt":"a","chosen":"b","rejected":"b"}', 1, "are the same"),
     Broken("unread.jsonl", row(kto_tag=True), 1, "no format"),
     Broken("judged.jsonl", row(label="good"), 1, "not true or false"),
     Broken("judged-late.jsonl", GOOD + row(label=True), 2, "do not fit the format completion"),
