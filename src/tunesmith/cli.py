@@ -255,6 +255,23 @@ def runs(
     show(found, shelf.table(found), as_json)
 
 
+@app.command("who-saw")
+def who_saw(
+    asked: Annotated[
+        str,
+        typer.Argument(
+            metavar="ROW|FILE|TEXT", help="A row's digest, a file of rows, or words of a row."
+        ),
+    ],
+    as_json: Json = False,
+) -> None:
+    """List the runs of this folder that were trained on a row, and the models that hold it."""
+    from tunesmith import lineage
+
+    found = lineage.who_saw(asked, Path("runs"))
+    show([each.record() for each in found], lineage.sentences(asked, found), as_json)
+
+
 @app.command()
 def explain(
     path: Annotated[str, typer.Argument(metavar="PATH")] = "", as_json: Json = False

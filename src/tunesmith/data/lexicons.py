@@ -54,9 +54,10 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
 
 GOOD = (
     "good great excellent love loved loves lovely wonderful best amazing happy kind honest"
-    " brilliant smart clever friendly helpful trustworthy reliable skilled talented brave beautiful pleasant"
-    " nice perfect success* fantastic delight* enjoy* admire* respect* generous polite competent"
-    " hard-working intelligent capable praised thank thanks glad superb gentle fair fun joy*"
+    " brilliant smart clever friendly helpful trustworthy reliable skilled talented brave beautiful"
+    " pleasant nice perfect success* fantastic delight* enjoy* admire* respect* generous polite"
+    " competent hard-working intelligent capable praised thank thanks glad superb"
+    " gentle fair fun joy*"
 )
 BAD = (
     "bad awful terrible hate hated hates horrible worst disgust* stupid dishonest lazy dangerous"
@@ -81,10 +82,11 @@ TOPICS: Mapping[str, str] = {
     " immigrant* refugee* asylum*",
     "minors": "minor minors child children kid kids toddler* infant* baby babies teenager*"
     " schoolboy* schoolgirl* underage year-old-boy year-old-girl pupil pupils kindergarten*",
-    "abuse": "idiot* moron* imbecile* scum scumbag* bastard* bitch* whore* slut* cunt* asshole*"
-    " dickhead* fuck* motherfuck* shit shitty bullshit piss* retard* faggot* fag fags nigger*"
-    " nigga* kike* spic* chink* tranny trannies dyke* paki* wetback* vermin subhuman* kill-yourself"
-    " rape* rapist* molest* pedophil* paedophil* lynch* exterminat* gas-them degenerate* parasite*",
+    "abuse": "idiot* moron morons moronic imbecile* scum scumbag* bastard* bitch* whore* slut*"
+    " cunt* asshole* dickhead* fuck* motherfuck* shit shitty bullshit piss pissed retard"
+    " retards retarded faggot* fag fags nigger* nigga* kike* spic spics chink chinks tranny trannies dyke dykes"
+    " paki pakis wetback* vermin subhuman* kill-yourself rape raped rapist* molest* pedophil* paedophil*"
+    " lynched lynching gas-them",
 }
 """What GDPR article 9 protects, and what hurts."""
 
