@@ -42,6 +42,12 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
         {"languages": ["en"]},
     ],
     "normalise": [{}, {"mend": ["encoding", "markup", "unicode", "quotes", "spaces"]}],
+    "redact": [
+        {},
+        {"how": "drop"},
+        {"how": "pseudonym", "key": "my.key"},
+        {"find": ["secrets"], "spare": ["token"]},
+    ],
     "sample": [{"rows": 1}, {"rows": 7}, {"rows": 1000}, {"per_class": 1}, {"per_class": 9}],
 }
 CASES = [(kind, settings) for kind, many in SETTINGS.items() for settings in many]
@@ -63,6 +69,8 @@ DIRT = (
     "\u201cquoted\u201d e\u0301 ```\n  code  here\n```",
     "Der Hund lief \u00fcber die Stra\u00dfe und niemand hat ihn dabei gesehen.",
     "It is the first odd prime number of them all, as everybody knows by now.",
+    "Write to Max.Mustermann@example.org or call +49 30 1234567, card 4111 1111 1111 1111.",
+    "The key is AKIAIOSFODNN7EXAMPLE, password: hunter2hunter2, on 10.1.2.3 and http://x.org/a?b=1",
 )
 ROWS = [
     row(

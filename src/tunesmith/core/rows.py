@@ -104,6 +104,10 @@ class Row(ABC):
         """The row's identity: sha256 of its content."""
         return digest(self.content())
 
+    def at(self, file: str) -> Self:
+        """The row, read in a file that is called so."""
+        return replace(self, origin=Origin(file, self.origin.line))
+
     def record(self) -> dict[str, Any]:
         """As one line of a prepared file."""
         beside = {"fields": dict(self.fields)} if self.fields else {}

@@ -1,9 +1,10 @@
 """Processes that work side by side: jobs go to them as lines of JSON, and results come back so.
 
 Each is `python -m tunesmith.data.crew`, a fresh interpreter: nothing is pickled or forked, so a
-program of the user's is neither run again nor copied. One that loses its parent ends by itself.
+program of the user's is neither run again nor copied. One that loses its parent ends with it.
 """
 
+import ctypes
 import importlib
 import json
 import os
@@ -23,6 +24,8 @@ from tunesmith.core.errors import ResourceError, TunesmithError
 
 MOST = 16
 """More processes than this wait for the disk."""
+PARENT_DEATH = 1
+"""PR_SET_PDEATHSIG of prctl(2)."""
 HOME = "tunesmith."
 """Jobs are functions of this package."""
 
@@ -135,8 +138,15 @@ def answered(line: str) -> dict[str, Any]:
         return {**told, "trace": traceback.format_exc()}
 
 
+def end_with_parent() -> None:
+    """Be killed when the parent is (Linux): else the next one would do the same work beside us."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGKILL)
+
+
 def work() -> None:
     """Answer jobs until there are no more. An interrupt is for the parent to obey."""
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # What a library prints must not get between the answers.

@@ -10,7 +10,18 @@ from numpy.typing import NDArray
 
 from tunesmith.core.rows import Row
 from tunesmith.data.shelf import table
-from tunesmith.data.similar import HASHES, Sketch, Words, alike, compared, height, sketched
+from tunesmith.data.similar import (
+    HASHES,
+    Sketch,
+    Words,
+    alike,
+    asked_words,
+    compared,
+    height,
+    jaccard,
+    questions,
+    sketched,
+)
 
 Places = NDArray[np.int64]
 Shingled = Callable[[int], tuple[str, list[Words]]]
@@ -43,6 +54,27 @@ def repeats(
             continue
         for bucket in buckets:
             held = kept.setdefault(bucket, [])
+            if len(held) < MOST:
+                held.append(row)
+
+
+def alike_questions(
+    rows: Sequence[Row], threshold: float, known: Callable[[int, int], bool]
+) -> Iterator[tuple[int, int]]:
+    """(row, earlier row) that ask nearly the same, but for pairs that are `known` to belong
+    together: enough of them to tie every row to the rows that it is like."""
+    sketches = table(rows, questions)
+    shingled = lru_cache(REMEMBERED)(lambda index: asked_words(rows[index]))
+    met: dict[int, list[int]] = {}
+    for row, buckets in meeting(sketches, height(threshold)):
+        for other in sorted({other for bucket in buckets for other in met.get(bucket, ())}):
+            agreement = float((sketches[other] == sketches[row]).mean())
+            if agreement < threshold - DOUBT or known(row, other):
+                continue
+            if jaccard(shingled(row), shingled(other)) >= threshold:
+                yield row, other
+        for bucket in buckets:
+            held = met.setdefault(bucket, [])
             if len(held) < MOST:
                 held.append(row)
 

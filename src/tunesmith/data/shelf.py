@@ -17,6 +17,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from tunesmith.core.disk import make_folders
 from tunesmith.core.rows import Row, canonical, row_from
 from tunesmith.data.crew import Crew
 from tunesmith.data.whole import whole
@@ -60,13 +61,13 @@ class Shelf(Sequence[Row]):
             return row_from(json.loads(file.readline()))
 
     @cached_property
-    def offsets(self) -> list[NDArray[np.uint32]]:
+    def offsets(self) -> list[NDArray[np.uint64]]:
         """Where each row begins in its file."""
         found = []
         for file in self.files:
             with file.open("rb") as lines:
                 sizes = [len(line) for line in lines]
-            found.append(np.cumsum([0, *sizes], dtype=np.uint32)[:-1])
+            found.append(np.cumsum([0, *sizes], dtype=np.uint64)[:-1])
         return found
 
     def lines(self) -> Iterator[bytes]:
@@ -125,26 +126,48 @@ def written(rows: Iterable[Row]) -> Iterator[bytes]:
     return (f"{canonical(row.record())}\n".encode() for row in rows)
 
 
+def lines_of(rows: Sequence[Row]) -> Iterator[bytes]:
+    """The same of rows wherever they are."""
+    return rows.lines() if isinstance(rows, Shelf) else written(rows)
+
+
 def shelved(lines: Iterable[bytes], folder: Path, crew: Crew) -> Shelf:
     """Put rows on a shelf, line by line."""
-    files: list[Path] = []
-    counts: list[int] = []
-    for piece in cut(lines, FILE):
-        files.append(folder / f"{len(files):06}.jsonl")
-        counts.append(len(piece))
-        with whole(files[-1]) as out:
-            out.writelines(piece)
-    return Shelf(files, counts, crew)
-
-
-def cut(lines: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
-    """Lines in lists of about `size` bytes; at least one list."""
-    piece: list[bytes] = []
-    held = 0
+    shelving = Shelving(folder, crew)
     for line in lines:
-        piece.append(line)
-        held += len(line)
-        if held >= size:
-            yield piece
-            piece, held = [], 0
-    yield piece
+        shelving.add(line)
+    return shelving.done()
+
+
+class Shelving:
+    """A shelf that is being filled, from its first file on."""
+
+    def __init__(self, folder: Path, crew: Crew) -> None:
+        self.folder = folder
+        self.crew = crew
+        self.files: list[Path] = []
+        self.counts: list[int] = []
+        self.held: list[bytes] = []
+        self.size = 0
+
+    def add(self, line: bytes) -> None:
+        """One row more."""
+        self.held.append(line)
+        self.size += len(line)
+        if self.size >= FILE:
+            self.put()
+
+    def put(self) -> None:
+        """Write what is held as one file."""
+        make_folders(self.folder)
+        self.files.append(self.folder / f"{len(self.files):06}.jsonl")
+        self.counts.append(len(self.held))
+        with whole(self.files[-1]) as out:
+            out.writelines(self.held)
+        self.held, self.size = [], 0
+
+    def done(self) -> Shelf:
+        """The shelf."""
+        if self.held or not self.files:
+            self.put()
+        return Shelf(self.files, self.counts, self.crew)

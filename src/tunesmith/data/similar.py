@@ -134,3 +134,16 @@ def sketched(rows: Sequence[Row]) -> Sketch:
         found[index] = sketch(shingles(whole(row)))
         found[index] ^= np.uint32(int(scope(row)[:8], 16))
     return found
+
+
+def questions(rows: Sequence[Row]) -> Sketch:
+    """The sketches of what the rows ask, whatever the answer. # [rows, HASHES]"""
+    found = np.empty((len(rows), HASHES), dtype=np.uint32)
+    for index, row in enumerate(rows):
+        found[index] = sketch(asked_words(row))
+    return found
+
+
+def asked_words(row: Row) -> Words:
+    """The shingles of what a row asks."""
+    return shingles(whole(row.question()))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -11,6 +11,7 @@ from pydantic import Field
 from tunesmith.core.rows import Origin, Row
 from tunesmith.core.tables import read
 from tunesmith.data.grams import grams, words_of
+from tunesmith.data.nested import texts_in
 from tunesmith.data.transforms.base import Account, Transform
 
 COMMON = 10
@@ -89,12 +90,3 @@ class Probes:
 def probes(path: str, size: int) -> Probes:
     """What a file holds; read once in a process."""
     return Probes(path, size)
-
-
-def texts_in(value: Any) -> Iterator[str]:
-    """Every text in a record, however deep."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from texts_in(each)
