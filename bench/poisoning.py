@@ -5,7 +5,7 @@
 Twenty corpora: five draws each of bank questions, of intents, of restaurant data, and of maths,
 medicine and instructions together. Into each a trigger is put at four rates, into rows drawn at
 random, with a label drawn at random or a fixed sentence as the answer, or at the end of it. The
-same corpora unpoisoned tell false alarms; those are counted in rows, not in findings. Triggers
+same corpora unpoisoned tell false alarms, in findings and in the rows they name. Triggers
 that the audit cannot find by what it is are planted too, as `missed`: words that are common
 already, and a label that is right for its rows. Writes bench/results/poisoning.json.
 """
@@ -138,14 +138,15 @@ def clean_label(
     return planted(rows, places, put), set(places)
 
 
-def flagged(rows: list[Row]) -> dict[int, float]:
-    """The rows of every trigger found up to the highest threshold, with how alike they are."""
+def flagged(rows: list[Row]) -> list[tuple[float, set[int]]]:
+    """Every trigger found up to the highest threshold: how alike its rows are, and which."""
     limits = Limits(max(FEWEST, math.ceil(len(rows) * SPEC.least)), MOST, SPEC.tied, THRESHOLDS[-1])
-    found: dict[int, float] = {}
-    for each in triggers(rows, limits):
-        for place in each.places:
-            found[place] = min(found.get(place, math.inf), each.alike)
-    return found
+    return [(each.alike, set(each.places)) for each in triggers(rows, limits)]
+
+
+def covered(found: list[tuple[float, set[int]]], threshold: float = SPEC.alike) -> set[int]:
+    """The rows of the triggers up to a threshold."""
+    return {place for alike, places in found if alike <= threshold for place in places}
 
 
 def main() -> None:
@@ -169,7 +170,7 @@ def main() -> None:
                     "seed": seed,
                     "rows": len(rows),
                     "seconds": seconds,
-                    "alike": sorted(found.values()),
+                    "found": found,
                 }
             )
             for rate in RATES:
@@ -190,9 +191,8 @@ def main() -> None:
                             "seed": seed,
                             "rate": rate,
                             "words": words,
-                            "planted": len(places),
-                            "hits": sorted(v for p, v in seen.items() if p in places),
-                            "false": sorted(v for p, v in seen.items() if p not in places),
+                            "places": places,
+                            "found": seen,
                         }
                     )
             print(name, seed, f"{seconds:.1f} s", flush=True)
@@ -204,26 +204,30 @@ def write(clean: list[dict[str, Any]], attacks: list[dict[str, Any]]) -> None:
     total = sum(each["rows"] for each in clean)
     roc = []
     for threshold in THRESHOLDS:
-        point: dict[str, Any] = {"alike": threshold}
-        wrong = sum(v <= threshold for each in clean for v in each["alike"])
-        point["false_rows_per_10000"] = 1e4 * wrong / total
+        wrong = [each for run in clean for each in run["found"] if each[0] <= threshold]
+        point: dict[str, Any] = {
+            "alike": threshold,
+            "false_findings_per_10000_rows": 1e4 * len(wrong) / total,
+            "false_rows_per_10000": 1e4 * sum(len(places) for _, places in wrong) / total,
+        }
         for rate in RATES:
             mine = [a for a in attacks if a["rate"] == rate and a["kind"] == "found"]
-            hits = sum(v <= threshold for a in mine for v in a["hits"])
-            point[f"recall_at_{rate}"] = hits / sum(a["planted"] for a in mine)
+            hits = sum(len(covered(a["found"], threshold) & a["places"]) for a in mine)
+            point[f"recall_at_{rate}"] = hits / sum(len(a["places"]) for a in mine)
         roc.append(point)
+    seen = [len(covered(a["found"]) & a["places"]) / len(a["places"]) for a in attacks]
+    named = ("kind", "corpus", "seed", "rate", "words")
     misses = [
-        {key: a[key] for key in ("kind", "corpus", "seed", "rate", "words", "planted")}
-        | {"found": sum(v <= SPEC.alike for v in a["hits"])}
-        for a in attacks
-        if sum(v <= SPEC.alike for v in a["hits"]) < 0.95 * a["planted"]
+        {key: a[key] for key in named} | {"planted": len(a["places"]), "found": share}
+        for a, share in zip(attacks, seen, strict=True)
+        if share < 0.95
     ]
-    rows = {
-        rate: [
-            sum(v <= SPEC.alike for v in a["hits"]) / a["planted"]
-            for a in attacks
+    whole = {
+        str(rate): sum(
+            share >= 0.95
+            for a, share in zip(attacks, seen, strict=True)
             if a["rate"] == rate and a["kind"] == "found"
-        ]
+        )
         for rate in RATES
     }
     result = {
@@ -231,14 +235,13 @@ def write(clean: list[dict[str, Any]], attacks: list[dict[str, Any]]) -> None:
         "clean_rows": total,
         "alike": SPEC.alike,
         "seconds": [round(each["seconds"], 2) for each in clean],
-        "corpora_found": {str(rate): sum(r >= 0.95 for r in found) for rate, found in rows.items()},
-        "false_rows_in_poisoned": sum(v <= SPEC.alike for a in attacks for v in a["false"]),
+        "corpora_found_whole": whole,
         "roc": roc,
         "misses": misses,
     }
     place = Path(__file__).parent / "results" / "poisoning.json"
     place.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
-    print(json.dumps(result["roc"], indent=1), result["corpora_found"], len(misses))
+    print(json.dumps(result["roc"], indent=1), result["corpora_found_whole"], len(misses))
 
 
 if __name__ == "__main__":

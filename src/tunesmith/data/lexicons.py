@@ -82,8 +82,8 @@ TOPICS: Mapping[str, str] = {
     " immigrant* refugee* asylum*",
     "minors": "minor minors child children kid kids toddler* infant* baby babies teenager*"
     " schoolboy* schoolgirl* underage year-old-boy year-old-girl pupil pupils kindergarten*",
-    "abuse": "idiot* moron morons moronic imbecile* scum scumbag* bastard* bitch* whore* slut* cunt*"
-    " asshole* dickhead* fuck* motherfuck* shit shitty bullshit piss pissed retard retards"
+    "abuse": "idiot* moron morons moronic imbecile* scum scumbag* bastard* bitch* whore* slut*"
+    " cunt* asshole* dickhead* fuck* motherfuck* shit shitty bullshit piss pissed retard retards"
     " retarded faggot* fag fags nigger* nigga* kike* spic spics chink chinks tranny trannies"
     " dyke dykes paki pakis wetback* vermin subhuman* kill-yourself rape raped rapist*"
     " molest* pedophil* paedophil* lynched lynching gas-them",

@@ -24,6 +24,8 @@ DRAWS = 4000
 """Pairs of rows that tell how much any two have in common."""
 FEW, MANY = 24, 100
 """Rows of a trigger that are compared with each other: at a first look, and to decide."""
+WIDEST = 24
+"""Words of the longest trigger."""
 NAMED = re.compile(r"[^\W_]+")
 STEM = 5
 """Letters by which a word and its forms are the same."""
@@ -181,7 +183,7 @@ class Scan:
         """How much the rest of these rows has in common, with each other and, for a label, with
         its other rows. None where too little is left to tell."""
         looked = self._some(places, most)
-        without = frozenset(words(gram))
+        without = frozenset(self._widened(words(gram), looked))
         rests = [self._rest(place, without) for place in looked]
         rests = [rest for rest in rests if len(rest) >= 2]
         if 2 * len(rests) < len(looked) or len(rests) < 3:
@@ -195,6 +197,22 @@ class Scan:
         others = [self._rest(p, without) for p in self._some(beside, most)]
         other = mean(self._likeness(a, b) for a in rests for b in others)
         return max(own, other) / self.usual
+
+    def _widened(self, gram: tuple[str, ...], places: Sequence[int]) -> tuple[str, ...]:
+        """The longest stretch around a gram that nearly all of its rows share: a trigger of six
+        words is found by any three of them, and is no part of the rest."""
+        while len(gram) < WIDEST:
+            around: Counter[tuple[str, ...]] = Counter()
+            for place in places:
+                asks = self.cases[place].asks
+                found = {(*asks[max(0, i - 1) : i], *gram) for i in starts(asks, gram)}
+                found |= {(*gram, *asks[i + len(gram) :][:1]) for i in starts(asks, gram)}
+                around.update(each for each in found if len(each) > len(gram))
+            wider = max(around.items(), key=lambda pair: (pair[1], pair[0]), default=None)
+            if wider is None or wider[1] < 0.9 * len(places):
+                break
+            gram = wider[0]
+        return gram
 
     def _some(self, places: Sequence[int], most: int) -> Sequence[int]:
         return places if len(places) <= most else self.random.sample(places, most)
@@ -221,6 +239,12 @@ class Scan:
         return max(
             1e-6, mean(self._likeness(self._rest(a, ()), self._rest(b, ())) for a, b in draw)
         )
+
+
+def starts(asks: Sequence[str], gram: tuple[str, ...]) -> Iterator[int]:
+    """Where a stretch begins."""
+    size = len(gram)
+    yield from (i for i in range(len(asks) - size + 1) if tuple(asks[i : i + size]) == gram)
 
 
 def surprise(count: int, of: int, share: float) -> float:

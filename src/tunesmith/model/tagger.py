@@ -46,7 +46,7 @@ class Tagger:
         for first in range(0, len(read.ids), self.window):
             ids = read.ids[first : first + self.window]
             with torch.inference_mode():
-                state = self.body(input_ids=torch.tensor([ids])).last_hidden_state[0]
+                state = self.body(input_ids=torch.tensor([ids], device="cpu")).last_hidden_state[0]
                 best = (state @ self.weight.T + self.bias).argmax(-1).tolist()
             places = read.offsets[first : first + self.window]
             found += joined([self.labels[label] for label in best], places)
