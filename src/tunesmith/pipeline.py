@@ -15,6 +15,7 @@ from tunesmith.core.folders import RunFolder, Stage
 from tunesmith.core.log import Log
 from tunesmith.core.rows import Row, digest
 from tunesmith.core.tables import read_part
+from tunesmith.data.fix import fix
 from tunesmith.data.stage import prepare
 from tunesmith.data.words import told
 from tunesmith.deploy.exports.merged import Merged
@@ -132,6 +133,12 @@ def go(job: Job, until: str) -> None:
         keep_settings(job, STAGES)
         model_card.write(folder)
         page.write(folder)  # Once more: now it can name the verified exports.
+
+
+def fixed(job: Job) -> None:
+    """The prepared rows as a data set of their own."""
+    with job.folder.lock():
+        fix(job.folder, job.loaded.run.data, seed=job.loaded.run.seed, log=job.log)
 
 
 def tell_words(job: Job) -> None:
@@ -309,6 +316,7 @@ def result(job: Job) -> dict[str, Any]:
     path = job.folder.path
     places = {
         "data": path / "data",
+        "fixed": path / "fixed",
         "trained": path / "train",
         "page": path / "evaluate" / "report.html",
         "exports": path / "deploy",
