@@ -11,7 +11,8 @@ from tunesmith.data.prompts import normalised
 from tunesmith.data.shelf import listed
 from tunesmith.data.transforms.base import Account, Transform
 
-ALIKE = {"near": 0.8, "meaning": 0.95}
+SAME = {"row": "the same as an earlier row", "question": "asks what an earlier row asks"}
+ALIKE = {"near": 0.8, "meaning": 0.9}
 """How alike rows are that are dropped, where no threshold is stated."""
 
 
@@ -32,7 +33,10 @@ class Deduplicate(Transform):
     of the texts as the bundled encoder reads them, with answers that are nearly equal)."""
     threshold: Annotated[float, Field(gt=0.3, le=1)] | None = None
     """How alike rows are that count as equal, for `near` (0.8, a Jaccard index) and `meaning`
-    (0.95, a cosine)."""
+    (0.9, a cosine)."""
+    what: Literal["row", "question"] = "row"
+    """What is compared: all that a row says, or what it asks alone, so that of several answers to
+    one question the first is kept (`exact` and `normalised`)."""
     across: bool = True
     """Whether rows of several sources are compared with each other too."""
 
@@ -41,6 +45,8 @@ class Deduplicate(Transform):
         """Rows that are equal have no degree."""
         if self.threshold is not None and self.match not in ALIKE:
             raise ValueError("threshold is for match: near or meaning; leave it out")
+        if self.what == "question" and self.match in ALIKE:
+            raise ValueError("what: question is for match: exact or normalised")
         return self
 
     def apply(self, rows: Iterable[Row], account: Account, seed: int) -> Iterator[Row]:
@@ -55,9 +61,11 @@ class Deduplicate(Transform):
         seen: dict[bytes, Origin] = {}
         for row in rows:
             account.taken += 1
-            key = identity(row) + (b"" if self.across else row.source.encode())
+            key = identity(row if self.what == "row" else row.question()) + (
+                b"" if self.across else row.source.encode()
+            )
             if key in seen:
-                account.drop("the same as an earlier row", row, seen[key])
+                account.drop(SAME[self.what], row, seen[key])
                 continue
             seen[key] = row.origin
             account.kept += 1
