@@ -140,7 +140,7 @@ def stream(rows: int, seed: int = 0, near: float = 0.1) -> Iterator[dict[str, An
     last: list[str] = []
     for _ in range(rows):
         again = last and draw.random() < near
-        words = draw.choice(last) if again else text(draw, 10)
+        words = draw.choice(last) if again else text(draw, 13)
         if again:
             place = draw.randrange(len(words))
             words = words[:place] + draw.choice("abc") + words[place + 1 :]

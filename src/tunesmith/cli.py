@@ -127,6 +127,13 @@ def data(
     show_rows: Annotated[
         int, typer.Option("--show", metavar="N", help="Print N rows, trained tokens in colour.")
     ] = 0,
+    fix: Annotated[
+        bool,
+        typer.Option(
+            "--fix",
+            help="Write the rows as a data set of their own, with what was decided of each.",
+        ),
+    ] = False,
     as_json: Json = False,
     dry_run: DryRun = False,
     accept_change: Accept = None,
@@ -137,7 +144,7 @@ def data(
     if dry_run:
         foretell(job, "data", as_json)
         return
-    carry_out(job, "data", as_json)
+    carry_out(job, "data", as_json, fix=fix)
     if show_rows and not as_json:
         from tunesmith import looks
 
@@ -313,11 +320,13 @@ def prepared(
     return Job(loaded, folder, Log(folder, quiet=as_json), tuple(accept or ()), restart)
 
 
-def carry_out(job: "Job", until: str, as_json: bool) -> None:
+def carry_out(job: "Job", until: str, as_json: bool, *, fix: bool = False) -> None:
     """Do the work, then say where everything is."""
     from tunesmith import pipeline
 
     pipeline.carry_out(job, until)
+    if fix:
+        pipeline.fixed(job)
     result = pipeline.result(job)
     show(result, pipeline.sentences(result), as_json)
 

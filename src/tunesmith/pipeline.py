@@ -16,6 +16,7 @@ from tunesmith.core.log import Log
 from tunesmith.core.rows import Row, digest
 from tunesmith.core.tables import read_part
 from tunesmith.data import compliance
+from tunesmith.data.fix import fix
 from tunesmith.data.policy import enforce
 from tunesmith.data.stage import prepare
 from tunesmith.data.words import told
@@ -138,6 +139,12 @@ def go(job: Job, until: str) -> None:
         keep_settings(job, STAGES)
         model_card.write(folder)
         page.write(folder)  # Once more: now it can name the verified exports.
+
+
+def fixed(job: Job) -> None:
+    """The prepared rows as a data set of their own."""
+    with job.folder.lock():
+        fix(job.folder, job.loaded.run.data, seed=job.loaded.run.seed, log=job.log)
 
 
 def tell_words(job: Job) -> None:
@@ -316,6 +323,7 @@ def result(job: Job) -> dict[str, Any]:
     places = {
         "data": path / "data",
         "data page": path / "cards" / "data.html",
+        "fixed": path / "fixed",
         "trained": path / "train",
         "page": path / "evaluate" / "report.html",
         "exports": path / "deploy",

@@ -30,6 +30,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "deduplicate": [
         {},
         {"match": "normalised"},
+        {"what": "question", "match": "normalised"},
         {"match": "near"},
         {"match": "near", "threshold": 0.5, "across": False},
     ],

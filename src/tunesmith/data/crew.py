@@ -4,7 +4,6 @@ Each is `python -m tunesmith.data.crew`, a fresh interpreter: nothing is pickled
 program of the user's is neither run again nor copied. One that loses its parent ends with it.
 """
 
-import ctypes
 import importlib
 import json
 import os
@@ -12,6 +11,8 @@ import queue
 import signal
 import subprocess
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +25,8 @@ from tunesmith.core.errors import ResourceError, TunesmithError
 
 MOST = 16
 """More processes than this wait for the disk."""
-PARENT_DEATH = 1
-"""PR_SET_PDEATHSIG of prctl(2)."""
+GLANCE = 0.05
+"""Seconds between looks at whether the parent is there; it takes longer to start another one."""
 HOME = "tunesmith."
 """Jobs are functions of this package."""
 
@@ -138,15 +139,16 @@ def answered(line: str) -> dict[str, Any]:
         return {**told, "trace": traceback.format_exc()}
 
 
-def end_with_parent() -> None:
-    """Be killed when the parent is (Linux): else the next one would do the same work beside us."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGKILL)
+def end_with_parent(parent: int) -> None:
+    """End once the parent is gone: else the next one would do the same work beside us."""
+    while os.getppid() == parent:
+        time.sleep(GLANCE)
+    os._exit(1)
 
 
 def work() -> None:
     """Answer jobs until there are no more. An interrupt is for the parent to obey."""
-    end_with_parent()
+    threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # What a library prints must not get between the answers.

@@ -7,6 +7,7 @@ and the same account, as in memory.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -52,6 +53,8 @@ class Work:
     accounts: list[Account] = field(default_factory=list)
     told: list[Path] = field(default_factory=list)
     """Files of decisions, in order."""
+    before: dict[str, int] = field(default_factory=dict)
+    """What the rows hold, before any step."""
 
 
 def transformed(
@@ -100,6 +103,7 @@ def taken_in(
         reading = work.readings[job["setting"]]
         reading.rows += result["read"]
         reading.unused |= dict.fromkeys(result["unused"])
+        work.before = dict(Counter(work.before) + Counter(result["before"]))
     for first, rows in rows_of_files(jobs, results):
         if not rows:
             where = visible(first["place"])
@@ -201,7 +205,7 @@ def at_once(work: Work, step: Transform, folder: Path, *, seed: int, log: Log) -
     disk.make_folders(folder)
     seal = folder / "done.json"
     if not seal.exists():
-        before = work.accounts[-1].after if work.accounts else {}
+        before = work.accounts[-1].after if work.accounts else work.before
         log.say(f"{step.kind}: {len(work.shelf)} rows")
         with whole(folder / TOLD) as told:
             account = Account(step.kind, before=before, tell=lambda d: told.write(told_line(d)))
@@ -304,14 +308,20 @@ def finished(
     """Write the rows that the steps leave, what was decided, and at last the facts."""
     parts: list[Transform] = [remade(Transform.members(), step) for step in steps]
     with whole(out) as file, whole(decisions_of(out)) as told:
+        before: dict[str, int] = {}
         left, accounts = chained(
-            rows, parts, seed, lambda decision: told.write(told_line(decision))
+            rows, parts, seed, lambda decision: told.write(told_line(decision)), before
         )
         count = 0
         for each in written(left):
             file.write(each)
             count += 1
-    facts = {"kept": count, "accounts": [account.record() for account in accounts], **more()}
+    facts = {
+        "kept": count,
+        "before": before,
+        "accounts": [account.record() for account in accounts],
+        **more(),
+    }
     with whole(out.with_suffix(".done")) as seal:
         seal.write(canonical(facts).encode())
     return facts

@@ -14,7 +14,7 @@ NAMES = f"{BREAKS} {INLINE}".split()
 """Elements that are known as such: `a < b`, `List<String>` and `<name>` are text."""
 
 HIDDEN = re.compile(r"<(script|style)\b[^>]*>.*?</\1\s*>|<!--.*?-->", re.DOTALL | re.IGNORECASE)
-BREAK = re.compile(rf"\s*<(?:{'|'.join(BREAKS.split())})\b[^<>]*>\s*", re.IGNORECASE)
+BREAK = re.compile(rf"\s*</?(?:{'|'.join(BREAKS.split())})\b[^<>]*>\s*", re.IGNORECASE)
 TAG = re.compile(rf"</?(?:{'|'.join(NAMES)})(?:\s[^<>]*)?/?>", re.IGNORECASE)
 ENTITY = re.compile(
     rf"&(?!(?:lt|#60|#x3c);/?(?:{'|'.join(NAMES)})\b)(?:\w{{2,32}}|#\w{{1,8}});", re.I

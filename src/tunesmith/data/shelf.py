@@ -16,6 +16,7 @@ from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load_file, save
 
 from tunesmith.core.disk import make_folders
 from tunesmith.core.rows import Row, canonical, row_from
@@ -25,6 +26,7 @@ from tunesmith.data.whole import whole
 FILE = 8 * 2**20
 """Bytes of a file: many of them fit in memory, and few of them hold a large source."""
 
+TABLE = "table"
 Table = NDArray[Any]
 Make = Callable[[Sequence[Row]], Table]
 
@@ -82,11 +84,12 @@ class Shelf(Sequence[Row]):
         left = [file for file in self.files if not beside(file, name).exists()]
         for _ in self.crew.each(tabled, [{"file": str(file), "make": name} for file in left]):
             pass
-        parts = [np.load(beside(file, name), mmap_mode="r") for file in self.files]
-        shape = (len(self), *parts[0].shape[1:])
+        first = load_file(beside(self.files[0], name))[TABLE]
         path = beside(self.files[0], name).with_suffix(".all")
-        found: Table = np.memmap(path, dtype=parts[0].dtype, mode="w+", shape=shape)
-        for start, part in zip(self.starts, parts, strict=False):
+        shape = (len(self), *first.shape[1:])
+        found: Table = np.memmap(path, dtype=first.dtype, mode="w+", shape=shape)
+        for start, file in zip(self.starts, self.files, strict=False):
+            part = load_file(beside(file, name))[TABLE]
             found[start : start + len(part)] = part
         return found
 
@@ -108,7 +111,7 @@ def tabled(file: str, make: str) -> None:
     module, _, name = make.partition(":")
     found = getattr(importlib.import_module(module), name)(list(rows_in(Path(file))))
     with whole(beside(Path(file), make)) as out:
-        np.save(out, found)
+        out.write(save({TABLE: found}))
 
 
 def listed(rows: Iterable[Row]) -> Sequence[Row]:

@@ -239,9 +239,7 @@ def divided(
     spec: Data, found: Mapping[str, Located], seed: int, log: Log, room: Room
 ) -> tuple[dict[str, Sequence[Row]], Ledger]:
     """The parts, and what happened on the way to them."""
-    ledger = Ledger()
-    rows = rows_on_disk if size_of(spec, found) >= LARGE else rows_in_memory
-    left = rows(spec, found, ledger, log, room, seed)
+    left, ledger = left_by_steps(spec, found, seed, log, room)
     refuse_nothing(spec, left, ledger)
     given = sources(spec)
     held_out: dict[str, list[Row]] = {}
@@ -265,6 +263,15 @@ def divided(
     return parts, ledger
 
 
+def left_by_steps(
+    spec: Data, found: Mapping[str, Located], seed: int, log: Log, room: Room
+) -> tuple[Sequence[Row], Ledger]:
+    """The rows of the sources as the transforms leave them."""
+    ledger = Ledger()
+    rows = rows_on_disk if size_of(spec, found) >= LARGE else rows_in_memory
+    return rows(spec, found, ledger, log, room, seed), ledger
+
+
 def size_of(spec: Data, found: Mapping[str, Located]) -> int:
     """Bytes of the rows to be transformed; of compressed files, about those inside."""
     named = [name for name, each in sources(spec).items() if each.part == "source"]
@@ -282,7 +289,7 @@ def rows_in_memory(
         rows_from(name, given[name], found[name], ledger, log, keys_of(spec)) for name in named
     )
     left, ledger.steps = chained(
-        stream, spec.transforms, seed, lambda decision: ledger.told.append(told_line(decision))
+        stream, spec.transforms, seed, lambda decision: ledger.told.append(told_line(decision)), {}
     )
     return list(left)
 

@@ -11,10 +11,11 @@ def chained(
     steps: Sequence[Transform],
     seed: int,
     tell: Callable[[Decision], object],
+    before: dict[str, int],
 ) -> tuple[Iterable[Row], list[Account]]:
-    """The rows as the steps leave them, and what happened in each, filled in as they are read."""
+    """The rows as the steps leave them, and what happened in each, filled in as they are read;
+    `before` gets what came in."""
     accounts: list[Account] = []
-    before: dict[str, int] = {}
     rows = counting(rows, before)
     for step in steps:
         account = Account(step.kind, before=before, tell=tell)

@@ -5,13 +5,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tunesmith.core.rows import Row
+from tunesmith.core.rows import Origin, Row
 from tunesmith.data import meaning, neighbours
 from tunesmith.data.prompts import normalised
 from tunesmith.data.shelf import listed
 from tunesmith.data.transforms.base import Account, Transform
 
-ALIKE = {"near": 0.8, "meaning": 0.95}
+SAME = {"row": "the same as an earlier row", "question": "asks what an earlier row asks"}
+ALIKE = {"near": 0.8, "meaning": 0.9}
 """How alike rows are that are dropped, where no threshold is stated."""
 
 
@@ -20,7 +21,7 @@ class Deduplicate(Transform):
 
     The first row's weight stays as it is. Rows with one prompt and different answers are not
     equal: the audit `quality` names those. Nor are rows with labels from two sources: the same
-    name may mean another thing there. `exact` and `normalised` cost about 100 bytes of memory a
+    name may mean another thing there. `exact` and `normalised` cost about 250 bytes of memory a
     row kept; `near` 480 bytes of disk a row, 0.1 ms, and of memory what repeats; `meaning` reads
     every row with the bundled encoder and compares each with each: for up to 100,000 rows.
     """
@@ -32,7 +33,10 @@ class Deduplicate(Transform):
     of the texts as the bundled encoder reads them, with answers that are nearly equal)."""
     threshold: Annotated[float, Field(gt=0.3, le=1)] | None = None
     """How alike rows are that count as equal, for `near` (0.8, a Jaccard index) and `meaning`
-    (0.95, a cosine)."""
+    (0.9, a cosine)."""
+    what: Literal["row", "question"] = "row"
+    """What is compared: all that a row says, or what it asks alone, so that of several answers to
+    one question the first is kept (`exact` and `normalised`)."""
     across: bool = True
     """Whether rows of several sources are compared with each other too."""
 
@@ -41,6 +45,8 @@ class Deduplicate(Transform):
         """Rows that are equal have no degree."""
         if self.threshold is not None and self.match not in ALIKE:
             raise ValueError("threshold is for match: near or meaning; leave it out")
+        if self.what == "question" and self.match in ALIKE:
+            raise ValueError("what: question is for match: exact or normalised")
         return self
 
     def apply(self, rows: Iterable[Row], account: Account, seed: int) -> Iterator[Row]:
@@ -52,14 +58,16 @@ class Deduplicate(Transform):
     def unequal(self, rows: Iterable[Row], account: Account) -> Iterator[Row]:
         """The rows that equal no earlier one."""
         identity = loose if self.match == "normalised" else strict
-        seen: set[bytes] = set()
+        seen: dict[bytes, Origin] = {}
         for row in rows:
             account.taken += 1
-            key = identity(row) + (b"" if self.across else row.source.encode())
+            key = identity(row if self.what == "row" else row.question()) + (
+                b"" if self.across else row.source.encode()
+            )
             if key in seen:
-                account.drop("the same as an earlier row", row)
+                account.drop(SAME[self.what], row, seen[key])
                 continue
-            seen.add(key)
+            seen[key] = row.origin
             account.kept += 1
             yield row
 
