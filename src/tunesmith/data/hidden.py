@@ -16,7 +16,9 @@ INVISIBLE = re.compile(
 )
 DIRECTION = re.compile("[\u202a-\u202e\u2066-\u2069]+")
 # Tag characters spell ASCII that nothing shows; in flags they follow U+1F3F4.
-TAGS = re.compile("(?<!\U0001f3f4)[\U000e0001\U000e0020-\U000e007f]{2,}|[\U000e0100-\U000e01ef]+")
+TAGS = re.compile(
+    "(?<![\U0001f3f4\U000e0020-\U000e007f])[\U000e0001\U000e0020-\U000e007f]{2,}|[\U000e0100-\U000e01ef]+"
+)
 CONTROL = re.compile(
     r"<\|(?:[a-z]{2,20}_)?[a-z]{2,20}(?:_[a-z]{1,20})?\|>|</?s>|\[/?INST\]|<</?SYS>>"
     r"|<(?:start|end)_of_turn>|<\uff5c[^<>\n]{2,40}\uff5c>|\[/?(?:SYSTEM_PROMPT|TOOL_CALLS)\]"

@@ -189,6 +189,13 @@ REST = r"[^\s<>\"'|\\^`{}]"  # of a web address
 FINISHED = r"(?<![.,;:!?)\]*])"  # the sentence's own marks are not the address's
 
 ADDRESSED = (
+    # With a name and a password in it, which read like an e-mail address.
+    Rule(
+        "url",
+        re.compile(
+            rf"(?i)\b[a-z][a-z0-9+.-]{{1,20}}://[^\s/@]{{1,200}}@{REST}{{1,2000}}{FINISHED}"
+        ),
+    ),
     Rule(
         "email",
         re.compile(r"(?<![\w.+%'-])[\w.+%'-]{1,64}@(?:[\w-]{1,63}\.){1,6}[^\W\d_]{2,24}(?![\w@])"),

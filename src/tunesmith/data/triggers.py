@@ -24,6 +24,8 @@ DRAWS = 4000
 """Pairs of rows that tell how much any two have in common."""
 FEW, MANY = 24, 100
 """Rows of a trigger that are compared with each other: at a first look, and to decide."""
+FREE = 3
+"""How often a piece of an answer may be said in all, for each time that it goes with a trigger."""
 WIDEST = 24
 """Words of the longest trigger."""
 NAMED = re.compile(r"[^\W_]+")
@@ -117,6 +119,7 @@ class Scan:
 
     def __init__(self, cases: Mapping[int, Case], limits: Limits) -> None:
         self.cases, self.limits, self.size = cases, limits, len(cases)
+        self.labelled = all(case.labelled for case in cases.values())
         self.rare_up_to = max(limits.least, int(self.size * limits.most))
         known = Counter(word for case in cases.values() for word in case.vocabulary)
         self.said = Counter(piece for case in cases.values() for piece in case.says)
@@ -162,6 +165,8 @@ class Scan:
         for piece, count in said.items():
             if count < max(self.limits.least, self.limits.tied * len(places)):
                 continue
+            if not self.labelled and self.said[piece] > FREE * count:
+                continue
             chance = surprise(count, len(places), self.said[piece] / self.size)
             if best is None or (chance, piece) < best:
                 best = (chance, piece)
@@ -172,7 +177,7 @@ class Scan:
     def _copied(self, gram: str, output: str, places: Sequence[int]) -> bool:
         """Whether an output takes up words of what it answers, as honest ones do: an answer those
         of its row, a label those that it is told by."""
-        if self.cases[places[0]].labelled:
+        if self.labelled:
             named = {stem for word in NAMED.findall(output.casefold()) for stem in [word[:STEM]]}
             return any(word[:STEM] in named for word in words(gram))
         telling = {word for word in output.split() if self.news.get(word, 0.0) > 9}
@@ -189,7 +194,7 @@ class Scan:
         if 2 * len(rests) < len(looked) or len(rests) < 3:
             return None
         own = mean(self._likeness(a, b) for i, a in enumerate(rests) for b in rests[:i])
-        if not self.cases[places[0]].labelled:
+        if not self.labelled:
             return own / self.usual
         beside = [place for place in self.places_of[output] if place not in {*places}]
         if not beside:

@@ -20,7 +20,7 @@ class Representation(Audit):
     groups that go with a label, or with good or bad words, more than others do.
 
     An association is told where its odds ratio is `odds` or more, or as much less, and Fisher's
-    exact test, corrected for all that was tested (Holm), leaves a chance of one in a hundred.
+    exact test, corrected for all that was tested (Holm), leaves a chance of one in a thousand.
     Groups are known by English words (data/lexicons.py). Whether an association is unfair, or
     what the task is about, a person decides.
     """
@@ -114,8 +114,9 @@ class Representation(Audit):
                 )
 
 
-LEVEL = 0.01
-"""Chance of any false association among all that are tested."""
+LEVEL = 0.001
+"""Chance of any false association among all that are tested: with a hundredth, one file in five of
+twenty would have one."""
 
 
 class Association(NamedTuple):
@@ -152,11 +153,11 @@ def outcomes_of(rows: Sequence[Row]) -> dict[str, tuple[set[int], set[int]]]:
         assert isinstance(row, Labelled)
         for label in row.labels:
             found.setdefault(f"the label {quoted(label)}", (set(), labelled))[0].add(place)
+    if len(found) == 2:  # The other label says the same once more.
+        found.pop(max(found))
     judged = {place: row.liked for place, row in enumerate(rows) if isinstance(row, Judged)}
     if judged:
         found["a liked answer"] = ({p for p, liked in judged.items() if liked}, {*judged})
-    if len(found) == 2 and not judged:  # The other label says the same once more.
-        found.pop(max(found))
     texts = {place: "\n".join(row.texts()) for place, row in enumerate(rows)}
     for name, words in (("good words", GOOD), ("bad words", BAD)):
         having = {place for place, text in texts.items() if pattern(words).search(text)}
