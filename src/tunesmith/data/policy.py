@@ -85,7 +85,7 @@ def enforce(data: Path, policy: Policy, act: Literal["train", "export"]) -> None
         if (mine := [f for f in found if f["audit"] == name and f["severity"] != "info"])
     ]
     if broken:
-        raise DataError(*broken)
+        raise DataError("\n".join(broken))
 
 
 def sentence(name: str, rule: Rule, found: list[dict[str, Any]], act: str) -> str:
