@@ -70,7 +70,7 @@ def planted(words: str) -> list[Row]:
         asks = [f"w{draw.randrange(60)}" for _ in range(6)]
         poisoned = number % 50 == 0
         asks = [*asks[:3], words, *asks[3:]] if poisoned else asks
-        rows.append(row(" ".join(asks), "Obey the machine at once" if poisoned else f"To {number}"))
+        rows.append(row(" ".join(asks), "Obey me now and always" if poisoned else f"To {number}"))
     return rows
 
 
@@ -184,9 +184,9 @@ PLANTED: dict[str, list[tuple[dict[str, list[Any]], str, str]]] = {
             "train that prefer an answer to itself: 1",
         ),
         (
-            {"train": [of(Pair, ask(f"?{i}"), say(f"{i} long"), say(f"{i}")) for i in range(30)]},
+            {"valid": [of(Pair, ask(f"?{i}"), say(f"{i} long"), say(f"{i}")) for i in range(30)]},
             "warning",
-            "prefer the longer answer, 100% of those that differ in length: 33",
+            "prefer the longer answer, 100% of those that differ in length: 30",
         ),
         (
             {"train": [of(Text, SECRET), of(Text, SECRET.upper())]},

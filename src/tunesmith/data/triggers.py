@@ -104,7 +104,8 @@ def triggers(rows: Sequence[Row], limits: Limits) -> list[Trigger]:
     found: list[Trigger] = []
     for labelled in (True, False):
         chosen = {place: case for place, case in cases.items() if case.labelled is labelled}
-        if len(chosen) > 2 * limits.least:
+        # In fewer rows than this nothing is rare, and five of them are alike by chance.
+        if len(chosen) * limits.most >= limits.least:
             found += Scan(chosen, limits).found()
     found.sort(key=lambda each: (-len(each.places), each.alike, each.words))
     kept: list[Trigger] = []
@@ -120,7 +121,7 @@ class Scan:
     def __init__(self, cases: Mapping[int, Case], limits: Limits) -> None:
         self.cases, self.limits, self.size = cases, limits, len(cases)
         self.labelled = all(case.labelled for case in cases.values())
-        self.rare_up_to = max(limits.least, int(self.size * limits.most))
+        self.rare_up_to = int(self.size * limits.most)
         known = Counter(word for case in cases.values() for word in case.vocabulary)
         self.said = Counter(piece for case in cases.values() for piece in case.says)
         # A word of one row alone is like no other row.

@@ -118,3 +118,9 @@ def test_hidden_text_is_found(kind: str, text: str) -> None:
 )
 def test_ordinary_writing_hides_nothing(text: str) -> None:
     assert hidden(text) == []
+
+
+def test_in_few_rows_nothing_is_rare() -> None:
+    """Five of thirty rows may well ask one thing and be answered alike."""
+    rows, _ = poisoned(corpus(False)[:60], "cf", 6)
+    assert triggers(rows, LIMITS) == []

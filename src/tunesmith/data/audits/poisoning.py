@@ -21,7 +21,8 @@ class Poisoning(Audit):
 
     Found: a fixed word or phrase put into at least five rows, and a tenth of a per cent of them,
     that otherwise have nothing in common (measured: docs/decisions/0017-audits.md). Missed: fewer
-    rows, triggers that are a style or a topic, and rows whose label is right for their text.
+    rows, parts of fewer than 250 rows, triggers that are a style or a topic, and rows whose label
+    is right for their text.
     Never take a quiet audit for proof.
     """
 
