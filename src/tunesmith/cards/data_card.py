@@ -42,7 +42,8 @@ def card(folder: Path) -> Card:
             Section(
                 title="Findings",
                 text="Masked: a finding says where to look, never what is written there.",
-                facts=[fact for fact, _ in found(run)],
+                facts=[fact for fact, _ in found(run)]
+                or [Fact(label="all audits", value="nothing", source=FINDINGS)],
             ),
             Section(title="Law", text=str(run.at(f"{CHECKLIST}#/note")), facts=law_facts(run)),
         ],
@@ -107,9 +108,16 @@ def found(run: Evidence) -> list[tuple[Fact, dict[str, Any]]]:
 
 
 def law_facts(run: Evidence) -> list[Fact]:
-    """The checklist: what was found, and what a person decides."""
+    """The checklist: what was found, and what a person decided or has to."""
+    shows = {"a person decides": "evidence"}
     return [
-        run.fact(f"{item['law']}: {item['asks']}", CHECKLIST, "items", str(place), "state")
+        run.fact(
+            f"{item['law']}: {item['asks']}",
+            CHECKLIST,
+            "items",
+            str(place),
+            shows.get(item["state"], "state"),
+        )
         for place, item in enumerate(run.at(f"{CHECKLIST}#/items") or [])
     ]
 
