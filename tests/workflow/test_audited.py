@@ -10,7 +10,10 @@ import pytest
 from tunesmith import door
 from tunesmith.cards import data_card
 from tunesmith.cli import app
+from tunesmith.core.errors import SettingsError
 from tunesmith.core.folders import RunFolder
+from tunesmith.core.rows import Origin, Text
+from tunesmith.data.audits.sensitive import Sensitive
 from tunesmith.lineage import who_saw
 
 QUICK = ["train.epochs=1", "train.batch=4", "train.probes=0", "data.split=none"]
@@ -78,6 +81,23 @@ def seen_by_row(home: Path) -> None:
     assert dirty.rows == (record["digest"],) and child.through == "dirty"
     found = who_saw(str(home / "other.jsonl"), home / "runs")
     assert {each.run: len(each.rows) for each in found} == {"child": 4, "dirty": 1, "other": 4}
+
+
+def test_a_classifier_of_ones_own_judges_rows(
+    tiny: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run with a head is named by its folder; an unknown label is refused with those it has."""
+    monkeypatch.chdir(tmp_path)
+    lines = [json.dumps({"text": f"the cat {i}", "label": "ab"[i % 2]}) for i in range(8)]
+    (tmp_path / "moods.jsonl").write_text("\n".join(lines) + "\n")
+    asked = ["train.objective=classify", "train.method=frozen", f"model.source={tiny('bert')}"]
+    assert door.enter(app, ["train", "moods.jsonl", *asked, *QUICK]) == 0
+    rows = [Text("the dog", origin=Origin("x", 1)), Text(" ", origin=Origin("x", 2))]
+    audit = Sensitive(classifier="runs/moods", labels=("a", "b"), above=0.0)
+    told = [finding.what for finding in audit.inspect({"train": rows})]
+    assert told == [f"rows of train that the classifier calls {label!r}: 1" for label in "ab"]
+    with pytest.raises(SettingsError, match="has no label 'c'; it has 'a', 'b'"):
+        list(Sensitive(classifier="runs/moods", labels=("c",)).inspect({"train": rows}))
 
 
 def test_a_card_of_nothing_says_so(tmp_path: Path) -> None:
