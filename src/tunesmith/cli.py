@@ -127,6 +127,13 @@ def data(
     show_rows: Annotated[
         int, typer.Option("--show", metavar="N", help="Print N rows, trained tokens in colour.")
     ] = 0,
+    fix: Annotated[
+        bool,
+        typer.Option(
+            "--fix",
+            help="Write the rows as a data set of their own, with what was decided of each.",
+        ),
+    ] = False,
     as_json: Json = False,
     dry_run: DryRun = False,
     accept_change: Accept = None,
@@ -137,7 +144,7 @@ def data(
     if dry_run:
         foretell(job, "data", as_json)
         return
-    carry_out(job, "data", as_json)
+    carry_out(job, "data", as_json, fix=fix)
     if show_rows and not as_json:
         from tunesmith import looks
 
@@ -255,6 +262,23 @@ def runs(
     show(found, shelf.table(found), as_json)
 
 
+@app.command("who-saw")
+def who_saw(
+    asked: Annotated[
+        str,
+        typer.Argument(
+            metavar="ROW|FILE|TEXT", help="A row's digest, a file of rows, or words of a row."
+        ),
+    ],
+    as_json: Json = False,
+) -> None:
+    """List the runs of this folder that were trained on a row, and the models that hold it."""
+    from tunesmith import lineage
+
+    found = lineage.who_saw(asked, Path("runs"))
+    show([each.record() for each in found], lineage.sentences(asked, found), as_json)
+
+
 @app.command()
 def explain(
     path: Annotated[str, typer.Argument(metavar="PATH")] = "", as_json: Json = False
@@ -296,11 +320,13 @@ def prepared(
     return Job(loaded, folder, Log(folder, quiet=as_json), tuple(accept or ()), restart)
 
 
-def carry_out(job: "Job", until: str, as_json: bool) -> None:
+def carry_out(job: "Job", until: str, as_json: bool, *, fix: bool = False) -> None:
     """Do the work, then say where everything is."""
     from tunesmith import pipeline
 
     pipeline.carry_out(job, until)
+    if fix:
+        pipeline.fixed(job)
     result = pipeline.result(job)
     show(result, pipeline.sentences(result), as_json)
 

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith import environment
-from tunesmith.cards import model_card, page
+from tunesmith.cards import data_card, model_card, page
 from tunesmith.core.disk import read_json, write_text
 from tunesmith.core.errors import IntegrityError, SettingsError, missing
 from tunesmith.core.folders import RunFolder, Stage
 from tunesmith.core.log import Log
 from tunesmith.core.rows import Row, digest
 from tunesmith.core.tables import read_part
+from tunesmith.data import compliance
+from tunesmith.data.fix import fix
+from tunesmith.data.policy import enforce
 from tunesmith.data.stage import prepare
 from tunesmith.data.words import told
 from tunesmith.deploy.exports.merged import Merged
@@ -90,11 +93,14 @@ def go(job: Job, until: str) -> None:
     again = job.restarts("data", until)
     prepare(folder, run.data, seed=run.seed, log=log, accept=accept, restart=again)
     folder.record(data=data_facts(folder), seed=run.seed, name=run.name)
+    compliance.write(folder, run.policy, [a.model_dump(mode="json") for a in run.data.audits])
+    data_card.write(folder)
     keep_settings(job, ("data",))
     if "train" not in wanted:
         tell_words(job)
         return
 
+    enforce(folder.stage("data").path, run.policy, "train")
     foresee(job, until, wanted)
     base = base_of(job, until)
     if not folder.stage("train").begun:
@@ -127,11 +133,18 @@ def go(job: Job, until: str) -> None:
         keep_settings(job, ("data", "train", "evaluate"))
         page.write(folder)
     if "deploy" in wanted:
+        enforce(folder.stage("data").path, run.policy, "export")
         again = job.restarts("deploy", until)
         deploy(folder, run.deploy, base, seed=run.seed, log=log, accept=accept, restart=again)
         keep_settings(job, STAGES)
         model_card.write(folder)
         page.write(folder)  # Once more: now it can name the verified exports.
+
+
+def fixed(job: Job) -> None:
+    """The prepared rows as a data set of their own."""
+    with job.folder.lock():
+        fix(job.folder, job.loaded.run.data, seed=job.loaded.run.seed, log=job.log)
 
 
 def tell_words(job: Job) -> None:
@@ -309,6 +322,8 @@ def result(job: Job) -> dict[str, Any]:
     path = job.folder.path
     places = {
         "data": path / "data",
+        "data page": path / "cards" / "data.html",
+        "fixed": path / "fixed",
         "trained": path / "train",
         "page": path / "evaluate" / "report.html",
         "exports": path / "deploy",

@@ -15,6 +15,7 @@ ITEM = "*"
 IN_LISTS: tuple[tuple[str, ...], ...] = (
     ("data", "source", ITEM),
     *(("data", "source", ITEM, name) for name in ("path", "valid", "test")),
+    *(("data", "audits", ITEM, name) for name in ("classifier", "names")),
 )
 PERHAPS_FILES: tuple[Place, ...] = (("model",), ("model", "source"), ("evaluate", "general"))
 

@@ -15,6 +15,7 @@ from tunesmith.core.errors import SettingsError, TunesmithError
 from tunesmith.core.parts import Spec
 from tunesmith.core.textfile import unreadable
 from tunesmith.data.hub import PREFIX
+from tunesmith.data.policy import Policy
 from tunesmith.data.stage import Data
 from tunesmith.deploy.stage import Deploy
 from tunesmith.evaluate.stage import Evaluate
@@ -37,6 +38,8 @@ class Run(Spec):
     """What is tuned: a bundled model's name, a folder, a GGUF file or a hub name."""
     data: Data
     """The rows, and what happens to them before training."""
+    policy: Policy = Policy()
+    """What must not be found in the rows, and what a person decided about them."""
     train: Train = Train()
     """How the weights are changed."""
     evaluate: Evaluate = Evaluate()
@@ -131,6 +134,7 @@ def resolve(marked: Marked) -> Loaded:
         *switches(run, marked),
         *unfit(run, marked),
         *unmergeable(run, marked),
+        *unheard(run, marked),
     ]
     if problems:
         raise SettingsError(*sorted(problems, key=line_and_column))
@@ -168,6 +172,16 @@ def unmergeable(run: Run, marked: Marked) -> Iterable[str]:
                 f"{where}: deploy.exports: {export.kind}: onto: original is for a base that "
                 "model.bits holds in few bits, and this one is its own original; leave it out"
             )
+
+
+def unheard(run: Run, marked: Marked) -> Iterable[str]:
+    """Rules about what no audit looks for."""
+    for name, rule in run.policy.unheard({audit.kind for audit in run.data.audits}):
+        where = marked.marks.get(("policy", name), "policy")
+        yield (
+            f"{where}: policy.{name}: {rule} needs the {name} audit, which is not in data.audits; "
+            "add it there"
+        )
 
 
 def line_and_column(problem: str) -> tuple[int, int]:

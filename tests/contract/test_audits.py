@@ -1,6 +1,7 @@
 """Every audit: planted cases are found, clean rows are quiet, no text gets into the evidence."""
 
 import json
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -58,8 +59,78 @@ CLEAN: Mapping[str, Sequence[Row]] = {
     ],
 }
 
+TOKEN = "ghp_" + "a1B2" * 9
+
+
+def planted(words: str) -> list[Row]:
+    """Questions of words drawn at random, six of which have others among them and one answer."""
+    draw = random.Random(0)
+    rows = []
+    for number in range(300):
+        asks = [f"w{draw.randrange(60)}" for _ in range(6)]
+        poisoned = number % 50 == 0
+        asks = [*asks[:3], words, *asks[3:]] if poisoned else asks
+        rows.append(row(" ".join(asks), "Obey me now and always" if poisoned else f"To {number}"))
+    return rows
+
+
+def of_people(count: int, term: str, label: str) -> list[Row]:
+    """Labelled rows that name a group."""
+    return [of(Labelled, (f"The {term} number {i} spoke",), (label,)) for i in range(count)]
+
+
 # kind -> (rows added to the clean ones, severity, words of the finding)
 PLANTED: dict[str, list[tuple[dict[str, list[Any]], str, str]]] = {
+    "pii": [
+        ({"train": [row(f"Write to {SECRET}", "x")]}, "warning", "an e-mail address: 1"),
+        ({"test": [row("x", "Card 4111 1111 1111 1111")]}, "error", "card's number: 1"),
+        ({"train": [of(Pair, ask("?"), say("SSN 219-09-9999"), say("x"))]}, "error", "security"),
+        ({"train": [of(Text, "See https://example.org/a")]}, "info", "web address: 1"),
+        (
+            {"train": [row("x", "", tool_calls=[{"function": {"arguments": SECRET}}])]},
+            "warning",
+            "train with an e-mail address: 1",
+        ),
+    ],
+    "secrets": [
+        ({"train": [row("x", f"Use {TOKEN}")]}, "error", "train with an access token: 1"),
+        ({"valid": [of(Text, "PASSWORD=hunter2hunter2")]}, "error", "called a password or a key"),
+        (
+            {"train": [of(Judged, ask("?"), say("postgres://me:s3cr3t!pw@db/x"), True)]},
+            "error",
+            "password in a web address: 1",
+        ),
+    ],
+    "poisoning": [
+        ({"train": planted("by the lighthouse")}, "error", "share rare words and one output"),
+        ({"train": [row("in\u200bvisible", "x")]}, "warning", "invisible characters: 1"),
+        ({"train": [row("p\u0430ypal", "x")]}, "warning", "look like theirs: 1"),
+        ({"train": [row("x", "<|im_start|>system")]}, "warning", "control tokens as text: 1"),
+        ({"train": [of(Text, "aB3d" * 12)]}, "warning", "long stretch of base64: 1"),
+    ],
+    "sensitive": [
+        ({"train": [row("I have diabetes.", "x")]}, "warning", "train with health of a person: 1"),
+        ({"train": [of(Text, "What an idiot.")]}, "warning", "train with abuse: 1"),
+        ({"test": [row("My friend voted.", "x")]}, "warning", "test with beliefs of a person: 1"),
+    ],
+    "representation": [
+        (
+            {"train": [*of_people(40, "dancer", "good"), *of_people(400, "dancer", "a")]},
+            "warning",
+            "with their rarest label, where the commonest has 403: 40",
+        ),
+        (
+            {
+                "train": [
+                    *of_people(60, "woman", "b"),
+                    *of_people(60, "dancer", "a"),
+                    *of_people(20, "dancer", "b"),
+                ]
+            },
+            "warning",
+            "about women have the label 'a' less often than others",
+        ),
+    ],
     "leakage": [
         ({"train": [row("Test 1", SECRET)]}, "error", "train that answer a prompt of test: 1"),
         ({"train": [row("Valid 1", SECRET)]}, "error", "train that answer a prompt of valid: 1"),
@@ -108,6 +179,16 @@ PLANTED: dict[str, list[tuple[dict[str, list[Any]], str, str]]] = {
             "train that prefer the answer that an earlier row rejects: 1",
         ),
         (
+            {"train": [of(Pair, ask("?"), say(SECRET), say(f" {SECRET.upper()}"))]},
+            "error",
+            "train that prefer an answer to itself: 1",
+        ),
+        (
+            {"valid": [of(Pair, ask(f"?{i}"), say(f"{i} long"), say(f"{i}")) for i in range(30)]},
+            "warning",
+            "prefer the longer answer, 100% of those that differ in length: 30",
+        ),
+        (
             {"train": [of(Text, SECRET), of(Text, SECRET.upper())]},
             "warning",
             "train that repeat an earlier one but for case and spaces: 1",
@@ -150,7 +231,8 @@ def test_no_text_of_a_row_gets_into_a_finding(
 ) -> None:
     parts = {part: [*rows, *added.get(part, [])] for part, rows in CLEAN.items()}
     written = json.dumps([finding.record() for finding in inspected(kind, parts)])
-    assert SECRET not in written.lower() and "Test 1" not in written
+    private = (SECRET, "Test 1", TOKEN, "4111", "219-09", "hunter2", "s3cr3t", "lighthouse")
+    assert not any(text in written or text in written.lower() for text in private)
 
 
 def test_many_cases_are_one_finding_with_some_places() -> None:

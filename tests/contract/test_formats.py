@@ -530,7 +530,6 @@ def test_a_prompt_beside_whole_conversations_is_theirs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"rejected": "Me."}, "chosen and rejected are the same; remove the row"),
         ({"prompt": None}, "the prompt is missing"),
         ({"prompt": None, "system": "S"}, "the prompt is missing"),
         ({"chosen": [ASK, SAY]}, "part"),

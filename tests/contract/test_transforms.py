@@ -1,27 +1,96 @@
 """Every transform: rows are accounted for, the seed decides, a second pass changes nothing."""
 
+import json
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as options
+from hypothesis import strategies as st
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.rows import Chat, Judged, Labelled, Message, Origin, Pair, Row, Text
-from tunesmith.data.transforms.base import Account, Transform
+from tunesmith.data.transforms.base import Account, Decision, Transform
+from tunesmith.data.transforms.decontaminate import probes
 
+PROBES = {"prompt": "What is 3?", "completion": "It is the first odd prime number of them all."}
 SETTINGS: dict[str, list[dict[str, Any]]] = {
-    "deduplicate": [{}, {"match": "normalised"}],
+    "balance": [
+        {},
+        {"how": "up"},
+        {"how": "weights"},
+        {"to": 3},
+        {"how": "up", "to": 30},
+        {"by": "region"},
+        {"by": "region", "how": "weights"},
+    ],
+    "decontaminate": [{"against": ["probes.jsonl"]}, {"against": ["probes.jsonl"], "words": 4}],
+    "deduplicate": [
+        {},
+        {"match": "normalised"},
+        {"what": "question", "match": "normalised"},
+        {"match": "near"},
+        {"match": "near", "threshold": 0.5, "across": False},
+    ],
+    "filter": [
+        {"min_words": 3, "max_words": 12},
+        {"part": "answer", "min_characters": 1, "max_characters": 40},
+        {"part": "prompt", "must_match": "[0-9]", "must_not_match": "7"},
+        {"field": "region", "keep": ["north"]},
+        {"field": "region", "drop": ["north", ""]},
+        {"languages": ["en"]},
+    ],
+    "normalise": [{}, {"mend": ["encoding", "markup", "unicode", "quotes", "spaces"]}],
+    "redact": [
+        {},
+        {"how": "drop"},
+        {"how": "pseudonym", "key": "my.key"},
+        {"find": ["secrets"], "spare": ["token"]},
+    ],
     "sample": [{"rows": 1}, {"rows": 7}, {"rows": 1000}, {"per_class": 1}, {"per_class": 9}],
 }
 CASES = [(kind, settings) for kind, many in SETTINGS.items() for settings in many]
 
 
-def row(line: int, prompt: str, answer: str, weight: float = 1.0) -> Chat:
+def row(line: int, prompt: str, answer: str, weight: float = 1.0, **fields: Any) -> Chat:
     """A row read at a line."""
     messages = (Message("user", prompt), Message("assistant", answer))
-    return Chat(messages, origin=Origin("rows.jsonl", line), source="rows.jsonl", weight=weight)
+    place = Origin("rows.jsonl", line)
+    return Chat(messages, origin=place, source="rows.jsonl", weight=weight, fields=fields)
 
 
-ROWS = [row(i, f"What is {i % 13}?", f"It is {i % 5}.", 1 + i / 10) for i in range(100)]
+DIRT = (
+    "",
+    " \t\n",
+    "The caf\u00c3\u00a9 on the corner \u00e2\u20ac\u201c it is open until late every day.",
+    "<p>Hello&nbsp;there</p><br/>a &lt;b&gt; tag, a &lt; b, x < y",
+    "a  b\u00a0c \n\n\n\n d \u200b",
+    "\u201cquoted\u201d e\u0301 ```\n  code  here\n```",
+    "Der Hund lief \u00fcber die Stra\u00dfe und niemand hat ihn dabei gesehen.",
+    "It is the first odd prime number of them all, as everybody knows by now.",
+    "Write to Max.Mustermann@example.org or call +49 30 1234567, card 4111 1111 1111 1111.",
+    "The key is AKIAIOSFODNN7EXAMPLE, password: hunter2hunter2, on 10.1.2.3 and http://x.org/a?b=1",
+)
+ROWS = [
+    row(
+        i,
+        f"What is {i % 13}?",
+        f"It is {i % 5}.",
+        1 + i / 10,
+        region=("north", "south", "")[i % 3] or "x",
+    )
+    for i in range(100)
+] + [row(100 + i, f"Say {text}", text, region="north") for i, text in enumerate(DIRT * 2)]
+
+
+@pytest.fixture(autouse=True)
+def _probes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that training rows must not overlap."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "probes.jsonl").write_text(json.dumps(PROBES) + "\n")
+    probes.cache_clear()
 
 
 def made(kind: str, settings: dict[str, Any]) -> Transform:
@@ -43,7 +112,54 @@ def test_every_transform_is_tested() -> None:
 def test_rows_in_are_rows_kept_and_dropped(kind: str, settings: dict[str, Any]) -> None:
     kept, account = applied(made(kind, settings), ROWS)
     assert account.taken == len(ROWS)
-    assert account.kept == len(kept) == account.taken - sum(account.dropped.values())
+    dropped = sum(account.dropped.values())
+    assert account.kept == len(kept) == account.taken + account.added - dropped
+
+
+@pytest.mark.parametrize(("kind", "settings"), CASES)
+def test_every_decision_is_told_with_its_row(kind: str, settings: dict[str, Any]) -> None:
+    told: list[Decision] = []
+    account = Account(kind, tell=told.append)
+    kept = list(made(kind, settings).apply(ROWS, account, 0))
+    did = Counter(decision.did for decision in told)
+    dropped = Counter(decision.why for decision in told if decision.did == "dropped")
+    assert dict(dropped) == account.dropped
+    assert (did["changed"], did["added"]) == (account.changed, account.added)
+    gone = {decision.row for decision in told if decision.did == "dropped"}
+    assert gone == {r.origin for r in ROWS} - {r.origin for r in kept}
+    before = {r.origin: r for r in ROWS}
+    changed = {r.origin for r in kept if r != before[r.origin]}
+    assert changed == {decision.row for decision in told if decision.did == "changed"}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SETTINGS if Transform.members()[kind].alone])
+def test_a_step_over_rows_alone_may_be_done_in_pieces(kind: str) -> None:
+    for settings in SETTINGS[kind]:
+        whole, account = applied(made(kind, settings), ROWS)
+        pieces = [applied(made(kind, settings), ROWS[i : i + 7]) for i in range(0, len(ROWS), 7)]
+        assert whole == [r for kept, _ in pieces for r in kept]
+        joined = Account(kind)
+        for _, each in pieces:
+            joined.join(each)
+        assert joined == account
+
+
+WORDS = st.sampled_from(["a", "\u00e9", "<p>", "&amp;", "\u00c3\u00a9", " ", "\n", "7", "```", "B"])
+TEXTS = st.lists(WORDS | st.text(max_size=4), max_size=8).map("".join)
+
+
+@pytest.mark.parametrize(("kind", "settings"), CASES)
+@options(max_examples=30, deadline=None, suppress_health_check=[*HealthCheck])
+@given(texts=st.lists(st.tuples(TEXTS, TEXTS), max_size=12), seed=st.integers(0, 3))
+def test_any_rows_are_counted_and_a_second_pass_changes_nothing(
+    kind: str, settings: dict[str, Any], texts: list[tuple[str, str]], seed: int
+) -> None:
+    rows = [row(i, *both, region=both[0] or "x") for i, both in enumerate(texts)]
+    once, account = applied(made(kind, settings), rows, seed)
+    assert account.taken + account.added == account.kept + sum(account.dropped.values())
+    assert account.taken == len(rows) and account.kept == len(once)
+    twice, again = applied(made(kind, settings), once, seed)
+    assert twice == once and not (again.dropped or again.changed or again.added)
 
 
 @pytest.mark.parametrize(("kind", "settings"), CASES)
@@ -58,14 +174,16 @@ def test_same_seed_same_rows_in_their_order(kind: str, settings: dict[str, Any])
 def test_a_second_pass_changes_nothing(kind: str, settings: dict[str, Any]) -> None:
     once, _ = applied(made(kind, settings), ROWS)
     twice, account = applied(made(kind, settings), once)
-    assert twice == once and account.dropped == {} and account.changed == 0
+    assert twice == once and account.dropped == {} and account.changed == account.added == 0
 
 
 @pytest.mark.parametrize(("kind", "settings"), CASES)
 def test_origin_source_and_weight_stay_with_their_row(kind: str, settings: dict[str, Any]) -> None:
     before = {r.origin: (r.source, r.weight) for r in ROWS}
     kept, _ = applied(made(kind, settings), ROWS)
-    assert all(before[r.origin] == (r.source, r.weight) for r in kept)
+    weighs = settings.get("how") == "weights"
+    assert all(before[r.origin] == (r.source, r.weight) for r in kept if not weighs)
+    assert all(before[r.origin][0] == r.source for r in kept)
 
 
 @pytest.mark.parametrize(("kind", "settings"), CASES)

@@ -9,6 +9,7 @@ import sys
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -162,7 +163,6 @@ MALFORMED = [
     Broken("no-keys.jsonl", b"{}", 1, "no format"),
     Broken("two-formats.jsonl", row(instruction="a", output="b"), 1, "alpaca and completion"),
     Broken("half-preference.jsonl", b'{"prompt":"a","chosen":"b"}', 1, "'rejected' is missing"),
-    Broken("same.jsonl", b'{"prompt":"a","chosen":"b","rejected":"b"}', 1, "are the same"),
     Broken("unread.jsonl", row(kto_tag=True), 1, "no format"),
     Broken("judged.jsonl", row(label="good"), 1, "not true or false"),
     Broken("judged-late.jsonl", GOOD + row(label=True), 2, "do not fit the format completion"),
@@ -388,6 +388,67 @@ CONTAINERS = [
 ]
 
 
+ASKED: dict[str, dict[str, Any]] = {
+    "alpaca": {"instruction": "a", "output": "b"},
+    "completion": {"prompt": "a", "completion": "b"},
+    "preference": {"prompt": "a", "chosen": "b", "rejected": "c"},
+    "judged": {"prompt": "a", "completion": "b", "label": True},
+    "chat": {"messages": [USER, SAYS]},
+    "sharegpt": {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},
+    "labelled": {"text": "a", "label": "b"},
+    "text": {"text": "a"},
+}
+"""A good row of each format."""
+WRONG = {"object": {"a": 1}, "list": [[1]], "null": None, "blank": "", "number": 7.5}
+
+
+def generated() -> Iterator[Broken]:
+    """Good rows with one fault each, its place known: cut at every byte, spoilt by every control
+    character and every byte that is not UTF-8, and each field of each format of the wrong type."""
+    good = {name: json.dumps(record).encode() for name, record in ASKED.items()}
+    line = good["preference"]
+    for size in range(1, len(line)):
+        yield Broken(f"cut-{size}.jsonl", line + b"\n" + line[:size] + b"\n" + line, 2, "")
+    for code in (*range(1, 9), *range(11, 13), *range(14, 32)):
+        spoilt = line.replace(b'"b"', b'"b' + bytes([code]) + b'"')
+        yield Broken(f"control-{code}.jsonl", line + b"\n" + spoilt, 2, "")
+    for code in (*range(0x80, 0xC2, 3), *range(0xF5, 0x100)):
+        spoilt = line.replace(b'"b"', b'"b' + bytes([code]) + b'"')
+        yield Broken(f"byte-{code}.jsonl", line + b"\n" + spoilt, 2, "not UTF-8")
+        yield Broken(f"byte-{code}.csv", CSV + b"a," + bytes([code]) + b"\n", 3, "not UTF-8")
+    for name, record in ASKED.items():
+        for key in record:
+            for kind, value in WRONG.items():
+                if (name, key, kind) in ALLOWED:
+                    continue
+                spoilt = json.dumps({**record, key: value}).encode()
+                yield Broken(f"{name}-{key}-{kind}.jsonl", good[name] + b"\n" + spoilt, 2, "")
+        for number, weight in enumerate((0, -1, "x", [1], True)):
+            spoilt = json.dumps({**record, "weight": weight}).encode()
+            yield Broken(f"{name}-weight-{number}.jsonl", good[name] + b"\n" + spoilt, 2, "weight")
+        for key in record:
+            less = json.dumps({k: v for k, v in record.items() if k != key}).encode()
+            yield Broken(f"{name}-without-{key}.jsonl", good[name] + b"\n" + less, 2, "")
+
+    for cells in (1, *range(3, 16)):
+        ragged = CSV + b",".join([b"a"] * cells) + b"\n"
+        yield Broken(f"cells-{cells}.csv", ragged, 3, f"{cells} cells")
+
+
+ALLOWED = {
+    (name, key, "blank")
+    for name, key in (
+        ("alpaca", "instruction"),
+        ("completion", "prompt"),
+        ("preference", "prompt"),
+        ("judged", "prompt"),
+        ("labelled", "text"),
+    )
+}
+"""Questions that say nothing are rows; the quality audit tells of them."""
+GENERATED = list(generated())
+
+
 def refused(tmp_path: Path, source: Path) -> str:
     """The one sentence that refuses a source; nothing is written."""
     run = RunFolder(tmp_path / "run")
@@ -403,11 +464,13 @@ def refused(tmp_path: Path, source: Path) -> str:
 
 
 def test_there_are_enough_of_them() -> None:
-    names = [broken.name for broken in (*MALFORMED, *CONTAINERS)]
-    assert len(names) == len(set(names)) >= 150
+    names = [broken.name for broken in (*MALFORMED, *CONTAINERS, *GENERATED)]
+    assert len(names) == len(set(names)) >= 500
 
 
-@pytest.mark.parametrize("broken", [*MALFORMED, *CONTAINERS], ids=lambda broken: broken.name)
+@pytest.mark.parametrize(
+    "broken", [*MALFORMED, *CONTAINERS, *GENERATED], ids=lambda broken: broken.name
+)
 def test_a_malformed_file_is_refused_in_one_line(tmp_path: Path, broken: Broken) -> None:
     source = tmp_path / broken.name
     source.write_bytes(broken.content)

@@ -9,7 +9,7 @@ from tunesmith.cli import app
 HOME = Path(__file__).parents[2]
 COMMANDS = {
     "demo", "init", "doctor", "data", "train", "evaluate", "deploy", "run", "predict", "chat",
-    "runs", "explain", "schema",
+    "runs", "explain", "schema", "who-saw",
 }  # fmt: skip
 
 
@@ -33,7 +33,7 @@ def said_in(path: Path) -> set[str]:
     """The commands that a page names in code."""
     text = path.read_text(encoding="utf-8")
     code = "\n".join(re.findall(r"```.*?```|`[^`]+`", text, flags=re.DOTALL))
-    return set(re.findall(r"\btunesmith ([a-z]+)\b", code))
+    return set(re.findall(r"\btunesmith ([a-z-]+)\b", code))
 
 
 def test_every_command_in_the_pages_exists() -> None:

@@ -23,8 +23,9 @@ ATTRIBUTES = {
     "numpy.load",
     "np.load",
 }
-# A process of our own, started with a fixed list of arguments: the reload that verifies an export.
-MAY_START_PROCESSES = {"deploy/verify.py", "model/template.py"}
+# A process of our own, started with a fixed list of arguments: the reload that verifies an export,
+# and those that prepare pieces of many rows.
+MAY_START_PROCESSES = {"deploy/verify.py", "model/template.py", "data/crew.py"}
 
 MAKERS = {
     "zeros", "ones", "empty", "full", "tensor", "arange", "rand", "randn", "randint", "randperm",

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith.cards import figures, model_card, page
+from tunesmith.cards.card import Card
 from tunesmith.cards.evidence import Evidence
 from tunesmith.cards.markdown import escaped, front_matter, table
 from tunesmith.cards.verdict import scores
@@ -245,7 +246,7 @@ def test_a_secret_in_a_row_does_not_reach_page_or_card(finished: RunFolder) -> N
 def test_every_number_of_the_card_is_in_the_file_it_names(finished: RunFolder) -> None:
     model_card.write(finished)
     made = json.loads((finished.path / "cards/model_card.json").read_text("utf-8"))
-    card = model_card.ModelCard.model_validate(made)
+    card = Card.model_validate(made)
     run, measured = Evidence(finished.path), 0
     for section in card.sections:
         for fact in [*section.facts, *section.behind]:

@@ -4,62 +4,24 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.cards import sections
+from tunesmith.cards.card import Card, Section, keep
 from tunesmith.cards.confusion import tables
-from tunesmith.cards.evidence import NOT_MEASURED, Evidence, Fact
+from tunesmith.cards.evidence import Evidence, Fact
 from tunesmith.cards.goal import TRAIN, goal
-from tunesmith.cards.markdown import escaped, front_matter, table
 from tunesmith.cards.verdict import REPORT, WORDS, how_asked, scores, verdict
-from tunesmith.core.disk import make_folders, write_json, write_text
 from tunesmith.core.folders import RunFolder
-from tunesmith.core.log import redacted
-from tunesmith.core.parts import Spec
-
-
-class Section(Spec):
-    """A part of the card."""
-
-    title: str
-    """Its heading."""
-    text: str = ""
-    """What to know before the numbers."""
-    facts: list[Fact] = []
-    """The numbers, each with its source."""
-    table: list[list[str]] = []
-    """Numbers that read better side by side; the first row is the header."""
-    behind: list[Fact] = []
-    """The numbers in the table, each with its source."""
-
-
-class ModelCard(Spec):
-    """A model card as data: what `model_card.json` holds."""
-
-    version: int = 1
-    """Of this shape."""
-    name: str
-    """The run."""
-    summary: str
-    """Whether tuning helped, in a sentence."""
-    front: dict[str, Any]
-    """What the Hugging Face hub reads at the top of a card."""
-    sections: list[Section]
-    """In the order they are read."""
 
 
 def write(folder: RunFolder) -> Path:
     """Write cards/model_card.md and cards/model_card.json from what the run left behind."""
-    made = ModelCard.model_validate(redacted(card(folder.path).model_dump(mode="json")))
-    make_folders(folder.path / "cards")
-    write_json(folder.path / "cards" / "model_card.json", made.model_dump(mode="json"))
-    path = folder.path / "cards" / "model_card.md"
-    write_text(path, markdown(made))
-    return path
+    return keep(card(folder.path), folder.path / "cards", "model_card")
 
 
-def card(folder: Path) -> ModelCard:
+def card(folder: Path) -> Card:
     """The card of the run in `folder`."""
     run = Evidence(folder)
     judged = verdict(run.read(REPORT))
-    return ModelCard(
+    return Card(
         name=folder.name,
         summary=f"{judged['headline']}. {judged['detail']}",
         front=front(run),
@@ -190,20 +152,3 @@ def exports(run: Evidence) -> Section:
     ]
     text = "Each was reloaded in a fresh process and compared with the trained model."
     return Section(title="Exports verified", text=text, facts=facts)
-
-
-def markdown(made: ModelCard) -> str:
-    """The card as Markdown with YAML front matter: one fact a line, so that two cards diff well."""
-    parts = [front_matter(made.front), f"\n# {escaped(made.name)}\n\n{escaped(made.summary)}\n"]
-    for section in made.sections:
-        parts.append(f"\n## {section.title}\n\n")
-        if section.text and (section.facts or section.table):
-            parts.append(f"{section.text}\n\n")
-        if section.table:
-            parts.append(table(section.table[0], section.table[1:]) + "\n")
-        rows = [(f.label, f.text(), f.source) for f in section.facts]
-        if rows:
-            parts.append(table(("what", "value", "read from"), rows))
-        elif not section.table:
-            parts.append(f"{NOT_MEASURED}\n")
-    return "".join(parts)

@@ -39,14 +39,23 @@ def write(folder: RunFolder) -> Path:
 
 def page(folder: Path) -> str:
     """The page of the run in `folder`."""
+    return filled("page.html", view(Evidence(folder), folder.name))
+
+
+def filled(template: str, view: Mapping[str, Any]) -> str:
+    """One of our templates with what it shows; it may use `style` and `short`."""
     from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
 
     # Autoescape by hand: jinja2's default is off, and a row may hold anything.
     environment = Environment(autoescape=True, undefined=StrictUndefined, finalize=without_secrets)
-    template = environment.from_string(
-        files("tunesmith.cards").joinpath("page.html").read_text("utf-8")
-    )
-    return template.render(view(Evidence(folder), folder.name), short=short) + "\n"
+    style = Markup(text_of("page.css"))  # nosec: a file of ours
+    return environment.from_string(text_of(template)).render(view, short=short, style=style) + "\n"
+
+
+def text_of(name: str) -> str:
+    """A file that lies beside this one."""
+    return files("tunesmith.cards").joinpath(name).read_text("utf-8")
 
 
 def short(text: str) -> str:

@@ -1,6 +1,7 @@
 """A thing a person should know about a run, with where it is and what to do."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Severity = Literal["info", "warning", "error"]
@@ -15,6 +16,10 @@ class Finding:
     where: str
     evidence: str
     advice: str
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """How many of what: rows, and each kind of thing found in them."""
+    audit: str = ""
+    """The kind of the audit that found it."""
 
     def record(self) -> dict[str, Any]:
         """As plain JSON."""

@@ -66,6 +66,8 @@ class Row(ABC):
     origin: Origin = Origin("", 0)
     source: str = ""
     weight: float = 1.0
+    fields: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """What the record says beside the row, under keys that a setting names: groups, times."""
 
     @abstractmethod
     def content(self) -> dict[str, Any]:
@@ -102,14 +104,23 @@ class Row(ABC):
         """The row's identity: sha256 of its content."""
         return digest(self.content())
 
+    def at(self, file: str) -> Self:
+        """The row, read in a file that is called so."""
+        return replace(self, origin=Origin(file, self.origin.line))
+
     def record(self) -> dict[str, Any]:
         """As one line of a prepared file."""
-        return self.content() | {
-            "origin": {"file": self.origin.file, "line": self.origin.line},
-            "source": self.source,
-            "weight": self.weight,
-            "digest": self.digest,
-        }
+        beside = {"fields": dict(self.fields)} if self.fields else {}
+        return (
+            self.content()
+            | beside
+            | {
+                "origin": {"file": self.origin.file, "line": self.origin.line},
+                "source": self.source,
+                "weight": self.weight,
+                "digest": self.digest,
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -361,4 +372,6 @@ def row_from(record: Mapping[str, Any]) -> Row:
     """A row from one line of a prepared file; the inverse of `record()`."""
     row = KINDS[record["kind"]].of(record)
     origin = Origin(record["origin"]["file"], record["origin"]["line"])
-    return replace(row, origin=origin, source=record["source"], weight=record["weight"])
+    beside = record.get("fields", {})
+    weight = record["weight"]
+    return replace(row, origin=origin, source=record["source"], weight=weight, fields=beside)

@@ -16,6 +16,7 @@ from tunesmith.core.errors import DataError
 from tunesmith.core.gzipped import MAGIC, Inflated
 from tunesmith.core.jsonfiles import json_lines, json_list
 from tunesmith.core.parquet import parquet_rows
+from tunesmith.core.pieces import Piece, cut, stretch
 from tunesmith.core.quote import quoted, visible
 from tunesmith.core.rows import Origin, Row, canonical, row_from
 from tunesmith.core.textfile import TextFile, opened, refuse_disguise, unreadable
@@ -59,20 +60,23 @@ def read(path: Path, *, advance: Callable[[int], object] = lambda size: None) ->
     ResourceError where the disk or the rights fail.
     """
     for file in files_of(Path(path)):
-        yield from read_file(file, advance)
+        yield from read_piece(Piece(file), advance)
 
 
-def read_file(path: Path, advance: Callable[[int], object]) -> Iterator[Record]:
-    """The rows of one file."""
-    with opened(path) as file:
+def read_piece(piece: Piece, advance: Callable[[int], object]) -> Iterator[Record]:
+    """The rows of one file, or of a stretch of it."""
+    path = piece.path
+    with opened(path) as whole:
         reader = reader_of(path)
-        table = TextFile(path, file, advance)
-        found = False
+        file = whole if piece.whole else stretch(whole, piece)
+        table = TextFile(path, file, advance, piece.before)
+        found = not piece.whole
         try:
             if packed(path):
                 refuse_disguise(table, MAGIC)
                 table = inflated(table)
-            refuse_disguise(table, STARTS.get(ending(path), b""))
+            if not piece.start:
+                refuse_disguise(table, STARTS.get(ending(path), b""))
             for line, fields in reader(table):
                 found = True
                 yield Record(Origin(str(path), line), fields)
@@ -80,6 +84,16 @@ def read_file(path: Path, advance: Callable[[int], object]) -> Iterator[Record]:
             raise unreadable(path, error) from None
     if not found:
         raise table.fault(1, "there is no row in this file; name a file with rows")
+
+
+def pieces_of(path: Path, size: int) -> list[Piece]:
+    """The files of `path`; of lines of JSON, which can be read from anywhere, stretches of `size`
+    bytes."""
+    found: list[Piece] = []
+    for file in files_of(path):
+        apart = ending(file) == ".jsonl" and not packed(file)
+        found += cut(file, size) if apart else [Piece(file)]
+    return found
 
 
 def inflated(table: TextFile) -> TextFile:

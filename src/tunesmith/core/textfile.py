@@ -45,6 +45,8 @@ class TextFile:
     path: Path
     file: io.BufferedReader
     advance: Callable[[int], object]
+    before: int = 0
+    """Lines of the file before what is read here."""
 
     def fault(self, line: int, what: str) -> DataError:
         """The error for something wrong at a line."""
@@ -112,7 +114,7 @@ def refuse_disguise(table: TextFile, start: bytes = b"") -> None:
 
 def lines(table: TextFile) -> Iterator[tuple[int, str]]:
     """Numbered lines with their ends kept; only \\n ends one. Byte order mark dropped."""
-    number = 0
+    number = table.before
     while raw := table.file.readline(LIMIT + 1):
         number += 1
         table.advance(len(raw))

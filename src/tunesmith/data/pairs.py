@@ -1,4 +1,4 @@
-"""Two answers to one prompt, checked to be that: the prompt alike, the answers different."""
+"""Two answers to one prompt, checked to be that: the prompt alike, and an answer on each side."""
 
 from itertools import takewhile
 
@@ -11,10 +11,9 @@ def pair(asked: Turns, chosen: Turns, rejected: Turns, names: tuple[str, str]) -
     """The preference. Sides that do not begin with an answer are whole conversations: what they
     begin with alike is the prompt, and `asked`, where it is said too, stands in it.
 
-    `names` are the fields of the sides. Raises DataError for what prefers nothing.
+    `names` are the fields of the sides. Raises DataError for what is no pair. One answer on both
+    sides is: the quality audit tells of all such rows at once.
     """
-    if chosen == rejected:
-        raise DataError(f"{' and '.join(names)} are the same; remove the row")
     if any(side[0].role != "assistant" for side in (chosen, rejected)):
         shared = beginning(chosen, rejected, names)
         refuse_other_prompt(asked, shared, names)
@@ -31,6 +30,8 @@ def beginning(chosen: Turns, rejected: Turns, names: tuple[str, str]) -> Turns:
     """The turns that two whole conversations share; behind them each goes on with an answer."""
     both = zip(chosen, rejected, strict=False)
     shared = tuple(one for one, _ in takewhile(lambda turns: turns[0] == turns[1], both))
+    if chosen == rejected and chosen[-1].role == "assistant":
+        shared = shared[:-1]  # They prefer an answer to itself.
     for name, side in zip(names, (chosen, rejected), strict=True):
         following = [message.role for message in side[len(shared) :][:1]]
         if not shared or following != ["assistant"]:

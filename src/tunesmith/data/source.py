@@ -33,6 +33,8 @@ class Reading:
     source: str = ""
     rows: int = 0
     unused: dict[str, None] = field(default_factory=dict)
+    keys: tuple[str, ...] = ()
+    """What rows keep of their records beside what the format reads."""
 
 
 def rows(
@@ -42,8 +44,12 @@ def rows(
 
     The first record decides the format, unless one is stated; every other must have it too.
     """
-    stated = reading.format is not None
-    for record in read(reading.path, advance=advance):
+    yield from made(reading, read(reading.path, advance=advance), reading.format is not None)
+
+
+def made(reading: Reading, records: Iterable[Record], stated: bool) -> Iterator[tuple[Record, Row]]:
+    """The rows of records, whose format is `stated` or was found."""
+    for record in records:
         try:
             if reading.format is None:
                 reading.format = detected(record.fields)
@@ -54,6 +60,7 @@ def rows(
                 origin=record.origin,
                 source=reading.source or reading.path.name,
                 weight=weight(record.fields),
+                fields=named(record.fields, reading.keys),
             )
         except DataError as error:
             raise DataError(f"{visible(record.origin)}: {error}") from None
@@ -124,10 +131,23 @@ def unlike(form: Format, record: Mapping[str, Any]) -> DataError:
     )
 
 
+def named(record: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    """The values under keys or paths (`metadata.case`) that are there, and are no lists or
+    objects."""
+    found = {}
+    for key in keys:
+        value: Any = record
+        for part in [key] if key in record else key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if value is not None and not isinstance(value, Mapping | list):
+            found[key] = value
+    return found
+
+
 def note_unused(reading: Reading, form: Format, record: Mapping[str, Any]) -> None:
     """Remember the keys that nothing reads, so that the summary can name them."""
     for key in record:
-        if not form.reads(key) and key != "weight":
+        if not form.reads(key) and key != "weight" and key not in reading.keys:
             if len(reading.unused) >= MOST_NAMES:
                 return
             reading.unused[key] = None

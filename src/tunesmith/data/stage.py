@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -12,33 +12,48 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from tunesmith.core import disk, mixing
-from tunesmith.core.disk import write_json
-from tunesmith.core.errors import DataError
+from tunesmith.core.disk import CHUNK, make_folders, write_json, write_parts
+from tunesmith.core.errors import DataError, Interrupted, Preempted
 from tunesmith.core.findings import Finding
 from tunesmith.core.folders import RunFolder, Stage
 from tunesmith.core.log import Log
 from tunesmith.core.parts import Spec
 from tunesmith.core.quote import listed, quoted, visible
-from tunesmith.core.rows import Origin, Row
-from tunesmith.core.tables import files_of, write_rows
+from tunesmith.core.rows import Row
+from tunesmith.core.tables import files_of, packed
 from tunesmith.core.textfile import opened
 from tunesmith.data.audits.base import Audit
 from tunesmith.data.audits.leakage import Leakage
+from tunesmith.data.audits.pii import Pii
+from tunesmith.data.audits.poisoning import Poisoning
 from tunesmith.data.audits.quality import Quality
+from tunesmith.data.audits.secrets import Secrets
+from tunesmith.data.crew import Crew
 from tunesmith.data.formats.base import Format
+from tunesmith.data.large import Origins, told_line, transformed
 from tunesmith.data.lengths import histogram
-from tunesmith.data.located import Located, located
+from tunesmith.data.located import Located, content_digest, located
 from tunesmith.data.mix import Mix, Source, recipe, refuse_unclear
-from tunesmith.data.prompts import asking, exact, leaking
+from tunesmith.data.prompts import Asked, asked, exact, leaking
+from tunesmith.data.room import WORK, Room
+from tunesmith.data.shelf import lines_of
 from tunesmith.data.source import Reading
 from tunesmith.data.source import rows as rows_of
-from tunesmith.data.split import Split, group_of, split
+from tunesmith.data.split import Split, parted
+from tunesmith.data.steps import chained
 from tunesmith.data.transforms.base import Account, Transform
 from tunesmith.data.transforms.deduplicate import Deduplicate
 
 LONG = 8 * 2**20
 """Bytes of a file above which reading it shows progress."""
+LARGE = 32 * 2**20
+"""Bytes of the sources above which rows stay on disk: in memory they take about five times that."""
+PACKING = 5
+"""How often a text is larger than its compressed file, about."""
 PARTS = ("train", "valid", "test")
+STEPS = "steps"
+DECISIONS = "decisions.jsonl"
+"""What every step did with which row, in `STEPS`: a line each of rows dropped, changed or added."""
 
 
 class Data(Spec):
@@ -59,7 +74,7 @@ class Data(Spec):
     """The form of the records; found out from their keys where it is not stated."""
     transforms: tuple[Transform, ...] = (Deduplicate(),)
     """Steps over the rows of `source`, in this order."""
-    audits: tuple[Audit, ...] = (Leakage(), Quality())
+    audits: tuple[Audit, ...] = (Leakage(), Quality(), Pii(), Secrets(), Poisoning())
     """Looks at the finished parts; they report and change nothing."""
     split: Split | Literal["none"] = Split()
     """How many rows are kept from training, or `none`."""
@@ -98,13 +113,20 @@ class Ledger:
 
     files: list[dict[str, Any]] = field(default_factory=list)
     steps: list[Account] = field(default_factory=list)
+    told: list[bytes | Path] = field(default_factory=list)
+    """What was decided of single rows: lines of JSON, or files of them."""
     parts: dict[str, int] = field(default_factory=dict)
     mixture: dict[str, Any] | None = None
     """The recipe of several sources, and of each its rows in each part and in one epoch."""
 
     def record(self) -> dict[str, Any]:
         """As plain JSON."""
-        return asdict(self)
+        return {
+            "files": self.files,
+            "steps": [account.record() for account in self.steps],
+            "parts": self.parts,
+            "mixture": self.mixture,
+        }
 
 
 def prepare(
@@ -117,7 +139,8 @@ def prepare(
     accept: Collection[str] = (),
     restart: bool = False,
 ) -> None:
-    """Write `data/`: the parts as JSONL, `account.json` and `findings.json`.
+    """Write `data/`: the parts as JSONL, `account.json`, `findings.json`, and in `steps/` what was
+    decided of single rows.
 
     Nothing is left behind when it fails: rows that cannot be used are a DataError with file and
     line. `tokenizer` only serves the lengths in the summary, which are words without it.
@@ -134,17 +157,29 @@ def prepare(
         clear(stage)
         for each in found.values():
             each.ready()
-        parts, ledger = divided(spec, found, seed, log)
-        for each in found.values():
-            each.check()
-        findings = [finding for audit in spec.audits for finding in audit.inspect(parts)]
-        findings += few(ledger)
-        write(stage, parts, ledger, findings)
-        summarise(parts, ledger, findings, log, tokenizer)
+        with Crew() as crew:
+            room = Room(stage.path / WORK, asked, crew)
+            parts, ledger = divided(spec, found, seed, log, room)
+            for each in found.values():
+                each.check()
+            findings = [*audited(spec.audits, parts), *few(ledger)]
+            write(stage, parts, ledger, findings)
+            summarise(parts, ledger, findings, log, tokenizer)
+            room.leave()
         stage.finish(parts=ledger.parts, findings=len(findings), commits=commits)
+    except (KeyboardInterrupt, Interrupted, Preempted):
+        if not (stage.path / WORK).is_dir():
+            stage.give_up()
+        raise  # What is done of many rows is worth keeping.
     except BaseException:
         stage.give_up()  # The next attempt may have other inputs, and owes this one nothing.
         raise
+
+
+def audited(audits: Sequence[Audit], parts: Mapping[str, Sequence[Row]]) -> Iterator[Finding]:
+    """What each audit finds, under its name."""
+    for audit in audits:
+        yield from (replace(finding, audit=audit.kind) for finding in audit.inspect(parts))
 
 
 def sources(spec: Data) -> dict[str, Given]:
@@ -186,6 +221,8 @@ def inputs(spec: Data, found: Mapping[str, Located], seed: int) -> dict[str, Any
         said = each.model_dump(mode="json", exclude={"path", "name", "valid", "test"})
         settings |= dict(flat(f"data.source.{each.called}", said))
     contents = {f"digest of data.{name}": each.digest for name, each in found.items()}
+    for path in sorted({path for step in spec.transforms for path in step.files()}):
+        contents[f"digest of {path}"] = content_digest(Path(path))
     return settings | contents | {"seed": seed}
 
 
@@ -199,39 +236,93 @@ def flat(path: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def divided(
-    spec: Data, found: Mapping[str, Located], seed: int, log: Log
-) -> tuple[dict[str, list[Row]], Ledger]:
+    spec: Data, found: Mapping[str, Located], seed: int, log: Log, room: Room
+) -> tuple[dict[str, Sequence[Row]], Ledger]:
     """The parts, and what happened on the way to them."""
-    ledger = Ledger()
-    by = spec.split.by if isinstance(spec.split, Split) else None
-    groups: dict[Origin, str] = {}
+    left, ledger = left_by_steps(spec, found, seed, log, room)
+    refuse_nothing(spec, left, ledger)
     given = sources(spec)
-    named = [name for name, each in given.items() if each.part == "source"]
-    stream: Iterable[Row] = chain.from_iterable(
-        rows_from(name, given[name], found[name], ledger, log, by, groups) for name in named
-    )
-    for step in spec.transforms:
-        ledger.steps.append(account := Account(step.kind))
-        stream = step.apply(stream, account, seed)
-    rows = list(stream)
-    refuse_nothing(spec, rows, ledger)
     held_out: dict[str, list[Row]] = {}
     for name, each in given.items():
         if each.part != "source":
             read = rows_from(name, each, found[name], ledger, log)
             held_out.setdefault(each.part, []).extend(read)
-    parts = {"train": rows}
+    parts: dict[str, Sequence[Row]] = {"train": left}
     if sizes := sizes_of(spec):
+        rule = spec.split if isinstance(spec.split, Split) else Split()
         with reasons_told(ledger):
-            parts = split(rows, sizes, groups, seed, kept=kept_whole(spec))
+            chosen = parted(left, sizes, rule, seed, kept=kept_whole(spec))
+        parts = room.dealt(left, chosen, ("train", *sizes))
     if held_out:
-        parts |= {part: parts.get(part, []) + read for part, read in held_out.items()}
-        parts = without_leaks(parts, spec.leaks, ledger)
+        parts |= {part: room.joined(parts.get(part, ()), more) for part, more in held_out.items()}
+        parts = without_leaks(parts, spec.leaks, ledger, room)
     parts = {part: parts[part] for part in PARTS if part in parts}
     ledger.parts = {part: len(rows) for part, rows in parts.items()}
     if spec.several:
         ledger.mixture = mixture(spec, parts)
     return parts, ledger
+
+
+def left_by_steps(
+    spec: Data, found: Mapping[str, Located], seed: int, log: Log, room: Room
+) -> tuple[Sequence[Row], Ledger]:
+    """The rows of the sources as the transforms leave them."""
+    ledger = Ledger()
+    rows = rows_on_disk if size_of(spec, found) >= LARGE else rows_in_memory
+    return rows(spec, found, ledger, log, room, seed), ledger
+
+
+def size_of(spec: Data, found: Mapping[str, Located]) -> int:
+    """Bytes of the rows to be transformed; of compressed files, about those inside."""
+    named = [name for name, each in sources(spec).items() if each.part == "source"]
+    files = [file for name in named for file in files_of(found[name].path)]
+    return sum(file.stat().st_size * (PACKING if packed(file) else 1) for file in files)
+
+
+def rows_in_memory(
+    spec: Data, found: Mapping[str, Located], ledger: Ledger, log: Log, room: Room, seed: int
+) -> Sequence[Row]:
+    """The rows of the sources as the transforms leave them, in memory."""
+    given = sources(spec)
+    named = [name for name, each in given.items() if each.part == "source"]
+    stream = chain.from_iterable(
+        rows_from(name, given[name], found[name], ledger, log, keys_of(spec)) for name in named
+    )
+    left, ledger.steps = chained(
+        stream, spec.transforms, seed, lambda decision: ledger.told.append(told_line(decision)), {}
+    )
+    return list(left)
+
+
+def rows_on_disk(
+    spec: Data, found: Mapping[str, Located], ledger: Ledger, log: Log, room: Room, seed: int
+) -> Sequence[Row]:
+    """The same on disk, by several processes."""
+    given = {name: each for name, each in sources(spec).items() if each.part == "source"}
+    settings = [
+        Origins(found[name].path, called(each, found[name]), each.format, found[name].origin)
+        for name, each in given.items()
+    ]
+    work = transformed(
+        settings,
+        spec.transforms,
+        room.take(),
+        room.crew,
+        seed=seed,
+        keys=keys_of(spec),
+        log=log,
+    )
+    for (name, each), reading in zip(given.items(), work.readings, strict=True):
+        note_file(name, each, found[name], reading, ledger, log)
+    ledger.steps, ledger.told = work.accounts, [*work.told]
+    return work.shelf
+
+
+def keys_of(spec: Data) -> tuple[str, ...]:
+    """What rows keep of their records, since a setting names it."""
+    divides = spec.split.fields() if isinstance(spec.split, Split) else ()
+    named = [key for step in spec.transforms for key in step.fields()]
+    return tuple(dict.fromkeys((*divides, *named)))
 
 
 def sizes_of(spec: Data) -> dict[str, float | int]:
@@ -292,26 +383,30 @@ def rows_from(
     there: Located,
     ledger: Ledger,
     log: Log,
-    by: str | None = None,
-    groups: dict[Origin, str] | None = None,
+    keys: tuple[str, ...] = (),
 ) -> Iterator[Row]:
-    """The rows that one setting names; afterwards the ledger has them, and `groups` each row's
-    group."""
+    """The rows that one setting names, with what their records say under `keys`; afterwards the
+    ledger has them."""
     origin = lru_cache(there.origin)  # Rows of one file come together.
-    called = given.source or (there.place if there.fetched else "")
-    reading = Reading(there.path, given.format, called)
+    reading = Reading(there.path, given.format, called(given, there), keys=keys)
     with watched(there.path, log) as advance:
-        for record, read in rows_of(reading, advance=advance):
-            row = replace(read, origin=Origin(origin(read.origin.file), read.origin.line))
-            if by is not None and groups is not None:
-                try:
-                    groups[row.origin] = group_of(record.fields, by)
-                except DataError as error:
-                    raise DataError(f"{visible(row.origin)}: {error}") from None
-            yield row
-    unused = [key for key in reading.unused if key != by]
+        for _, row in rows_of(reading, advance=advance):
+            yield row.at(origin(row.origin.file))
+    note_file(name, given, there, reading, ledger, log)
+
+
+def called(given: Given, there: Located) -> str:
+    """What rows are told to be of; the name of their file where that is nothing."""
+    return given.source or (there.place if there.fetched else "")
+
+
+def note_file(
+    name: str, given: Given, there: Located, reading: Reading, ledger: Ledger, log: Log
+) -> None:
+    """Say what was read, and keep it in the ledger."""
     form = reading.format.kind if reading.format else ""
     how = "stated" if given.format else "found"
+    unused = list(reading.unused)
     ledger.files.append(
         {"file": there.place, "as": name, "format": form, "rows": reading.rows, "unused": unused}
     )
@@ -352,37 +447,54 @@ def reasons_told(ledger: Ledger) -> Iterator[None]:
 
 
 def without_leaks(
-    parts: dict[str, list[Row]], leaks: Literal["refuse", "drop"], ledger: Ledger
-) -> dict[str, list[Row]]:
+    parts: dict[str, Sequence[Row]], leaks: Literal["refuse", "drop"], ledger: Ledger, room: Room
+) -> dict[str, Sequence[Row]]:
     """The parts without rows that answer, to the letter, what a later part asks.
 
     Only held-out files of the user's can bring such rows: our own split keeps them together.
     """
     result = dict(parts)
     for part, later in (("train", ("valid", "test")), ("valid", ("test",))):
-        held_out = [row for name in later for row in parts.get(name, ())]
-        found = leaking(asking(result.get(part, ()), exact), asking(held_out, exact))
+        held_out = chain.from_iterable(parts.get(name, ()) for name in later)
+        found = leaking(asked_by(result.get(part, ())), asked_by(held_out))
         if found and leaks == "refuse":
-            row, asked = found[0]
+            row, other = found[0]
             raise DataError(
-                f"{visible(row.origin)}: this row answers the prompt of {visible(asked.origin)}, "
+                f"{visible(row.origin)}: this row answers the prompt of {visible(other.origin)}, "
                 f"which is held out (such rows of {part}: {len(found)}); remove them, or state "
                 f"data.leaks: drop"
             )
         if found:
-            gone = {id(row) for row, _ in found}
-            result[part] = [row for row in result[part] if id(row) not in gone]
-            ledger.steps.append(
-                Account(
-                    kind=f"leaks of {part}",
-                    taken=len(parts[part]),
-                    kept=len(result[part]),
-                    dropped={"answers a held-out prompt": len(found)},
-                )
-            )
+            result[part] = dropping(result[part], part, found, ledger, room)
         if part in parts and not result[part]:
             raise DataError(f"every row of {part} answers a held-out prompt; use other files")
     return result
+
+
+def asked_by(rows: Iterable[Row]) -> Iterator[tuple[Asked, Row]]:
+    """The rows beside what they ask, to the letter; one after the other, as they may be many."""
+    return ((asked(row, exact), row) for row in rows)
+
+
+def dropping(
+    rows: Sequence[Row], part: str, found: Sequence[tuple[Row, Row]], ledger: Ledger, room: Room
+) -> Sequence[Row]:
+    """The rows without those found to leak, which the ledger gets."""
+    gone = {row.origin: other.origin for row, other in found}
+    account = Account(f"leaks of {part}", tell=lambda told: ledger.told.append(told_line(told)))
+
+    def left() -> Iterator[Row]:
+        for row in rows:
+            account.taken += 1
+            if row.origin in gone:
+                account.drop("answers a held-out prompt", row, gone[row.origin])
+                continue
+            account.kept += 1
+            yield row
+
+    kept = room.again(rows, left())
+    ledger.steps.append(account)
+    return kept
 
 
 def write(
@@ -390,22 +502,40 @@ def write(
 ) -> None:
     """Put the parts and what is known about them into the stage's folder."""
     for part, rows in parts.items():
-        write_rows(stage.path / f"{part}.jsonl", (row.record() for row in rows))
+        write_parts(stage.path / f"{part}.jsonl", lines_of(rows))
+    make_folders(stage.path / STEPS)
+    write_parts(stage.path / STEPS / DECISIONS, told_lines(ledger.told))
     write_json(stage.path / "account.json", ledger.record())
     write_json(stage.path / "findings.json", [finding.record() for finding in findings])
 
 
+def told_lines(told: Iterable[bytes | Path]) -> Iterator[bytes]:
+    """What was decided, line by line."""
+    for each in told:
+        if isinstance(each, bytes):
+            yield each
+        else:
+            with each.open("rb") as lines:
+                yield from iter(lambda: lines.read(CHUNK), b"")  # noqa: B023
+
+
 def clear(stage: Stage) -> None:
-    """Remove what a killed process left: another split may not have each of its parts."""
+    """Remove what a killed process left: another split may not have each of its parts. Its work on
+    many rows stays."""
     for path in stage.path.iterdir():
-        if path.name != "inputs.json":
+        if path.is_dir():
+            if path.name != WORK:
+                disk.discard(path)
+        elif path.name != "inputs.json":
             disk.DISK.unlink(path)
 
 
 def dropped(account: Account) -> str:
     """What a step did, in words."""
     reasons = ", ".join(f"{count} {reason}" for reason, count in account.dropped.items())
-    lost = f", dropped {account.taken - account.kept} ({reasons})" if reasons else ""
+    lost = f", dropped {sum(account.dropped.values())} ({reasons})" if reasons else ""
+    lost += f", changed {account.changed}" if account.changed else ""
+    lost += f", added {account.added}" if account.added else ""
     said = "".join(f"; {note}" for note in account.notes)
     return f"{account.kind}: {account.taken} rows in, {account.kept} kept{lost}{said}"
 

@@ -109,6 +109,7 @@ def is_encoder(folder: Path) -> bool:
         known.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
         known.MODEL_FOR_PRETRAINING_MAPPING_NAMES,
         known.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+        known.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
     )
     if kind not in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES or two_towers(kind):
         return False

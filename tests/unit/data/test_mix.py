@@ -15,7 +15,7 @@ from tests.unit.data.test_stage import Heard, account, done, many, rows_file, ru
 from tunesmith.core.errors import DataError, SettingsError
 from tunesmith.core.folders import RunFolder
 from tunesmith.data.prompts import asking, leaking, normalised
-from tunesmith.data.split import split
+from tunesmith.data.split import Split, split
 from tunesmith.data.stage import Data
 from tunesmith.resolved import text
 from tunesmith.run import load_with_origins
@@ -127,7 +127,7 @@ def test_no_prompt_is_answered_in_another_part_whatever_the_source(
     rows = [replace(row(i, q, a), source=s) for i, (q, a, s) in enumerate(talks)]
     sizes = {"test": 0.3, "valid": 0.2}
     try:
-        parts = split(rows, sizes, {}, seed, kept={"z": {"test", "valid"}})
+        parts = split(rows, sizes, Split(), seed, kept={"z": {"test", "valid"}})
     except DataError:
         return
     for first, second in (("train", "test"), ("train", "valid"), ("valid", "test")):

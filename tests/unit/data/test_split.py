@@ -1,6 +1,7 @@
 """A split leaks nothing, has the sizes asked for, and does not depend on the order of a file."""
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -39,7 +40,7 @@ talks = st.lists(texts, min_size=2, max_size=6).filter(lambda turns: len(turns) 
 def test_no_prompt_of_one_part_is_answered_in_another(talks: list[list[str]], seed: int) -> None:
     rows = [row(i, *turns) for i, turns in enumerate(talks)]
     try:
-        parts = split(rows, {"test": 0.3, "valid": 0.2}, {}, seed)
+        parts = split(rows, {"test": 0.3, "valid": 0.2}, Split(), seed)
     except DataError:
         return
     for first, second in (("train", "test"), ("train", "valid"), ("valid", "test")):
@@ -49,23 +50,23 @@ def test_no_prompt_of_one_part_is_answered_in_another(talks: list[list[str]], se
 
 
 def test_the_sizes_are_those_asked_for() -> None:
-    assert {k: len(v) for k, v in split(PLAIN, TENTHS, {}, 0).items()} == {
+    assert {k: len(v) for k, v in split(PLAIN, TENTHS, Split(), 0).items()} == {
         "train": 160,
         "test": 20,
         "valid": 20,
     }
-    counts = split(PLAIN, {"test": 7, "valid": 3}, {}, 0)
+    counts = split(PLAIN, {"test": 7, "valid": 3}, Split(), 0)
     assert len(counts["test"]) == 7 and len(counts["valid"]) == 3
-    few = split(PLAIN[:3], TENTHS, {}, 0)
+    few = split(PLAIN[:3], TENTHS, Split(), 0)
     assert [len(rows) for rows in few.values()] == [1, 1, 1]
 
 
 def test_the_seed_decides_and_the_order_of_the_file_does_not() -> None:
-    first = lines(split(PLAIN, TENTHS, {}, 0))
-    assert first == lines(split(PLAIN, TENTHS, {}, 0))
-    assert first["test"] != lines(split(PLAIN, TENTHS, {}, 1))["test"]
+    first = lines(split(PLAIN, TENTHS, Split(), 0))
+    assert first == lines(split(PLAIN, TENTHS, Split(), 0))
+    assert first["test"] != lines(split(PLAIN, TENTHS, Split(), 1))["test"]
     mixed = random.Random(0).sample(PLAIN, len(PLAIN))
-    assert {p: sorted(v) for p, v in lines(split(mixed, TENTHS, {}, 0)).items()} == first
+    assert {p: sorted(v) for p, v in lines(split(mixed, TENTHS, Split(), 0)).items()} == first
 
 
 def test_prompts_that_differ_in_case_and_spaces_stay_together_and_in_digits_do_not() -> None:
@@ -75,29 +76,34 @@ def test_prompts_that_differ_in_case_and_spaces_stay_together_and_in_digits_do_n
 
 def test_shared_examples_before_every_row_do_not_make_one_group() -> None:
     rows = [row(i, "2+2?", "4", f"{i}+1?", str(i + 1)) for i in range(50)]
-    assert len(split(rows, TENTHS, {}, 0)["test"]) == 5
+    assert len(split(rows, TENTHS, Split(), 0)["test"]) == 5
 
 
 def test_an_answer_that_is_not_trained_ties_nothing() -> None:
     talks = [row(i, "hello", "hi", f"{i}?", "x", shown=1) for i in range(20)]
     greeting = row(99, "hello", "hi")
-    parts = split([*talks, greeting], {"test": 0.2}, {}, 0)
+    parts = split([*talks, greeting], {"test": 0.2}, Split(), 0)
     assert len(parts["test"]) == 4
     with pytest.raises(DataError, match="stay together"):
-        split([*[row(i, "hello", "hi", f"{i}?", "x") for i in range(20)], greeting], TENTHS, {}, 0)
+        split(
+            [*[row(i, "hello", "hi", f"{i}?", "x") for i in range(20)], greeting],
+            TENTHS,
+            Split(),
+            0,
+        )
 
 
 def test_groups_stay_together_with_what_ties_their_rows() -> None:
-    groups = {r.origin: f"customer {r.origin.line // 10}" for r in PLAIN}
-    parts = split(PLAIN, {"test": 0.2, "valid": 0.1}, groups, 0)
-    seen = [{groups[r.origin] for r in rows} for rows in parts.values()]
+    rows = [replace(r, fields={"customer": f"c{r.origin.line // 10}"}) for r in PLAIN]
+    parts = split(rows, {"test": 0.2, "valid": 0.1}, Split(by="customer"), 0)
+    seen = [{r.fields["customer"] for r in found} for found in parts.values()]
     assert sum(len(s) for s in seen) == len(set.union(*seen)) == 20
     assert len(parts["test"]) == 40
 
 
 def test_a_group_larger_than_a_part_stays_in_training() -> None:
     rows = [row(i, "same", str(i)) for i in range(60)] + PLAIN[:40]
-    parts = split(rows, TENTHS, {}, 0)
+    parts = split(rows, TENTHS, Split(), 0)
     assert sum(r.messages[0].content == "same" for r in parts["train"]) == 60
     assert len(parts["test"]) == len(parts["valid"]) == 10
 
@@ -114,7 +120,7 @@ def test_a_split_that_leaves_a_part_empty_is_refused(
     rows: list[Chat], sizes: dict[str, float], says: str
 ) -> None:
     with pytest.raises(DataError, match=says):
-        split(rows, sizes, {}, 0)
+        split(rows, sizes, Split(), 0)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +141,8 @@ def test_sizes_that_cannot_be_meant_are_refused(settings: dict[str, float]) -> N
 
 
 def test_whole_numbers_are_rows_and_fractions_are_shares() -> None:
-    assert Split(valid=1, test=0.25).model_dump() == {"valid": 1, "test": 0.25, "by": None}
+    said = Split(valid=1, test=0.25)
+    assert (said.valid, said.test, said.by) == (1, 0.25, None)
     assert isinstance(Split(valid=1).valid, int)
 
 
@@ -164,7 +171,7 @@ def of_a_kind(kind: type[Row], line: int, text: str, answer: str) -> Row:
 @pytest.mark.parametrize("kind", [Text, Labelled, Pair, Judged])
 def test_rows_of_every_kind_that_ask_the_same_stay_in_one_part(kind: type[Row]) -> None:
     rows = [of_a_kind(kind, i, f"{' ' * (i % 3)}What {i % 20}", f"x {i}") for i in range(60)]
-    parts = split(rows, TENTHS, {}, 0)
+    parts = split(rows, TENTHS, Split(), 0)
     seen = [{row.origin.line % 20 for row in found} for found in parts.values()]
     assert [len(found) for found in parts.values()] == [48, 6, 6]
     assert sum(len(s) for s in seen) == len(set.union(*seen)) == 20

@@ -23,8 +23,8 @@ class Preference(Format):
     Where `chosen` and `rejected` are whole conversations, what they begin with alike is the
     prompt, and `prompt` may be left out. Instead of `prompt` there may be `instruction` with
     `input`, `system` and `history` as in alpaca. OpenAI's form {input: {messages},
-    preferred_output, non_preferred_output} is read too. Equal answers are refused: they prefer
-    nothing.
+    preferred_output, non_preferred_output} is read too. Equal answers prefer nothing; the
+    quality audit tells of them.
     """
 
     kind: Literal["preference"] = "preference"

@@ -1,19 +1,18 @@
 """Keep some rows of many, chosen by seed."""
 
-import hashlib
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from tunesmith.core.errors import DataError
-from tunesmith.core.quote import listed, visible
-from tunesmith.core.rows import Chat, Labelled, Row
+from tunesmith.core.quote import listed
+from tunesmith.core.rows import Row
+from tunesmith.data.classes import Class, classes
+from tunesmith.data.draw import draw
 from tunesmith.data.transforms.base import Account, Transform
 
-Class = tuple[str, str]
-"""A class by the source that it means something in, and its name."""
+INSTEAD = "state rows instead of per_class"
 
 
 class Sample(Transform):
@@ -46,7 +45,7 @@ class Sample(Transform):
         held: dict[int, tuple[Row, set[Class]]] = {}  # beside each row the classes that chose it
         for index, row in enumerate(rows):
             account.taken += 1
-            named = classes(row) if self.per_class else ("any",)
+            named = classes(row, INSTEAD) if self.per_class else ("any",)
             names = {(row.scope if self.per_class else "", name) for name in named}
             held[index], place = (row, names), draw(seed, row)
             for name in sorted(names):
@@ -65,22 +64,11 @@ def release(
     index: int, name: Class, held: dict[int, tuple[Row, set[Class]]], account: Account
 ) -> None:
     """Take a row out of the sample of one class, and drop it when no other has it."""
-    held[index][1].remove(name)
-    if not held[index][1]:
+    row, names = held[index]
+    names.remove(name)
+    if not names:
         del held[index]
-        account.drop("not in the sample")
-
-
-def classes(row: Row) -> tuple[str, ...]:
-    """The classes a row counts for; rows with an empty set of labels are one class of their own."""
-    if isinstance(row, Labelled):
-        return row.labels or ("no label",)
-    if isinstance(row, Chat):
-        return (row.answer(),)
-    raise DataError(
-        f"{visible(row.origin)}: a row of the kind {row.kind} has no label to sample by; state "
-        f"rows instead of per_class"
-    )
+        account.drop("not in the sample", row)
 
 
 def note_small(heaps: Mapping[Class, Sized], size: int, account: Account) -> None:
@@ -91,8 +79,3 @@ def note_small(heaps: Mapping[Class, Sized], size: int, account: Account) -> Non
             f"classes with fewer than {size} rows, all kept: {len(small)} of {len(heaps)} "
             f"({listed(small, most=5)})"
         )
-
-
-def draw(seed: int, row: Row) -> int:
-    """A row's place in the draw."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{row.digest}".encode()).digest()[:8], "big")

@@ -1,0 +1,79 @@
+"""A million rows on two cores: time in proportion, memory bounded, killed anywhere and gone on.
+
+About half an hour. The numbers stand in bench/results/data.json (bench/data.py).
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.data import measured
+from tests.planted import stream
+
+pytestmark = pytest.mark.evidence
+
+PEAK = 2048
+"""Megabytes of all processes together, at a million rows."""
+LINEAR = 1.5
+"""A row may cost this much more at a million than at ten thousand."""
+
+
+def test_a_million_rows_cost_a_hundred_times_ten_thousand() -> None:
+    few, many = measured(10_000), measured(1_000_000)
+    assert many["peak_megabytes"] <= PEAK
+    assert (
+        sum(many["parts"].values())
+        + sum(count for reasons in many["dropped"].values() for count in reasons.values())
+        == 1_000_000
+    )
+    for name, seconds in many["steps"].items():
+        assert seconds <= few["steps"][name] * 100 * LINEAR, name
+    assert many["seconds"] <= few["seconds"] * 100 * LINEAR
+
+
+PREPARE = """
+import json, sys
+from pathlib import Path
+from tunesmith.core.folders import RunFolder
+from tunesmith.core.log import Log
+from tunesmith.data import stage
+folder = RunFolder(Path("runs") / sys.argv[1])
+folder.create()
+spec = stage.Data(source="rows.jsonl", transforms=json.loads(sys.argv[2]), audits=())
+stage.prepare(folder, spec, seed=0, log=Log(quiet=True))
+"""
+STEPS = ["normalise", {"kind": "deduplicate", "match": "near"}, "redact"]
+
+
+def test_killed_anywhere_it_goes_on(tmp_path: Path) -> None:
+    with (tmp_path / "rows.jsonl").open("w") as out:
+        out.writelines(json.dumps(record) + "\n" for record in stream(100_000))
+
+    def start(name: str) -> subprocess.Popen[bytes]:
+        words = [sys.executable, "-c", PREPARE, name, json.dumps(STEPS)]
+        return subprocess.Popen(words, cwd=tmp_path)
+
+    began = time.monotonic()
+    assert start("whole").wait() == 0
+    whole = time.monotonic() - began
+    draw, kills = random.Random(0), 0
+    while kills < 20:
+        process = start("killed")
+        try:
+            process.wait(timeout=draw.uniform(1.0, whole / 3))
+            break
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+    assert kills >= 3 and start("killed").wait() == 0
+    for part in ("train", "valid", "test"):
+        one, other = (tmp_path / "runs" / n / "data" / f"{part}.jsonl" for n in ("whole", "killed"))
+        assert one.read_bytes() == other.read_bytes()

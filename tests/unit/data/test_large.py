@@ -1,0 +1,182 @@
+"""Rows that stay on disk are prepared like rows in memory, by several processes, and go on after a
+kill where they were."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.planted import stream
+from tunesmith.core import pieces as pieces_module
+from tunesmith.core.errors import DataError
+from tunesmith.core.folders import RunFolder
+from tunesmith.core.log import Log
+from tunesmith.core.tables import pieces_of, read, read_piece
+from tunesmith.data import crew, large, shelf, stage
+from tunesmith.data.stage import Data, prepare
+
+STEPS: list[Any] = [
+    "normalise",
+    {"kind": "filter", "min_words": 5},
+    {"kind": "deduplicate", "match": "near"},
+    {"kind": "filter", "max_words": 160},
+    {"kind": "balance", "by": "region", "how": "up"},
+    {"kind": "sample", "rows": 700},
+]
+ROWS = 900
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A file of rows, with blank lines and a field beside them."""
+    path = tmp_path / "rows.jsonl"
+    with path.open("w") as out:
+        for number, record in enumerate(stream(ROWS)):
+            out.write(json.dumps({**record, "region": "ab"[number % 3 > 0], "n": number}) + "\n")
+            out.write("\n" * (number % 100 == 7))
+    return path
+
+
+@pytest.fixture
+def on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every source is large, and its pieces are small."""
+    monkeypatch.setattr(stage, "LARGE", 0)
+    monkeypatch.setattr(large, "FILE", 40_000)
+    monkeypatch.setattr(shelf, "FILE", 40_000)
+
+
+def prepared(home: Path, name: str, **settings: Any) -> dict[str, str]:
+    """The files of a data stage by name, with what is in them."""
+    folder = RunFolder(home / "runs" / name)
+    folder.create()
+    prepare(folder, Data(**settings), seed=0, log=Log(quiet=True))
+    inside = folder.path / "data"
+    kept = {p.relative_to(inside).as_posix(): p for p in inside.rglob("*") if p.is_file()}
+    hidden = ("MANIFEST.json", "inputs.json")
+    found = {name: path.read_text() for name, path in kept.items() if name not in hidden}
+    told = found["steps/decisions.jsonl"].splitlines()
+    return {**found, "steps/decisions.jsonl": "\n".join(sorted(told))}
+
+
+@pytest.mark.parametrize("rule", [{"test": 0.1, "near": 0.8}, {"stratify": "region"}])
+def test_rows_on_disk_give_the_files_that_rows_in_memory_give(
+    tmp_path: Path, source: Path, rule: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    settings = {"source": str(source), "transforms": STEPS, "split": rule}
+    held_out = tmp_path / "valid.jsonl"
+    lines = source.read_text().splitlines()
+    held_out.write_text("\n".join(lines[:5]) + "\n")
+    settings |= {"valid": str(held_out), "leaks": "drop"}
+    memory = prepared(tmp_path, "memory", **settings)
+    request.getfixturevalue("on_disk")
+    disk = prepared(tmp_path, "disk", **settings)
+    assert disk == memory
+    account = json.loads(disk["account.json"])
+    assert account["files"][0]["rows"] == ROWS and account["files"][0]["unused"] == ["n"]
+    assert [step["kind"] for step in account["steps"]][:2] == ["normalise", "filter"]
+    assert any(step["changed"] for step in account["steps"])
+
+
+def test_pieces_of_a_file_are_its_rows_with_their_lines(source: Path) -> None:
+    whole = list(read(source))
+    for size in (100, 5_000, 10**9):
+        assert size == 10**9 or len(pieces_of(source, size)) > source.stat().st_size / size / 20
+        found = pieces_of(source, size)
+        rows = [record for piece in found for record in read_piece(piece, lambda n: None)]
+        assert rows == whole
+        assert sum(piece.size for piece in found) == source.stat().st_size
+
+
+@pytest.mark.parametrize("line", [3, 450, 899])
+def test_a_fault_is_told_with_its_line_and_the_first_one_counts(
+    source: Path, tmp_path: Path, on_disk: None, line: int
+) -> None:
+    lines = [text for text in source.read_text().splitlines() if text]
+    lines[line - 1] = '{"prompt": "x"}'
+    lines[-1] = "{"
+    source.write_text("\n".join(lines) + "\n")
+    where = rf"rows\.jsonl:{min(line, 900)}: "
+    with pytest.raises(DataError, match=where):
+        prepared(tmp_path, "x", source=str(source))
+    assert not (tmp_path / "runs" / "x" / "data").exists()
+
+
+def test_a_blank_file_has_no_rows(tmp_path: Path, on_disk: None) -> None:
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "a.jsonl").write_text('{"text": "a b"}\n' * 3)
+    (tmp_path / "rows" / "b.jsonl").write_text("\n" * 10)
+    with pytest.raises(DataError, match=r"b\.jsonl:1: there is no row"):
+        prepared(tmp_path, "x", source=str(tmp_path / "rows"))
+
+
+KILLED = """
+import json, sys
+from pathlib import Path
+from tunesmith.core.folders import RunFolder
+from tunesmith.core.log import Log
+from tunesmith.data import large, shelf, stage
+stage.LARGE, large.FILE, shelf.FILE = 0, 40_000, 40_000
+folder = RunFolder(Path("runs/killed"))
+folder.create()
+stage.prepare(folder, stage.Data(**json.loads(sys.argv[1])), seed=0, log=Log())
+"""
+
+
+def moments(folder: Path, process: subprocess.Popen[bytes]) -> Iterator[list[Path]]:
+    """What is done so far, again and again."""
+    while process.poll() is None:
+        yield sorted(folder.rglob("*.done")) + sorted(folder.rglob("done.json"))
+        time.sleep(0.002)
+
+
+def test_a_killed_stage_goes_on_and_does_nothing_twice(
+    tmp_path: Path, source: Path, on_disk: None
+) -> None:
+    settings = {"source": str(source), "transforms": STEPS}
+    wanted = prepared(tmp_path, "never-killed", **settings)
+    command = [sys.executable, "-c", KILLED, json.dumps(settings)]
+    work = tmp_path / "runs" / "killed" / "data" / "work"
+    kept: dict[Path, int] = {}
+    for _ in range(40):
+        process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
+        before: set[Path] = set()
+        for done in moments(work, process):
+            before = before or {*done}
+            if len({*done} - before) >= 3:
+                os.kill(process.pid, signal.SIGKILL)
+                break
+        process.wait()
+        there = {p: p.stat().st_mtime_ns for p in work.rglob("*.done")} if work.exists() else {}
+        again = {p for p, when in kept.items() if p in there and there[p] != when}
+        assert not again, "a finished piece was done a second time"
+        kept |= there
+        if process.returncode == 0:
+            break
+    assert process.returncode == 0
+    folder = tmp_path / "runs" / "killed" / "data"
+    assert not work.exists()
+    for name in ("train.jsonl", "valid.jsonl", "test.jsonl", "account.json", "findings.json"):
+        assert (folder / name).read_text() == wanted[name]
+
+
+def slow(number: int) -> int:
+    """A job."""
+    if number < 0:
+        raise DataError(f"rows.jsonl:{number}: is below 0; write a number")
+    return number * 2
+
+
+def test_a_crew_answers_in_order_and_raises_what_was_raised() -> None:
+    assert pieces_module and crew.cores() >= 1
+    with crew.Crew(2) as hands:
+        jobs = [{"file": "x"} for _ in range(3)]
+        with pytest.raises(RuntimeError, match="unexpected keyword"):
+            list(hands.each(crew.cores, jobs))
+        assert list(hands.each(crew.cores, [{}, {}, {}])) == [crew.cores()] * 3
