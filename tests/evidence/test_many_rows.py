@@ -33,9 +33,7 @@ def test_a_million_rows_cost_a_hundred_times_ten_thousand() -> None:
         + sum(count for reasons in many["dropped"].values() for count in reasons.values())
         == 1_000_000
     )
-    for name, seconds in many["steps"].items():
-        assert seconds <= few["steps"][name] * 100 * LINEAR, name
-    assert many["seconds"] <= few["seconds"] * 100 * LINEAR
+    assert many["cpu_seconds"] <= few["cpu_seconds"] * 100 * LINEAR
 
 
 PREPARE = """

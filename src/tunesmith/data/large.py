@@ -6,7 +6,9 @@ need all rows go through a shelf of files in one. Whatever is finished stays in 
 and the same account, as in memory.
 """
 
+import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.core import disk
-from tunesmith.core.errors import DataError
+from tunesmith.core.errors import DataError, IntegrityError
 from tunesmith.core.log import Log
 from tunesmith.core.parts import Part
 from tunesmith.core.pieces import Piece
@@ -196,15 +198,21 @@ def side_by_side(
 
 def size_of(job: Mapping[str, Any]) -> int:
     """The bytes that a job is about."""
-    found: int = job["size"] if "size" in job else Path(job["file"]).stat().st_size
-    return found
+    if "size" in job:
+        return int(job["size"])
+    if not os.path.exists(job["file"]):
+        raise IntegrityError(
+            f"{job['file']}: is gone, and what was made of it is damaged, as after a power loss; "
+            "start over with --restart"
+        )
+    return os.path.getsize(job["file"])
 
 
 def at_once(work: Work, step: Transform, folder: Path, *, seed: int, log: Log) -> None:
     """Put a step that needs all rows on the shelf."""
     disk.make_folders(folder)
     seal = folder / "done.json"
-    if not seal.exists():
+    if not intact(seal):
         before = work.accounts[-1].after if work.accounts else work.before
         log.say(f"{step.kind}: {len(work.shelf)} rows")
         with whole(folder / TOLD) as told:
@@ -212,13 +220,26 @@ def at_once(work: Work, step: Transform, folder: Path, *, seed: int, log: Log) -
             rows = counting(step.apply(work.shelf, account, seed), account.after)
             made_of = shelved(written(watched(rows, step, len(work.shelf), log)), folder, Crew(1))
         with whole(seal) as out:
-            out.write(canonical({"counts": made_of.counts, "account": account.record()}).encode())
+            facts = {"counts": made_of.counts, "account": account.record()}
+            digests = {file.name: disk.file_digest(file) for file in made_of.files}
+            out.write(canonical({**facts, "files": digests}).encode())
     found = json.loads(seal.read_bytes())
     forget(work.shelf)
-    files = [folder / f"{number:06}.jsonl" for number in range(len(found["counts"]))]
+    files = [folder / name for name in sorted(found["files"])]
     work.shelf = Shelf(files, found["counts"], work.shelf.crew)
     work.accounts.append(Account(**found["account"]))
     work.told.append(folder / TOLD)
+
+
+def intact(seal: Path) -> bool:
+    """Whether a step is done and its rows are whole, as far as no later step took them up."""
+    if not seal.exists():
+        return False
+    found: dict[str, str] = json.loads(seal.read_bytes() or b"{}").get("files", {})
+    there = [(seal.parent / name, digest) for name, digest in found.items()]
+    return bool(found) and all(
+        disk.file_digest(path) == digest for path, digest in there if path.exists()
+    )
 
 
 def watched(rows: Iterable[Row], step: Transform, total: int, log: Log) -> Iterator[Row]:
@@ -248,12 +269,14 @@ def decisions_of(out: Path) -> Path:
 
 
 def kept(out: Path) -> dict[str, Any] | None:
-    """What an earlier process found out about a piece that it finished."""
+    """What an earlier process found out about a piece that it finished, if that is whole. Rows that
+    a later step has taken up are gone."""
     seal = out.with_suffix(".done")
     if not seal.exists():
         return None
-    found: dict[str, Any] = json.loads(seal.read_bytes())
-    return found
+    found: dict[str, Any] = json.loads(seal.read_bytes() or b"{}")
+    whole_still = not out.exists() or disk.file_digest(out) == found.get("sha256")
+    return found if found and whole_still else None
 
 
 def piece_done(
@@ -312,12 +335,14 @@ def finished(
         left, accounts = chained(
             rows, parts, seed, lambda decision: told.write(told_line(decision)), before
         )
-        count = 0
+        count, hashed = 0, hashlib.sha256()
         for each in written(left):
             file.write(each)
+            hashed.update(each)
             count += 1
     facts = {
         "kept": count,
+        "sha256": hashed.hexdigest(),
         "before": before,
         "accounts": [account.record() for account in accounts],
         **more(),

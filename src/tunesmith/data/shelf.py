@@ -1,7 +1,7 @@
 """Rows that lie on disk: a sequence that is read as it is gone through, in files of a few MiB.
 
 Steps that need every row at once ask for `listed` rows, and compute what they need of each with
-`table`; both work alike on rows in memory and on a shelf, where files are done side by side and
+`tables`; both work alike on rows in memory and on a shelf, where files are done side by side and
 what is done stays.
 """
 
@@ -78,20 +78,13 @@ class Shelf(Sequence[Row]):
             with file.open("rb") as lines:
                 yield from lines
 
-    def table(self, make: Make) -> Table:
-        """What `make` says of the rows, file by file, mapped from disk."""
+    def tables(self, make: Make) -> Iterator[Table]:
+        """What `make` says of the rows, file by file."""
         name = f"{make.__module__}:{make.__qualname__}"
         left = [file for file in self.files if not beside(file, name).exists()]
         for _ in self.crew.each(tabled, [{"file": str(file), "make": name} for file in left]):
             pass
-        first = load_file(beside(self.files[0], name))[TABLE]
-        path = beside(self.files[0], name).with_suffix(".all")
-        shape = (len(self), *first.shape[1:])
-        found: Table = np.memmap(path, dtype=first.dtype, mode="w+", shape=shape)
-        for start, file in zip(self.starts, self.files, strict=False):
-            part = load_file(beside(file, name))[TABLE]
-            found[start : start + len(part)] = part
-        return found
+        return (load_file(beside(file, name))[TABLE] for file in self.files)
 
 
 def rows_in(file: Path) -> Iterator[Row]:
@@ -119,9 +112,10 @@ def listed(rows: Iterable[Row]) -> Sequence[Row]:
     return rows if isinstance(rows, Sequence) else list(rows)
 
 
-def table(rows: Sequence[Row], make: Make) -> Table:
-    """What `make` says of each row, one line of numbers a row."""
-    return rows.table(make) if isinstance(rows, Shelf) and len(rows) else make(rows)
+def tables(rows: Sequence[Row], make: Make) -> Iterator[Table]:
+    """What `make` says of each row, one line of numbers a row, in as many tables as there are
+    files."""
+    return rows.tables(make) if isinstance(rows, Shelf) else iter([make(rows)])
 
 
 def written(rows: Iterable[Row]) -> Iterator[bytes]:

@@ -2,7 +2,7 @@
 
 A text is the set of its 5-character stretches, without case and with single spaces, so that it
 holds for every script and for short texts. Two rows are alike when whole texts and each answer
-have at least `threshold` of their stretches in common. A sketch (MinHash, Broder 1997) of 120
+have at least `threshold` of their stretches in common. A sketch (MinHash, Broder 1997) of 240
 numbers estimates that; bands of it tell which rows are worth comparing. Our own 30 lines of numpy,
 not a library: what a fixed file keeps must not change with a version.
 """
@@ -22,9 +22,9 @@ Sketch = NDArray[np.uint32]
 
 WIDTH = 5
 """Characters of a shingle."""
-HASHES = 120
+HASHES = 240
 """Numbers of a sketch: many divisors, so that bands of every height use all of them."""
-HEIGHTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20)
+HEIGHTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 16, 20, 24, 30)
 """Numbers of a band: the higher, the fewer rows of a lower likeness meet by chance."""
 RECALL = 0.99
 """Of pairs just as alike as the threshold, at least this share meets in some band."""

@@ -14,7 +14,7 @@ from tunesmith.core import disk
 def whole(path: Path) -> Iterator[IO[bytes]]:
     """A new file to write; it gets its name when it is complete.
 
-    A power loss may leave one that is not: who goes on after it starts the stage again.
+    After a power loss it may not be whole: who takes it up looks at its digest.
     """
     temporary = path.with_name(f".{os.getpid()}-{secrets.token_hex(8)}.tmp")
     with disk.disk_errors(path, "write"):

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from tests.planted import stream
-from tunesmith.core import pieces as pieces_module
 from tunesmith.core.errors import DataError
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
@@ -166,15 +165,24 @@ def test_a_killed_stage_goes_on_and_does_nothing_twice(
         assert (folder / name).read_text() == wanted[name]
 
 
-def slow(number: int) -> int:
-    """A job."""
-    if number < 0:
-        raise DataError(f"rows.jsonl:{number}: is below 0; write a number")
-    return number * 2
+def test_a_damaged_piece_is_done_again(
+    tmp_path: Path, source: Path, on_disk: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"source": str(source), "transforms": ["normalise"]}
+    wanted = prepared(tmp_path, "whole", **settings)
+
+    def stop(*found: Any, **more: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(stage, "parted", stop)
+        prepared(tmp_path, "damaged", **settings)
+    pieces = sorted((tmp_path / "runs/damaged/data/work").rglob("*.jsonl"))
+    pieces[1].write_bytes(pieces[1].read_bytes()[:-10])
+    assert len(pieces) > 3 and prepared(tmp_path, "damaged", **settings) == wanted
 
 
 def test_a_crew_answers_in_order_and_raises_what_was_raised() -> None:
-    assert pieces_module and crew.cores() >= 1
     with crew.Crew(2) as hands:
         jobs = [{"file": "x"} for _ in range(3)]
         with pytest.raises(RuntimeError, match="unexpected keyword"):

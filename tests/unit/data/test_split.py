@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tests.planted import corpus
 from tunesmith.core.errors import DataError
 from tunesmith.core.rows import Chat, Judged, Labelled, Message, Origin, Pair, Row, Text
+from tunesmith.data.neighbours import repeats
 from tunesmith.data.prompts import asked, asking, leaking, normalised
 from tunesmith.data.split import Split, group_of, split
 
@@ -175,3 +177,80 @@ def test_rows_of_every_kind_that_ask_the_same_stay_in_one_part(kind: type[Row]) 
     seen = [{row.origin.line % 20 for row in found} for found in parts.values()]
     assert [len(found) for found in parts.values()] == [48, 6, 6]
     assert sum(len(s) for s in seen) == len(set.union(*seen)) == 20
+
+
+def dated(line: int, when: object, text: str = "", **fields: object) -> Chat:
+    """A row that says when it was."""
+    return replace(row(line, text or f"question {line}", "a"), fields={"at": when, **fields})
+
+
+def test_the_latest_rows_are_held_out_and_training_is_no_later() -> None:
+    rows = [dated(i, f"2026-{1 + i * 7 % 12:02}-{1 + i % 28:02}") for i in range(100)]
+    parts = split(rows, TENTHS, Split(time="at"), 0)
+    times = {part: [r.fields["at"] for r in found] for part, found in parts.items()}
+    assert {part: len(found) for part, found in parts.items()} == {
+        "train": 80,
+        "test": 10,
+        "valid": 10,
+    }
+    assert max(times["train"]) <= min(times["valid"]) <= max(times["valid"]) <= min(times["test"])
+
+
+def test_a_group_is_as_late_as_its_latest_row_and_none_is_skipped() -> None:
+    rows = [dated(i, i, who="a" if i % 2 else f"b{i}") for i in range(20)]
+    with pytest.raises(DataError, match="no row is left for test"):
+        split(rows, {"test": 1}, Split(time="at", by="who"), 0)
+    late = [*rows, dated(20, 20, who="late")]
+    parts = split(late, {"test": 5}, Split(time="at", by="who"), 0)
+    assert [r.origin.line for r in parts["test"]] == [20]
+
+
+def test_times_that_cannot_be_told_are_refused_with_their_row() -> None:
+    with pytest.raises(DataError, match=r"r:1: there is no time under 'at'"):
+        split([dated(0, 1), row(1, "x", "y")], TENTHS, Split(time="at"), 0)
+    with pytest.raises(DataError, match="some values under 'at' are texts"):
+        split([dated(i, ("1", 1)[i % 2]) for i in range(9)], TENTHS, Split(time="at"), 0)
+    with pytest.raises(ValidationError, match="contradict"):
+        Split(time="at", stratify="label")
+
+
+@pytest.mark.parametrize("by", ["label", "topic"])
+def test_every_part_has_its_share_of_each_class(by: str) -> None:
+    rows = [
+        Labelled((f"text {i}",), ("abbbbbbbbb"[i % 10],), origin=Origin("r", i),
+                 fields={"topic": "abbbbbbbbb"[i % 10]})
+        for i in range(200)
+    ]  # fmt: skip
+    parts = split(rows, TENTHS, Split(stratify=by), 0)
+    rare = {part: sum(r.answer() == "a" for r in found) for part, found in parts.items()}
+    assert rare == {"train": 16, "test": 2, "valid": 2}
+    assert len(parts["test"]) == len(parts["valid"]) == 20
+
+
+def test_rows_that_ask_nearly_the_same_stay_in_one_part_chained_or_not() -> None:
+    words = "the parcel that was sent on Monday from the depot in Lima is two days late by now"
+    chain = [words]
+    for place in range(0, 60, 6):  # each is near the one before; the last is far from the first
+        chain.append(chain[-1][:place] + "#" + chain[-1][place + 1 :])
+    rows = [row(i, text, str(i)) for i, text in enumerate(chain)]
+    rows += [row(100 + i, f"question {i} of quite another kind {i * 7919}", "x") for i in range(60)]
+    for seed in range(5):
+        parts = split(rows, {"test": 0.3}, Split(near=0.8), seed)
+        sides = {part for part, found in parts.items() for r in found if r.origin.line < 100}
+        assert len(sides) == 1
+    apart = [split(rows, {"test": 0.3}, Split(), seed) for seed in range(5)]
+    assert any(
+        len({part for part, found in parts.items() for r in found if r.origin.line < 100}) == 2
+        for parts in apart
+    )
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_the_planted_near_duplicates_are_never_parted(seed: int) -> None:
+    planted = corpus(1200, each=100, leaks=10, seed=seed)
+    rows = [Text(r["text"], origin=Origin("r", i)) for i, r in enumerate(planted.train, 1)]
+    parts = split(rows, TENTHS, Split(near=0.8), seed)
+    side = {r.origin.line: part for part, found in parts.items() for r in found}
+    pairs = [(rows[one], rows[other]) for one, other in repeats(rows, 0.8)]
+    assert len(pairs) >= 195
+    assert all(side[one.origin.line] == side[other.origin.line] for one, other in pairs)

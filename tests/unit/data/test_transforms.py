@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from tests.planted import corpus
 from tunesmith.core.errors import DataError
 from tunesmith.core.rows import Chat, Judged, Labelled, Message, Origin, Pair, Row, Text
-from tunesmith.data.neighbours import meeting
-from tunesmith.data.similar import HASHES, height, jaccard, shingles, sketch
+from tunesmith.data.neighbours import gathered, meeting
+from tunesmith.data.similar import HASHES, height, jaccard, shingles, sketch, sketched
 from tunesmith.data.transforms.base import Account, Decision, Transform
 from tunesmith.data.transforms.redact import key_in
 from tunesmith.model import embedded
@@ -123,16 +123,16 @@ def test_a_sketch_estimates_the_share_in_common() -> None:
     exact = jaccard(*words)
     estimate = float((sketch(words[0]) == sketch(words[1])).mean())
     assert 0 < exact < 1 and abs(estimate - exact) < 4 * (exact * (1 - exact) / HASHES) ** 0.5
-    assert height(0.8) == 6 and height(1.0) == 20 and height(0.5) < 6
+    assert height(0.8) == 8 and height(1.0) == 30 and height(0.5) < 8
 
 
 def test_who_shares_a_band_meets() -> None:
     rows = documents("one and the same text", "quite another one", "one and the same text")
-    import numpy as np
-
-    table = np.stack([sketch(shingles(row.text)) for row in rows])
-    found = dict(meeting(table, 6))
-    assert set(found) == {0, 2} and found[0] == found[2] and len(found[0]) == HASHES // 6
+    pieces = (sketched(rows[:2]), sketched(rows[2:]))
+    bands, marks = gathered(pieces, 8)
+    found = dict(meeting(bands))
+    assert set(found) == {0, 2} and found[0] == found[2] and len(found[0]) == HASHES // 8
+    assert (marks[0] == marks[2]).all() and (marks[0] == marks[1]).mean() < 0.2
 
 
 YES, NO = (Message("assistant", "yes"),), (Message("assistant", "no"),)
