@@ -174,7 +174,5 @@ def attend(
     query, key = rotary.rotated(query, cos, sin), rotary.rotated(key, cos, sin)
     states = [each.transpose(1, 2) for each in (query, key, value)]
     dropout = module.attention_dropout if module.training else 0.0
-    output, _ = attention.documents(
-        module, *states, None, dropout=dropout, **settings, **rest
-    )
+    output, _ = attention.documents(module, *states, None, dropout=dropout, **settings, **rest)
     return module.o_proj(output.reshape(*hidden_states.shape[:-1], -1)), None
