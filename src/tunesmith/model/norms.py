@@ -50,7 +50,8 @@ class _Normed(torch.autograd.Function):
         scale = squares.div_(x.shape[-1]).add_(epsilon).rsqrt_()  # [..., 1]
         ctx.save_for_backward(x, weight, scale)
         ctx.offset = offset
-        return (x * scale).mul_(weight + offset if offset else weight)
+        output: torch.Tensor = (x * scale).mul_(weight + offset if offset else weight)
+        return output
 
     @staticmethod
     def backward(ctx: Any, upstream: "torch.Tensor") -> "tuple[torch.Tensor | None, ...]":
