@@ -10,7 +10,7 @@ waits for every launch instead: there all documents go through one padded call (
 The reference path is the model's own attention on the padded batch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -229,7 +229,7 @@ def switched(model: Any) -> Iterator[None]:
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface
 
-    AttentionInterface.register(NAME, documents)
+    AttentionInterface.register(NAME, _attend[-1])
     AttentionMaskInterface.register(NAME, no_mask)
     before = model.config._attn_implementation
     model.config._attn_implementation = NAME
@@ -237,6 +237,19 @@ def switched(model: Any) -> Iterator[None]:
         yield
     finally:
         model.config._attn_implementation = before
+
+
+_attend: list[Callable[..., Any]] = [documents]
+
+
+@contextmanager
+def listening(attend: Callable[..., Any]) -> Iterator[None]:
+    """Another function in the place of `documents` for a while, to hear what it is told."""
+    _attend.append(attend)
+    try:
+        yield
+    finally:
+        _attend.pop()
 
 
 def no_mask(*_: Any, **__: Any) -> None:
