@@ -157,12 +157,14 @@ def attend(
     position_embeddings: "tuple[torch.Tensor, torch.Tensor] | None" = None,
     attention_mask: Any = None,
     past_key_values: Any = None,
+    plan: attention.Plan | None = None,
     **rest: Any,
 ) -> tuple["torch.Tensor", None]:
     """Self-attention with rotary positions, its three projections as one function."""
     told = lowrank.read_all([module.q_proj, module.k_proj, module.v_proj], hidden_states)
-    if told is None or position_embeddings is None or past_key_values is not None:
+    if told is None or plan is None or position_embeddings is None or past_key_values is not None:
         named = {"position_embeddings": position_embeddings, "past_key_values": past_key_values}
+        named |= {} if plan is None else {"plan": plan}
         return own(module)(  # type: ignore[no-any-return]
             hidden_states, attention_mask=attention_mask, **named, **rest
         )
@@ -172,7 +174,8 @@ def attend(
         query, key = module.q_norm(query), module.k_norm(key)
     cos, sin = (each.unsqueeze(-2) for each in position_embeddings)  # [1, token, 1, size]
     query, key = rotary.rotated(query, cos, sin), rotary.rotated(key, cos, sin)
-    states = [each.transpose(1, 2) for each in (query, key, value)]
+    query, key, value = (each.transpose(1, 2) for each in (query, key, value))
     dropout = module.attention_dropout if module.training else 0.0
-    output, _ = attention.documents(module, *states, None, dropout=dropout, **settings, **rest)
+    named_too = settings | rest | {"dropout": dropout}
+    output, _ = attention.documents(module, query, key, value, None, plan=plan, **named_too)
     return module.o_proj(output.reshape(*hidden_states.shape[:-1], -1)), None

@@ -204,10 +204,12 @@ def saved(ctx: Any) -> "tuple[list[Any], list[Linear]]":
     """What `save` kept."""
     kept, size = ctx.saved_tensors, PARTS - 1
     own, parts = list(kept[: ctx.own]), kept[ctx.own :]
-    linears = [
-        Linear(*parts[size * at : size * (at + 1)], scale) for at, scale in enumerate(ctx.scales)
+    flat = [
+        part
+        for at, scale in enumerate(ctx.scales)
+        for part in (*parts[size * at : size * (at + 1)], scale)
     ]
-    return own, linears
+    return own, unfold(flat)
 
 
 class _Together(torch.autograd.Function):

@@ -38,7 +38,8 @@ def onednn() -> Any | None:
         return None
     try:
         found = torch.ops.mkldnn._linear_pointwise
-        rows, weight = torch.linspace(-1, 1, 35).view(5, 7), torch.linspace(2, -1, 21).view(7, 3)
+        rows = torch.linspace(-1, 1, 35, device="cpu").view(5, 7)
+        weight = torch.linspace(2, -1, 21, device="cpu").view(7, 3)
         given = found(rows, weight.t(), weight[0], "none", [], "")
     except (AttributeError, RuntimeError, TypeError):
         return None
