@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from w1 import machine
+from whole import machine
 
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log

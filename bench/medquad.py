@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from w1 import machine
+from whole import machine
 
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log

@@ -1,14 +1,27 @@
 """A whole run for a benchmark: settings in, what was measured out. Resumes in the folder given."""
 
 import json
+import os
+import platform
 from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from w1 import machine
-
 if TYPE_CHECKING:
     from tunesmith.run import Loaded
+
+
+def machine() -> dict[str, Any]:
+    """What numbers were measured on."""
+    model = next(
+        line.split(":")[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    )
+    packages = ("torch", "transformers", "peft", "trl", "bitsandbytes")
+    versions = {name: version(name) for name in packages}
+    return {"cpu": model, "cores": os.cpu_count(), "python": platform.python_version(), **versions}
 
 
 def carried_out(home: Path, settings: Mapping[str, Any], until: str = "evaluate") -> dict[str, Any]:
