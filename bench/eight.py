@@ -22,7 +22,7 @@ from whole import carried_out, keep, lines, write_rows
 
 from tunesmith.core.records import Batch
 from tunesmith.core.rows import Chat, Message, Origin
-from tunesmith.model import products, render
+from tunesmith.model import bytewise, render
 from tunesmith.model.bases import Base, ModelSpec, resolve
 from tunesmith.model.load import load_model
 from tunesmith.model.policy import Policy
@@ -86,7 +86,7 @@ def whole(files: dict[str, str], train: dict[str, Any], evaluate: dict[str, Any]
 
 def taken(home: Path, name: str, settings: dict[str, Any], arm: str) -> dict[str, Any]:
     """One arm of one set: losses, metrics and speed."""
-    products.multiplies_bytes = lambda: arm == "bytes"
+    bytewise.multiplies_bytes = lambda: arm == "bytes"
     model = {"source": "smollm2-135m-instruct", "bits": None if arm == "floats" else 8}
     found = carried_out(home, {"name": f"{name}-{arm}", "model": model, **settings})
     curves = lines(home / "runs" / f"{name}-{arm}" / "train" / "curves.jsonl")
@@ -107,7 +107,7 @@ def gradients(data: Path) -> dict[str, Any]:
     base = resolve(ModelSpec())
     found: dict[str, list[torch.Tensor]] = {}
     for arm in ARMS:
-        products.multiplies_bytes = lambda arm=arm: arm == "bytes"
+        bytewise.multiplies_bytes = lambda arm=arm: arm == "bytes"
         bits = None if arm == "floats" else 8
         model = load_model(replace(base, bits=bits)).requires_grad_(False)
         policy = Policy(Lora(rank=16).apply(model, 0).train(), None)

@@ -71,14 +71,24 @@ def ours(base: Base, work: Workload, encoded: list[Encoded], options: Found) -> 
         starts = range(0, len(examples), spec.batch)
         groups = (cut(examples[i : i + spec.batch], spec.micro_batch, "cpu") for i in starts)
     stream, count = PassThrough(groups), steps_in(len(examples), spec.batch)
-    began, losses, norms, first = time.monotonic(), [], [], 0.0
+    began, losses, norms, first = now(), [], [], 0.0
     for step in steps(policy, Sft(), stream, spec, total=count, optimizer=optimizer):
-        first = first or time.monotonic() - began
+        first = first or spent(began)["seconds"]
         losses.append(step.loss)
         norms.append(step.norm)
-    seconds = time.monotonic() - began
-    probe = total / supervised(encoded[:PROBED])
-    return {"seconds": seconds, "first": first, "probe": probe, "losses": losses, "norms": norms}
+    took = {**spent(began), "first": first, "probe": total / supervised(encoded[:PROBED])}
+    return {**took, "losses": losses, "norms": norms}
+
+
+def now() -> tuple[float, float]:
+    """By the wall and by the processor, which other people's work slows down less."""
+    return time.monotonic(), time.process_time()
+
+
+def spent(began: tuple[float, float]) -> Found:
+    """Seconds since, by both clocks."""
+    wall, processor = (a - b for a, b in zip(now(), began, strict=True))
+    return {"seconds": wall, "processor_seconds": processor}
 
 
 def example(number: int, ids: list[int], labels: list[int]) -> Any:
@@ -128,13 +138,13 @@ def trl(base: Base, work: Workload, encoded: list[Encoded], options: Found) -> F
         for ids, labels in encoded[:PROBED]:
             loss = model(input_ids=torch.tensor([ids]), labels=torch.tensor([labels])).loss
             total += loss.item() * supervised([(ids, labels)])
-    began = time.monotonic()
+    began = now()
     trainer.train()
-    seconds = time.monotonic() - began
+    took = spent(began)
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     return {
-        "seconds": seconds,
-        "first": clock.first - began,
+        **took,
+        "first": clock.first - began[0],
         "probe": total / supervised(encoded[:PROBED]),
         "losses": [entry["loss"] for entry in history],
         "norms": [entry["grad_norm"] for entry in history],
@@ -191,15 +201,15 @@ def head(base: Base, work: Workload, encoded: list[Encoded], options: Found) -> 
     settings = {"lr": RATES["head"], "batch": work.batch, "epochs": work.epochs, **options}
     fixed = {"schedule": "linear", "warmup": 0.0}
     folder = folder_of({"train": rows, "valid": rows[:PROBED], "test": []})
-    began = time.monotonic()
+    began = now()
     train(folder, spec_of("frozen", fixed | settings), base, seed=0, log=Log(folder, quiet=True))
-    seconds = time.monotonic() - began
+    took = spent(began)
     curves = (folder.path / "train" / "curves.jsonl").read_text().splitlines()
     lines = [json.loads(line) for line in curves]
     looks = [line["held_out"]["loss"] for line in lines if "held_out" in line]
     losses = [line["loss"] for line in lines if "loss" in line]
     norms = [line["norm"] for line in lines if "norm" in line]
-    return {"seconds": seconds, "probe": looks[0], "losses": losses, "norms": norms}
+    return {**took, "probe": looks[0], "losses": losses, "norms": norms}
 
 
 def label(number: int) -> str:
@@ -213,7 +223,7 @@ def trainer(base: Base, work: Workload, encoded: list[Encoded], options: Found) 
 
     from tunesmith.model import heads, layout
 
-    began = time.monotonic()
+    began = now()
     body = load_model(base).requires_grad_(False)
     meaning = heads.Meaning(tuple(sorted({label(n) for n in range(CLASSES)})), "last", False)
     linear = heads.fresh(meaning, layout.width(body), seed=0).linear
@@ -246,10 +256,10 @@ def trainer(base: Base, work: Workload, encoded: list[Encoded], options: Found) 
         probe = model(**together(records[:PROBED]))["loss"].item()
     made = Trainer(model=model, args=settings, train_dataset=records, data_collator=together)
     made.train()
-    seconds = time.monotonic() - began
+    took = spent(began)
     history = [entry for entry in made.state.log_history if "loss" in entry]
     return {
-        "seconds": seconds,
+        **took,
         "probe": probe,
         "losses": [entry["loss"] for entry in history],
         "norms": [entry["grad_norm"] for entry in history],
@@ -309,9 +319,7 @@ def main() -> None:
     sides = {"ours": head if work.method == "head" else ours, "trl": trl, "trainer": trainer}
     tokens, losing = sum(len(ids) for ids, _ in encoded), supervised(encoded)
     gemm = ceiling()
-    began = time.process_time()
     result = sides[side](base, work, encoded, options)
-    processor = time.process_time() - began
     speed = tokens * work.epochs / result["seconds"]
     facts = {
         "tokens": tokens,
@@ -320,7 +328,6 @@ def main() -> None:
         "gemm_gflops": gemm,
         "ceiling_share": speed * floor(base, work, losing / tokens) / gemm,
         "load": os.getloadavg()[0],
-        "processor_seconds": processor,
     }
     print(json.dumps({**facts, "peak_gb": peak(), **result}))
 

@@ -12,7 +12,7 @@ from tests.rows import batch
 from tests.tiny import tiny_model
 from tests.trained import base_of, prepared, settings, trained
 from tunesmith.core.errors import SettingsError
-from tunesmith.model import heads, layout, products, quantise
+from tunesmith.model import bytewise, heads, layout, quantise
 from tunesmith.model.bases import Base
 from tunesmith.model.load import load_model
 from tunesmith.model.merge import merge, merge_onto
@@ -216,7 +216,7 @@ def test_a_training_step_in_bytes_is_near_the_one_in_floats(
     policy = Policy(method.apply(model, 0), None, method=method, fast=fast)
     found = {}
     for answer in (True, False):
-        monkeypatch.setattr(products, "multiplies_bytes", lambda answer=answer: answer)
+        monkeypatch.setattr(bytewise, "multiplies_bytes", lambda answer=answer: answer)
         found[answer] = loss(policy, rows).item(), gradients(policy, rows), said(policy, rows)
     assert 0 < abs(found[True][0] / found[False][0] - 1) < 1e-2
     likeness = torch.nn.functional.cosine_similarity(found[True][1], found[False][1], dim=0)
@@ -229,16 +229,16 @@ def test_products_in_bytes_are_those_of_the_rounded_numbers() -> None:
     torch.manual_seed(0)
     weight = torch.randint(-127, 128, (24, 40), dtype=torch.int8)
     steps, bias = torch.rand(24), torch.randn(24)
-    made = products.Bytes(weight, steps, bias)
+    made = bytewise.Bytes(weight, steps, bias)
     x, upstream = torch.randn(2, 5, 40), torch.randn(2, 5, 24)
     x[0, 1], x[1, 2, 3] = 0, torch.nan
     plain = weight.double() * steps.double()[:, None]
-    whole, unit = products.rounded(x.view(-1, 40))
+    whole, unit = bytewise.rounded(x.view(-1, 40))
     wanted = (whole.double() * unit.double()) @ plain.t() + bias
     torch.testing.assert_close(made.there(x).view(-1, 24), wanted.float(), equal_nan=True)
     assert made.there(x)[1, 2].isnan().all() and torch.equal(made.there(x)[0, 1], bias)
     assert ((whole * unit - x.view(-1, 40)).abs() <= unit / 2 * 1.001)[:7].all()
-    whole, unit = products.rounded((upstream * steps).view(-1, 24))
+    whole, unit = bytewise.rounded((upstream * steps).view(-1, 24))
     wanted = (whole.double() * unit.double()) @ weight.double()
     torch.testing.assert_close(made.back(upstream).view(-1, 40), wanted.float())
 

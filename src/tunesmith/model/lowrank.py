@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.late import late
 from tunesmith.model import quantise
-from tunesmith.model.products import Products
+from tunesmith.model.bytewise import Products
 
 if TYPE_CHECKING:
     import torch

@@ -3,7 +3,7 @@
 Only the weights are held in few bits (QLoRA, arXiv 2305.14314): the arithmetic is in floats, on
 weights made anew in every pass, there and back. So a model answers like the plain one that
 `dequantised` makes of it. Steps of training on 8 bits may round what they multiply as well, where
-that is faster (`products`).
+that is faster (`bytewise`).
 """
 
 import logging
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import SettingsError, missing
 from tunesmith.core.late import late
-from tunesmith.model import layout, products
+from tunesmith.model import bytewise, layout
 
 if TYPE_CHECKING:
     import torch
@@ -128,11 +128,16 @@ def eight(layer: Any, dtype: "torch.dtype", device: str) -> Any:
     return made
 
 
-def products_of(layer: Any, x: "torch.Tensor") -> products.Products:
+def products_of(layer: Any, x: "torch.Tensor") -> bytewise.Products:
     """How a frozen linear layer, in bits or not, is multiplied by `x` and by its gradient."""
-    if layer.weight.dtype == torch.int8 and products.in_bytes(x):
-        return products.Bytes(layer.weight.data, row_scales(layer) / products.LARGEST, layer.bias)
-    return products.Floats(partial(floats, layer), layer.bias)
+    if layer.weight.dtype == torch.int8 and bytewise.in_bytes(x):
+        return bytewise.Bytes(layer.weight.data, row_scales(layer) / bytewise.LARGEST, layer.bias)
+    return bytewise.Floats(partial(floats, layer), layer.bias)
+
+
+def in_bytes(model: Any) -> bool:
+    """Whether a training step would multiply the layers of `model` in bytes."""
+    return bits_of(model) == 8 and bytewise.in_bytes(next(model.parameters()))
 
 
 def floats(layer: Any) -> "torch.Tensor":
@@ -163,7 +168,7 @@ class _Frozen(torch.autograd.Function):
     """y = x W' + b, W made of its bytes each way, so that no copy in floats is kept between."""
 
     @staticmethod
-    def forward(ctx: Any, x: "torch.Tensor", weight: products.Products) -> "torch.Tensor":
+    def forward(ctx: Any, x: "torch.Tensor", weight: bytewise.Products) -> "torch.Tensor":
         ctx.weight = weight
         return weight.there(x)
 
