@@ -9,7 +9,7 @@ diagonal; a mask would make it compute everything and copy keys and values for e
 The reference path is the model's own attention on the padded batch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,9 +21,12 @@ from tunesmith.model.lead import Lead
 if TYPE_CHECKING:
     import torch
     import torch.nn.functional as functional
+
+    from tunesmith.model import flash
 else:
     torch = late("torch")
     functional = late("torch.nn.functional")
+    flash = late("tunesmith.model.flash")  # Autograd functions need torch to be defined.
 
 NAME = "tunesmith_packed"
 
@@ -97,6 +100,9 @@ def documents(
     if softcap is not None:
         raise NotImplementedError("attention with a soft cap has no packed path")
     lengths = cu_seq_lens_q.diff().tolist()
+    if lead is None and not dropout and sliding_window is None and flash.serves(query):
+        given = (query, key, value, lengths)
+        return flash.documents(*given, shared=shared_start, scale=scaling), None
     pieces = list(zip(*(t.split(lengths, dim=2) for t in (query, key, value)), strict=True))
     if lead is not None:
         own = len(pieces) if not shared_start else 1  # the others follow on the first
@@ -170,7 +176,7 @@ def switched(model: Any) -> Iterator[None]:
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface
 
-    AttentionInterface.register(NAME, documents)
+    AttentionInterface.register(NAME, _attend[-1])
     AttentionMaskInterface.register(NAME, no_mask)
     before = model.config._attn_implementation
     model.config._attn_implementation = NAME
@@ -178,6 +184,19 @@ def switched(model: Any) -> Iterator[None]:
         yield
     finally:
         model.config._attn_implementation = before
+
+
+_attend: list[Callable[..., Any]] = [documents]
+
+
+@contextmanager
+def listening(attend: Callable[..., Any]) -> Iterator[None]:
+    """Another function in the place of `documents` for a while, to hear what it is told."""
+    _attend.append(attend)
+    try:
+        yield
+    finally:
+        _attend.pop()
 
 
 def no_mask(*_: Any, **__: Any) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tunesmith.core.late import late
 from tunesmith.core.records import IGNORE, Batch
-from tunesmith.model import attention, layout, lead, newrows
+from tunesmith.model import attention, fused, layout, lead, newrows
 
 if TYPE_CHECKING:
     import torch
@@ -69,6 +69,7 @@ class Policy:
         self.splits_head = fast and writes and head_is_plain(plain)
         self.packs = self.splits_head and attention.works(plain, self._lead())
         self.low_rank = lowrank.layers(model) if self.splits_head or (fast and not writes) else []
+        self.fused = fused.parts(plain) if self.packs else []
         self.new_rows = newrows.embeddings(model) if self.splits_head else []
         self._looked: Look | None = None
         self._segmented = layout.segmented(model)
@@ -202,7 +203,8 @@ class Policy:
 
     def _pass(self, batch: Batch, chosen: "torch.Tensor") -> "torch.Tensor":
         plain = layout.causal(self.model)
-        with lowrank.switched(self.low_rank), newrows.switched(self.new_rows):
+        switched = lowrank.switched(self.low_rank), newrows.switched(self.new_rows)
+        with switched[0], switched[1], fused.switched(self.fused):
             if not self.packs:
                 told = {} if batch.segments is None else {"token_type_ids": batch.segments}
                 told = told if self._segmented else {}

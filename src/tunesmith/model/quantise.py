@@ -72,8 +72,16 @@ def layers(model: Any) -> Iterator[tuple[str, Any]]:
     """The quantised layers of a model by name, also those under peft's."""
     if bits_of(model) is None:
         return
-    kinds = (library().nn.Linear4bit, library().nn.Linear8bitLt)
-    yield from ((name, m) for name, m in model.named_modules() if isinstance(m, kinds))
+    yield from ((name, m) for name, m in model.named_modules() if holds_bits(m))
+
+
+def holds_bits(layer: Any) -> bool:
+    """Whether a module is a quantised linear layer."""
+    # Asked of the numbers first: a model in floats needs no bitsandbytes.
+    weight = getattr(layer, "weight", None)
+    if weight is None or weight.is_floating_point():
+        return False
+    return isinstance(layer, (library().nn.Linear4bit, library().nn.Linear8bitLt))
 
 
 def spared(plain: Any, bits: int) -> float:
