@@ -64,13 +64,13 @@ def banking77(home: Path, data: Path) -> dict[str, Any]:
 
 
 def medquad(home: Path, data: Path) -> dict[str, Any]:
-    """24 steps of 1,024 tokens of documents."""
+    """12 steps of 1,024 tokens of documents."""
     found = {}
     for part, rows in documents(data / "medquad_medical").items():
         short = sorted(rows, key=lambda each: len(each.text))[:24]
         kept = [{"text": each.text} for each in (rows if part == "train" else short)]
         found[part] = write_rows(home / f"medquad-{part}.jsonl", kept)
-    spec = {"objective": "lm", "steps": 24, "batch": 2, "length": 512, "evaluate_every": 24}
+    spec = {"objective": "lm", "steps": 12, "batch": 2, "length": 512, "evaluate_every": 12}
     return whole(found, spec, {})
 
 

@@ -23,7 +23,7 @@ and rows a step, in fp32 unless it says otherwise, each in a fresh process, in r
 ours, then the rival. Before the clock starts, both sides must give the same loss for the first
 rows (within 1e-5 of it; 1e-2 where one side alone holds its base in 8 bits). The rival is TRL with
 peft, `group_by_length`, no gradient checkpointing, micro-batch 2, its best of four on `w1`; for
-`w8` transformers' Trainer with micro-batch 16. The model is the bundled SmolLM2-135M-Instruct.
+`w8` transformers' Trainer with the same. The model is the bundled SmolLM2-135M-Instruct.
 
 A ratio is ours to the rival's within one round, the median of all rounds, with a bootstrap interval
 of 95 % where there are three rounds or more. *By the processor* is the same in seconds of processor

@@ -241,6 +241,8 @@ def test_products_in_bytes_are_those_of_the_rounded_numbers() -> None:
     whole, unit = bytewise.rounded((upstream * steps).view(-1, 24))
     wanted = (whole.double() * unit.double()) @ weight.double()
     torch.testing.assert_close(made.back(upstream).view(-1, 40), wanted.float())
+    apart = upstream.transpose(0, 1).contiguous().transpose(0, 1)  # as a mean over rows leaves it
+    assert torch.equal(made.back(apart), made.back(upstream))
 
 
 def test_it_answers_alike_in_training_and_in_use(

@@ -60,7 +60,7 @@ class Bytes:
 
     def back(self, upstream: "torch.Tensor") -> "torch.Tensor":
         """dy W; the weight's steps are taken into dy before that is rounded."""
-        rows, steps = rounded((upstream * self.steps).view(-1, len(self.steps)))
+        rows, steps = rounded((upstream * self.steps).reshape(-1, len(self.steps)))
         found = torch.mul(torch._int_mm(rows, self.weight), steps)
         return found.view(*upstream.shape[:-1], -1)
 
