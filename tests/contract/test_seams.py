@@ -252,6 +252,164 @@ def test_lora_arithmetic_equals_pefts(kind: str, tiny: Tiny) -> None:
     assert_close(gradients(fast, loss), gradients(slow, expected), kind)
 
 
+FUSED = {  # what is recognised in two blocks; GPT-2 and Phi have LayerNorm and no gate
+    "llama": {"norm": 5, "feed_forward": 2, "attend": 2},
+    "llama-untied": {"norm": 5, "feed_forward": 2, "attend": 2},
+    "qwen3": {"norm": 9, "feed_forward": 2, "attend": 2},
+    "gemma": {"norm": 5, "attend": 2},  # its gate is a GELU
+    "gpt2": {},
+    "phi": {},
+    "falcon": {},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_parts_of_a_block_are_known_by_what_they_hold(kind: str, tiny: Tiny) -> None:
+    found = [
+        part.forward.func.__name__ for part in Policy(model_of(tiny(kind)).float(), None).fused
+    ]
+    assert {name: found.count(name) for name in found} == FUSED[kind]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if FUSED[kind]])
+@pytest.mark.parametrize("full", [True, False], ids=["full", "lora"])
+def test_fused_parts_equal_the_modules_own(kind: str, full: bool, tiny: Tiny) -> None:
+    """Single precision, in which all of them run; in double the norms keep their own."""
+    from tunesmith.train.methods.lora import Lora
+
+    model = model_of(tiny(kind)).float()
+    if not full:
+        model = Lora(rank=4).apply(model.requires_grad_(False), 0)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in layout.trainable(model.parameters()):
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    fast, slow = Policy(model, None), Policy(model, None, fast=False)
+    assert fast.fused
+    rows = batch(LENGTHS, 300, share=0.7)
+    found = gradients(fast, fast.nll(rows))
+    wanted = gradients(slow, slow.nll(rows))
+    assert found.keys() == wanted.keys() and len(wanted) >= 12
+    for name, tensor in wanted.items():
+        assert (found[name] - tensor).norm() <= 1e-5 * tensor.norm(), name
+
+
+def compared(fast: Any, slow: Any, given: list[torch.Tensor]) -> None:
+    """Outputs and all gradients of two functions under the same upstream, in double precision."""
+    results = []
+    for function in (fast, slow):
+        inputs = [each.clone().requires_grad_() for each in given]
+        output = function(*inputs)
+        upstream = torch.randn(output.shape, generator=torch.Generator().manual_seed(5)).double()
+        results.append([output.detach(), *torch.autograd.grad((output * upstream).sum(), inputs)])
+    for found, wanted in zip(*results, strict=True):
+        assert wanted.norm() > 0
+        assert (found - wanted).norm() <= 1e-12 * wanted.norm()
+
+
+def double(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+def test_norm_equals_plain_arithmetic(offset: float) -> None:
+    from functools import partial
+
+    from tunesmith.model import norms
+
+    settings = {"epsilon": 1e-5, "offset": offset}
+    pair = partial(norms.normed, **settings), partial(norms.reference, **settings)
+    compared(*pair, [double(2, 7, 16), double(16)])
+
+
+def test_rotation_equals_plain_arithmetic() -> None:
+    from tunesmith.model import rotary
+
+    cos, sin = double(1, 7, 1, 8), double(1, 7, 1, 8)
+    compared(
+        lambda x: rotary.rotated(x, cos, sin),
+        lambda x: rotary.reference(x, cos, sin),
+        [double(2, 7, 3, 8)],
+    )
+
+
+@pytest.mark.parametrize("ranks", [(0, 0, 0), (4, 4, 4), (4, 0, 2)])
+def test_layers_over_one_input_equal_plain_arithmetic(ranks: tuple[int, ...]) -> None:
+    """Alone and inside a gated feed-forward part; with biases, and with weights that train."""
+    from tunesmith.model import gated, lowrank
+
+    sides, scale = [(6, 10), (6, 10), (10, 6)], 1.7
+    given = [double(5, 6)]
+    for (inputs, outputs), rank in zip(sides, ranks, strict=True):
+        given += [double(outputs, inputs), double(outputs)]
+        given += [double(rank, inputs), double(outputs, rank)] if rank else []
+
+    def read(parts: tuple[torch.Tensor, ...]) -> list[lowrank.Linear]:
+        left, found = list(parts), []
+        for rank in ranks:
+            low = [left.pop(0) for _ in range(4 if rank else 2)]
+            found.append(lowrank.Linear(*low, *([] if rank else [None, None]), scale))
+        return found
+
+    def plain(x: torch.Tensor, linear: lowrank.Linear) -> torch.Tensor:
+        base = torch.nn.functional.linear(x, linear.weight, linear.bias)
+        if linear.first is None or linear.second is None:
+            return base
+        return base + scale * x @ linear.first.t() @ linear.second.t()
+
+    def slow(x: torch.Tensor, *parts: torch.Tensor) -> torch.Tensor:
+        gate, up, down = read(parts)
+        return plain(torch.nn.functional.silu(plain(x, gate)) * plain(x, up), down)
+
+    compared(lambda x, *parts: gated.feed_forward(x, read(parts)), slow, given)
+    both = given[: -(4 if ranks[2] else 2)]
+    ranks = ranks[:2]
+    compared(
+        lambda x, *parts: torch.cat(lowrank.together(x, read(parts)), -1),
+        lambda x, *parts: torch.cat([plain(x, each) for each in read(parts)], -1),
+        both,
+    )
+
+
+def test_a_part_that_does_more_than_it_looks_keeps_its_own_forward(tiny: Tiny) -> None:
+    """Found by the answer: nothing in the structure tells."""
+    model = model_of(tiny("llama")).float()
+    layer = model.model.layers[1]
+    layer.mlp.act_fn = torch.nn.GELU()
+    layer.self_attn.rotates = False
+    own = type(layer.self_attn).forward
+    layer.self_attn.forward = lambda hidden_states, **named: own(
+        layer.self_attn, 2 * hidden_states, **named
+    )
+    kept = {part.module for part in Policy(model, None).fused}
+    assert layer.mlp not in kept and layer.self_attn not in kept
+    assert model.model.layers[0].mlp in kept and model.model.layers[0].self_attn in kept
+
+
+@pytest.mark.parametrize("changes", [{"dropout": 0.1}, {"dora": True}], ids=["dropout", "dora"])
+def test_fused_parts_leave_other_kinds_of_lora_to_peft(changes: dict[str, Any], tiny: Tiny) -> None:
+    from tunesmith.train.methods.lora import Lora
+
+    model = Lora(rank=4, **changes).apply(model_of(tiny("llama")).float().requires_grad_(False), 0)
+    model.eval()
+    rows = batch(LENGTHS, 300, share=0.7)
+    fast, slow = Policy(model, None), Policy(model, None, fast=False)
+    torch.testing.assert_close(fast.nll(rows), slow.nll(rows), rtol=1e-5, atol=0)
+    names = {part.forward.func.__name__ for part in fast.fused}
+    assert "norm" in names
+
+
+def test_the_quick_product_is_the_plain_one() -> None:
+    from tunesmith.model import products
+
+    rows, weight, bias = torch.randn(9, 7), torch.randn(5, 7), torch.randn(5)
+    wanted = rows.double() @ weight.double().t() + bias
+    for each in (weight, weight.t().contiguous().t()):
+        given = products.product(rows, each, bias)
+        torch.testing.assert_close(given, wanted.float(), rtol=1e-5, atol=1e-5)
+    assert products.product(rows[:0], weight).shape == (0, 5)
+
+
 @pytest.mark.parametrize("kind", [*KINDS, *ENCODERS])
 @pytest.mark.parametrize("pooling", ["mean", "last"])
 def test_scores_and_gradients_equal_the_models_own(kind: str, pooling: Any, tiny: Tiny) -> None:

@@ -21,12 +21,9 @@ from tunesmith.model.lead import Lead
 if TYPE_CHECKING:
     import torch
     import torch.nn.functional as functional
-
-    from tunesmith.model import flash
 else:
     torch = late("torch")
     functional = late("torch.nn.functional")
-    flash = late("tunesmith.model.flash")  # Autograd functions need torch to be defined.
 
 NAME = "tunesmith_packed"
 
@@ -100,9 +97,6 @@ def documents(
     if softcap is not None:
         raise NotImplementedError("attention with a soft cap has no packed path")
     lengths = cu_seq_lens_q.diff().tolist()
-    if lead is None and not dropout and sliding_window is None and flash.serves(query):
-        given = (query, key, value, lengths)
-        return flash.documents(*given, shared=shared_start, scale=scaling), None
     pieces = list(zip(*(t.split(lengths, dim=2) for t in (query, key, value)), strict=True))
     if lead is not None:
         own = len(pieces) if not shared_start else 1  # the others follow on the first

@@ -57,7 +57,7 @@ class _Normed(torch.autograd.Function):
         x, weight, scale = ctx.saved_tensors
         g_x = g_weight = None
         if ctx.needs_input_grad[1]:
-            rows = (upstream * x).view(-1, x.shape[-1])
+            rows = (upstream * x).reshape(-1, x.shape[-1])
             g_weight = torch.mv(rows.t(), scale.reshape(-1))
         if ctx.needs_input_grad[0]:
             g_x = upstream * (weight + ctx.offset if ctx.offset else weight)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from tunesmith.core import heap
 from tunesmith.core.errors import ResourceError, TrainError
 from tunesmith.core.late import late
 from tunesmith.core.parts import Spec
@@ -142,6 +143,7 @@ def steps(
 
     `limit` is what the last step before `start` said: sums are then made in the same order.
     """
+    heap.keep()
     parameters = policy.trainable()
     warmup = schedule.warmup_steps(spec.warmup, total)
     held = Limit(limit)
