@@ -25,11 +25,13 @@ rows (within 1e-5 of it; 1e-2 where one side alone holds its base in 8 bits). Th
 peft, `group_by_length`, no gradient checkpointing, micro-batch 2, its best of four on `w1`; for
 `w8` transformers' Trainer with the same. The model is the bundled SmolLM2-135M-Instruct.
 
-A ratio is ours to the rival's within one round, the median of all rounds, with a bootstrap interval
-of 95 % where there are three rounds or more. *By the processor* is the same in seconds of processor
-time, which other work on the machine disturbs less. The share of the ceiling is tokens a second to
-what fp32 matrix products alone would allow at the speed measured just before; products in bytes can
-pass it, and so can tokens that a common beginning saves.
+A ratio is ours to the rival's within one round, the median of all rounds, with a bootstrap
+interval of 95 % where there are three rounds or more. *By the processor* is the same in seconds
+of processor time, which other work on the machine disturbs less: go by it where the load below
+the table is above the number of threads. One round is an indication, not a result. The share of
+the ceiling is tokens a second to what fp32 matrix products alone would allow at the speed
+measured just before; products in bytes can pass it, and so can tokens that a common beginning
+saves.
 
 """
 NAMES = {"ours": "tunesmith", "ours in bytes": "tunesmith, `bits: 8`"}
