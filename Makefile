@@ -33,7 +33,8 @@ evidence: .venv/developer
 	$(OFFLINE) $(BIN)/python -m pytest -m evidence
 
 bench: .venv/developer
-	$(BIN)/python bench/w1.py
+	$(BIN)/python bench/speed.py
+	$(BIN)/python bench/speed_page.py
 
 docs: .venv/user
 	$(BIN)/python -m tunesmith.reference docs/reference

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "transformers", "peft", "trl")
+PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
 
 
 def machine() -> dict[str, Any]:

@@ -2,27 +2,27 @@
 
     python bench/parity.py [STEPS]
 
-The same rows in the same order, two a step, from the same numbers; bench/results/parity.json.
+The same rows of `w1` in the same order, two a step, from the same numbers; writes
+bench/results/parity.json.
 """
 
 import json
-import os
 import sys
 from pathlib import Path
 
 from machine import machine
-from w1 import once
+from speed import BEST, once
 
 ROWS_A_STEP = 2
 
 
 def main() -> None:
     """Train both, compare step by step."""
-    os.environ["IN_ORDER"] = "1"
     steps = int(sys.argv[1]) if len(sys.argv) > 1 else 100
     count = steps * ROWS_A_STEP
-    ours = once("ours", {}, count=count, batch=ROWS_A_STEP)
-    theirs = once("trl", {"micro_batch": 2}, count=count, batch=ROWS_A_STEP)
+    order = {"in_order": True, "batch": ROWS_A_STEP}
+    ours = once("w1", "ours", order, count)
+    theirs = once("w1", "trl", BEST["trl"] | order, count)
     differences = [abs(a - b) for a, b in zip(ours["losses"], theirs["losses"], strict=True)]
     result = {
         "machine": machine(),

@@ -1,6 +1,9 @@
-"""One fresh process of the benchmark: trains on W1 as one rival does, and prints what it took.
+"""One fresh process of the benchmark: trains on a workload as one side does; prints what it took.
 
-python bench/side.py ours|trl ROWS ROWS_A_STEP '{"option": value}'
+    python bench/side.py WORKLOAD ours|trl|trainer ROWS '{"option": value}'
+
+Both sides start from the same numbers. Before the clock starts, the loss of the first rows is taken
+without gradients, by each side's own way through the model: they must agree.
 """
 
 import json
@@ -8,117 +11,259 @@ import os
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import rows
 import torch
+from workloads import IGNORED, WORKLOADS, Encoded, Workload
 
 from tunesmith.model.bases import Base, ModelSpec, resolve
 from tunesmith.model.load import load_model
 
-RANK, ALPHA, RATE = 16, 32, 2e-4
+RANK, ALPHA = 16, 32
+RATES = {"lora": 2e-4, "full": 2e-5, "head": 1e-2}
+CLASSES = 10
+PROBED = 8
+"""Rows whose loss is compared before training."""
+
+Found = dict[str, Any]
 
 
-def adapted(base: Base) -> Any:
-    """The embedded model with LoRA on every linear layer, the same numbers for every rival."""
-    from peft import LoraConfig, get_peft_model
-
+def adapted(base: Base, method: str) -> Any:
+    """The bundled model with what is trained on it, the same numbers for every side."""
     from tunesmith.model import layout
 
-    model = load_model(base).requires_grad_(False)
+    model = load_model(base).requires_grad_(method == "full")
+    if method != "lora":
+        return model.train()
+    from peft import LoraConfig, get_peft_model
+
     names = sorted({name.rpartition(".")[2] for name in layout.linears(model)})
     torch.manual_seed(0)
     settings = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=names, task_type="CAUSAL_LM")
     return get_peft_model(model, settings).train()
 
 
-def ours(base: Base, encoded: list[Any], batch: int, options: dict[str, Any]) -> dict[str, Any]:
+def ours(base: Base, work: Workload, encoded: list[Encoded], options: Found) -> Found:
     """tunesmith's loop, as the train stage runs it."""
-    from tunesmith.core.records import IGNORE, Example, Sequence
-    from tunesmith.core.rows import Origin
     from tunesmith.model.policy import Policy
-    from tunesmith.model.render import Tokenizer
+    from tunesmith.model.tokenizer import Tokenizer
     from tunesmith.train import optimiser
-    from tunesmith.train.batches import Groups, steps_in
+    from tunesmith.train.batches import Groups, cut, steps_in
     from tunesmith.train.loop import Train, steps
     from tunesmith.train.objectives.base import PassThrough
     from tunesmith.train.objectives.sft import Sft
 
-    examples = []
-    for number, (ids, start) in enumerate(encoded):
-        shifted = [*ids[1:], IGNORE]
-        targets = [t if n >= start - 1 else IGNORE for n, t in enumerate(shifted)]
-        sequence = Sequence(tuple(ids), tuple(targets))
-        examples.append(Example((sequence,), str(number), Origin("w1", number)))
-    spec = Train(lr=RATE, warmup=0.0, schedule="linear", batch=batch, **options)
-    policy = Policy(adapted(base), Tokenizer.load(base.folder))
+    order = options.pop("in_order", False)
+    base = replace(base, bits=options.pop("bits", base.bits))
+    spec = Train(lr=RATES[work.method], warmup=0.0, schedule="linear", batch=work.batch, **options)
+    examples = [example(number, *row) for number, row in enumerate(encoded)]
+    policy = Policy(adapted(base, work.method), Tokenizer.load(base.folder))
+    with torch.no_grad():
+        parts = cut(examples[:PROBED], spec.micro_batch, policy.device)
+        total = sum(policy.nll(part).item() for part in parts)
     optimizer = optimiser.adamw(policy.trainable(), decay=0.0, betas=(0.9, 0.999))
     groups: Any = Groups(
-        examples, rows=batch, tokens=spec.micro_batch, seed=0, device=policy.device
+        examples, rows=spec.batch, tokens=spec.micro_batch, seed=0, device=policy.device
     )
-    if os.environ.get("IN_ORDER"):
-        groups = in_order(examples, batch, spec.micro_batch)
-    total = steps_in(len(examples), batch)
-    began, losses, norms, first = time.monotonic(), [], [], 0.0
-    for step in steps(policy, Sft(), PassThrough(groups), spec, total=total, optimizer=optimizer):
-        first = first or time.monotonic() - began
+    if order:
+        starts = range(0, len(examples), spec.batch)
+        groups = (cut(examples[i : i + spec.batch], spec.micro_batch, "cpu") for i in starts)
+    stream, count = PassThrough(groups), steps_in(len(examples), spec.batch)
+    began, losses, norms, first = now(), [], [], 0.0
+    for step in steps(policy, Sft(), stream, spec, total=count, optimizer=optimizer):
+        first = first or spent(began)["seconds"]
         losses.append(step.loss)
         norms.append(step.norm)
-    return {"seconds": time.monotonic() - began, "first": first, "losses": losses, "norms": norms}
+    took = {**spent(began), "first": first, "probe": total / supervised(encoded[:PROBED])}
+    return {**took, "losses": losses, "norms": norms}
 
 
-def in_order(examples: list[Any], batch: int, tokens: int) -> Any:
-    """Steps in the rows' own order, for comparing curves step by step."""
-    from tunesmith.train.batches import cut
-
-    for start in range(0, len(examples), batch):
-        yield cut(examples[start : start + batch], tokens, "cpu")
+def now() -> tuple[float, float]:
+    """By the wall and by the processor, which other people's work slows down less."""
+    return time.monotonic(), time.process_time()
 
 
-def trl(base: Base, encoded: list[Any], batch: int, options: dict[str, Any]) -> dict[str, Any]:
-    """TRL's SFTTrainer in fp32 without checkpointing, as `options` tune it."""
+def spent(began: tuple[float, float]) -> Found:
+    """Seconds since, by both clocks."""
+    wall, processor = (a - b for a, b in zip(now(), began, strict=True))
+    return {"seconds": wall, "processor_seconds": processor}
+
+
+def example(number: int, ids: list[int], labels: list[int]) -> Any:
+    """A row as the objective would make it."""
+    from tunesmith.core.records import IGNORE, Example, Sequence
+    from tunesmith.core.rows import Origin
+
+    targets = tuple(IGNORE if label == IGNORED else label for label in [*labels[1:], IGNORED])
+    sequence = Sequence(tuple(ids), targets)
+    return Example((sequence,), str(number), Origin("bench", number))
+
+
+def supervised(encoded: list[Encoded]) -> int:
+    """How many tokens carry loss; the first of a row is never predicted."""
+    return sum(label != IGNORED for _, labels in encoded for label in labels[1:])
+
+
+def trl(base: Base, work: Workload, encoded: list[Encoded], options: Found) -> Found:
+    """TRL's SFTTrainer in fp32, as `options` tune it."""
     from datasets import Dataset
     from transformers import AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
-    records = [{"input_ids": ids, "labels": [-100] * start + ids[start:]} for ids, start in encoded]
-    micro = options.pop("micro_batch", 2)
-    if os.environ.get("IN_ORDER"):
+    records = [{"input_ids": ids, "labels": labels} for ids, labels in encoded]
+    micro = options.pop("micro_batch")
+    if options.pop("in_order", False):
         options["train_sampling_strategy"] = "sequential"
     settings = SFTConfig(
-        output_dir=tempfile.mkdtemp(),
-        per_device_train_batch_size=micro,
-        use_cpu=True,
-        gradient_accumulation_steps=batch // micro,
-        learning_rate=RATE,
+        **common(work, micro),
         bf16=False,
-        lr_scheduler_type="linear",
-        warmup_steps=0,
-        weight_decay=0.0,
         max_length=None,
         num_train_epochs=1,
-        logging_steps=1,
-        save_strategy="no",
-        report_to=[],
-        gradient_checkpointing=False,
-        disable_tqdm=True,
-        remove_unused_columns=False,
+        gradient_checkpointing=options.pop("gradient_checkpointing", False),
         dataset_kwargs={"skip_prepare_dataset": True},
         **options,
     )
+    model, clock = adapted(base, work.method), callback()
     trainer = SFTTrainer(
-        model=adapted(base),
+        model=model,
         args=settings,
         train_dataset=Dataset.from_list(records),
         processing_class=AutoTokenizer.from_pretrained(base.folder),
+        callbacks=[clock],
     )
-    began = time.monotonic()
+    total = 0.0
+    with torch.no_grad():
+        for ids, labels in encoded[:PROBED]:
+            loss = model(input_ids=torch.tensor([ids]), labels=torch.tensor([labels])).loss
+            total += loss.item() * supervised([(ids, labels)])
+    began = now()
     trainer.train()
-    seconds = time.monotonic() - began
+    took = spent(began)
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
-    losses = [entry["loss"] for entry in history]
-    return {"seconds": seconds, "losses": losses, "norms": [e["grad_norm"] for e in history]}
+    return {
+        **took,
+        "first": clock.first - began[0],
+        "probe": total / supervised(encoded[:PROBED]),
+        "losses": [entry["loss"] for entry in history],
+        "norms": [entry["grad_norm"] for entry in history],
+    }
+
+
+def common(work: Workload, micro: int) -> Found:
+    """What the trainers of transformers and TRL are given alike."""
+    return {
+        "output_dir": tempfile.mkdtemp(),
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": work.batch // micro,
+        "use_cpu": True,
+        "learning_rate": RATES[work.method],
+        "lr_scheduler_type": "linear",
+        "warmup_steps": 0,
+        "weight_decay": 0.0,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+    }
+
+
+def callback() -> Any:
+    """Notes when the first step of a trainer was done."""
+    from transformers import TrainerCallback
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        first = 0.0
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            self.first = self.first or time.monotonic()
+
+    return Clock()
+
+
+def head(base: Base, work: Workload, encoded: list[Encoded], options: Found) -> Found:
+    """tunesmith's train stage with a frozen model and a head, from rows to a saved folder."""
+    from banking77 import folder_of, spec_of
+
+    from tunesmith.core.log import Log
+    from tunesmith.core.rows import Labelled, Origin
+    from tunesmith.model.tokenizer import Tokenizer
+    from tunesmith.train.stage import train
+
+    os.environ["TUNESMITH_CACHE"] = tempfile.mkdtemp()  # nothing read by an earlier process
+    tokenizer = Tokenizer.load(base.folder)
+    rows = [
+        Labelled((tokenizer.decode(ids),), (label(n),), origin=Origin("bench", n))
+        for n, (ids, _) in enumerate(encoded)
+    ]
+    settings = {"lr": RATES["head"], "batch": work.batch, "epochs": work.epochs, **options}
+    fixed = {"schedule": "linear", "warmup": 0.0}
+    folder = folder_of({"train": rows, "valid": rows[:PROBED], "test": []})
+    began = now()
+    train(folder, spec_of("frozen", fixed | settings), base, seed=0, log=Log(folder, quiet=True))
+    took = spent(began)
+    curves = (folder.path / "train" / "curves.jsonl").read_text().splitlines()
+    lines = [json.loads(line) for line in curves]
+    looks = [line["held_out"]["loss"] for line in lines if "held_out" in line]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    norms = [line["norm"] for line in lines if "norm" in line]
+    return {**took, "probe": looks[0], "losses": losses, "norms": norms}
+
+
+def label(number: int) -> str:
+    """The label of a row."""
+    return f"label {number % CLASSES}"
+
+
+def trainer(base: Base, work: Workload, encoded: list[Encoded], options: Found) -> Found:
+    """transformers' Trainer over a frozen model and a linear layer on the last token's state."""
+    from transformers import Trainer, TrainingArguments
+
+    from tunesmith.model import heads, layout
+
+    began = now()
+    body = load_model(base).requires_grad_(False)
+    meaning = heads.Meaning(tuple(sorted({label(n) for n in range(CLASSES)})), "last", False)
+    linear = heads.fresh(meaning, layout.width(body), seed=0).linear
+
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.linear = body.base_model, linear
+
+        def forward(self, input_ids: Any, attention_mask: Any, labels: Any) -> Any:
+            with torch.no_grad():
+                found = self.body(input_ids=input_ids, attention_mask=attention_mask)
+            last = attention_mask.sum(dim=1) - 1
+            scores = self.linear(found.last_hidden_state[torch.arange(len(last)), last])
+            return {"loss": torch.nn.functional.cross_entropy(scores, labels), "logits": scores}
+
+    def together(rows: list[Any]) -> Found:
+        width = max(len(row["input_ids"]) for row in rows)
+        ids = [row["input_ids"] + [0] * (width - len(row["input_ids"])) for row in rows]
+        mask = [[int(i < len(row["input_ids"])) for i in range(width)] for row in rows]
+        labels = [row["labels"] for row in rows]
+        named = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+        return {name: torch.tensor(value) for name, value in named.items()}
+
+    micro = options.pop("micro_batch")
+    settings = TrainingArguments(**common(work, micro), num_train_epochs=work.epochs, **options)
+    records = [{"input_ids": ids, "labels": n % CLASSES} for n, (ids, _) in enumerate(encoded)]
+    model = Model()
+    with torch.no_grad():
+        probe = model(**together(records[:PROBED]))["loss"].item()
+    made = Trainer(model=model, args=settings, train_dataset=records, data_collator=together)
+    made.train()
+    took = spent(began)
+    history = [entry for entry in made.state.log_history if "loss" in entry]
+    return {
+        **took,
+        "probe": probe,
+        "losses": [entry["loss"] for entry in history],
+        "norms": [entry["grad_norm"] for entry in history],
+    }
 
 
 def peak() -> float:
@@ -142,19 +287,49 @@ def ceiling(seconds: float = 3.0) -> float:
     return work / spent / 1e9
 
 
+def floor(base: Base, work: Workload, share: float) -> float:
+    """GFLOP a real token cannot do without, `share` of tokens carrying loss: forward, gradients of
+    inputs, and of weights where they are trained. A head reads every text once."""
+    from tunesmith.model import layout
+    from tunesmith.model.load import outline
+
+    model = outline(base)
+    linears = layout.linears(model).values()
+    body = sum(each.weight.numel() for each in linears)
+    narrow = RANK * sum(sum(each.weight.shape) for each in linears)
+    top = layout.head(model).weight.numel()
+    counts = {
+        "lora": 4 * body + 4 * top * share + 6 * narrow,
+        "full": 6 * body + 6 * top * share,
+        "head": 2 * body,
+    }
+    return counts[work.method] / 1e9
+
+
 def main() -> None:
     """Train once and print one JSON line."""
-    side, count, batch = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    name, side, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
     options = json.loads(sys.argv[4]) if len(sys.argv) > 4 else {}
     from transformers import AutoTokenizer
 
-    base = resolve(ModelSpec())
-    encoded = rows.encoded(AutoTokenizer.from_pretrained(base.folder), count)
+    work = WORKLOADS[name]
+    work = replace(work, batch=options.pop("batch", work.batch))
+    base = replace(resolve(ModelSpec()), bits=work.bits)
+    encoded = work.make(AutoTokenizer.from_pretrained(base.folder), count)
+    sides = {"ours": head if work.method == "head" else ours, "trl": trl, "trainer": trainer}
+    tokens, losing = sum(len(ids) for ids, _ in encoded), supervised(encoded)
     gemm = ceiling()
-    result = {"ours": ours, "trl": trl}[side](base, encoded, batch, options)
-    tokens = sum(len(ids) for ids, _ in encoded)
-    facts = {"side": side, "tokens": tokens, "tokens_per_second": tokens / result["seconds"]}
-    print(json.dumps({**facts, "peak_gb": peak(), "gemm_gflops": gemm, **result}))
+    result = sides[side](base, work, encoded, options)
+    speed = tokens * work.epochs / result["seconds"]
+    facts = {
+        "tokens": tokens,
+        "tokens_per_second": speed,
+        "supervised_per_second": losing * work.epochs / result["seconds"],
+        "gemm_gflops": gemm,
+        "ceiling_share": speed * floor(base, work, losing / tokens) / gemm,
+        "load": os.getloadavg()[0],
+    }
+    print(json.dumps({**facts, "peak_gb": peak(), **result}))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ peft writes the adapter's product, scales it and adds it: three passes over the 
 layer, and as many back. Here one function adds it into the base's product while multiplying, and
 keeps only the input and the narrow product for the way back. Layers that read the same input (a
 query, a key and a value) are one function: their narrow products are one, and so is their
-gradient's. The reference path is the layers' own forward, which any layer with dropout, DoRA, a
-bias on its adapter, several adapters or another dtype keeps.
+gradient's. A frozen base may be held in few bits (`quantise`). The reference path is the layers'
+own forward, which any layer with dropout, DoRA, a bias on its adapter, several adapters or another
+dtype keeps.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,8 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunesmith.core.late import late
+from tunesmith.model import quantise
+from tunesmith.model.bytewise import Products
 from tunesmith.model.products import product
 
 if TYPE_CHECKING:
@@ -23,72 +26,94 @@ else:
 
 
 class Linear(NamedTuple):
-    """What a layer computes: W x + b + scale * B A x. Without an adapter, A and B are None."""
+    """What a layer computes: W x + b + scale * B A x. Without an adapter, A and B are None; where W
+    is held in bits, `coarse` multiplies by it and adds b, and both are None."""
 
-    weight: "torch.Tensor"  # [out, in]
+    weight: "torch.Tensor | None"  # [out, in]
     bias: "torch.Tensor | None"  # [out]
     first: "torch.Tensor | None"  # A, [rank, in]
     second: "torch.Tensor | None"  # B, [out, rank]
     scale: float
+    coarse: Products | None
 
 
 PARTS = len(Linear._fields)
+TENSORS = 4
+"""The first of these, which autograd keeps."""
 
 
 def layers(model: Any) -> list[Any]:
-    """The peft layers of a model that are plain LoRA over a frozen `nn.Linear`."""
+    """The peft layers of a model that are plain LoRA over a frozen `nn.Linear`, in bits or not."""
     if not hasattr(model, "peft_config"):
         return []
-    from peft.tuners.lora.layer import Linear as Adapted
+    from peft.tuners.lora import layer
 
-    return [m for m in model.modules() if type(m) is Adapted and is_plain(m)]
+    kinds: list[type] = [layer.Linear]
+    if quantise.bits_of(model) is not None:
+        from peft.tuners.lora import bnb
+
+        kinds += [bnb.Linear4bit, bnb.Linear8bitLt]
+    return [m for m in model.modules() if type(m) in kinds and is_plain(m)]
 
 
 def is_plain(layer: Any) -> bool:
     """Whether a peft layer computes W x + scale * B A x and nothing else, under some adapter."""
     base = layer.base_layer
-    plain = type(base) is torch.nn.Linear and not base.weight.requires_grad and not layer.merged
+    known = type(base) is torch.nn.Linear or quantise.holds_bits(base)
+    plain = known and not base.weight.requires_grad and not layer.merged
     return plain and any(is_product(layer, name) for name in layer.lora_A)
 
 
 def is_product(layer: Any, name: str) -> bool:
     """Whether an adapter of a layer is two matrices in the type of the base's, and no more."""
-    first, second = layer.lora_A[name], layer.lora_B[name]
+    first, second, base = layer.lora_A[name], layer.lora_B[name], layer.base_layer.weight
     return (
         name not in layer.lora_variant
         and isinstance(layer.lora_dropout[name], torch.nn.Identity)
         and first.bias is None
         and second.bias is None
-        and first.weight.dtype == second.weight.dtype == layer.base_layer.weight.dtype
+        and first.weight.dtype == second.weight.dtype
+        and (first.weight.dtype == base.dtype or not base.is_floating_point())
     )
 
 
-def read(layer: Any) -> Linear | None:
-    """What a layer computes now; None where that is more than a `Linear` says."""
-    if type(layer) is torch.nn.Linear:
-        return Linear(layer.weight, layer.bias, None, None, 0.0)
-    if not hasattr(layer, "lora_A") or type(getattr(layer, "base_layer", None)) is not (
-        torch.nn.Linear
-    ):
-        return None
+def read(layer: Any, x: "torch.Tensor") -> Linear | None:
+    """What a layer makes of `x` now; None where that is more than a `Linear` says."""
+    if not hasattr(layer, "lora_A"):
+        return bare(layer, x)
     base = layer.base_layer
-    if layer.merged or base.weight.requires_grad:
+    found = bare(base, x)
+    if found is None or layer.merged or base.weight.requires_grad:
         return None
     active = [name for name in layer.active_adapters if name in layer.lora_A]
     if layer.disable_adapters or not active:
-        return Linear(base.weight, base.bias, None, None, 0.0)
+        return found
     if len(active) != 1 or not is_product(layer, active[0]):
         return None
     (name,) = active
     first, second = layer.lora_A[name].weight, layer.lora_B[name].weight
-    return Linear(base.weight, base.bias, first, second, layer.scaling[name])
+    return found._replace(first=first, second=second, scale=layer.scaling[name])
+
+
+def bare(layer: Any, x: "torch.Tensor") -> Linear | None:
+    """A layer without an adapter."""
+    if type(layer) is torch.nn.Linear:
+        return Linear(layer.weight, layer.bias, None, None, 0.0, None)
+    if quantise.holds_bits(layer):
+        return Linear(None, None, None, None, 0.0, quantise.products_of(layer, x))
+    return None
 
 
 def read_all(layers: Sequence[Any], x: "torch.Tensor") -> list[Linear] | None:
-    """What several layers compute now, where all of it is in the type of their input."""
-    found = [read(layer) for layer in layers]
-    told = [each for each in found if each is not None and each.weight.dtype == x.dtype]
+    """What several layers make of `x` now, where all of it is in the type of that."""
+    found = [read(layer, x) for layer in layers]
+    told = [each for each in found if each is not None and fits(each, x)]
     return told if len(told) == len(layers) else None
+
+
+def fits(linear: Linear, x: "torch.Tensor") -> bool:
+    """Whether a layer's numbers are in the type of its input."""
+    return all(part is None or part.dtype == x.dtype for part in (linear.weight, linear.first))
 
 
 @contextmanager
@@ -133,7 +158,7 @@ def outputs_of(
     narrow = None if joined is None else product(x, joined)  # [token, ranks]
     outputs = []
     for each, columns in zip(linears, _columns(linears), strict=True):
-        output = product(x, each.weight, each.bias)
+        output = _there(each, x)
         if narrow is not None and each.second is not None:
             output.addmm_(narrow[:, columns], each.second.t(), alpha=each.scale)
         outputs.append(output)
@@ -174,13 +199,33 @@ def _to_input(
     g_narrow: "torch.Tensor | None", linears: Sequence[Linear], upstream: "Sequence[torch.Tensor]"
 ) -> "torch.Tensor":
     """The gradient of the input: the sum of what each layer gives back."""
-    g_x = product(upstream[0], linears[0].weight.t())
-    for each, up in zip(linears[1:], upstream[1:], strict=True):
-        g_x.addmm_(up, each.weight)
+    first, rest = linears[0], zip(linears[1:], upstream[1:], strict=True)
+    g_x = _back(first, upstream[0])
+    for each, up in rest:
+        if each.weight is not None:
+            g_x.addmm_(up, each.weight)
+        else:
+            g_x.add_(_back(each, up))
     if g_narrow is not None:
         firsts = [each.first for each in linears if each.first is not None]
         g_x.addmm_(g_narrow, firsts[0] if len(firsts) == 1 else torch.cat(firsts))
     return g_x
+
+
+def _there(linear: Linear, x: "torch.Tensor") -> "torch.Tensor":
+    """W x + b."""
+    if linear.weight is not None:
+        return product(x, linear.weight, linear.bias)
+    assert linear.coarse is not None
+    return linear.coarse.there(x)
+
+
+def _back(linear: Linear, upstream: "torch.Tensor") -> "torch.Tensor":
+    """dy W."""
+    if linear.weight is not None:
+        return product(upstream, linear.weight.t())
+    assert linear.coarse is not None
+    return linear.coarse.back(upstream)
 
 
 def _columns(linears: Sequence[Linear]) -> list[slice]:
@@ -195,19 +240,19 @@ def _columns(linears: Sequence[Linear]) -> list[slice]:
 
 def save(ctx: Any, linears: Sequence[Linear], *tensors: "torch.Tensor | None") -> None:
     """Keep tensors and the layers' parts for the way back."""
-    kept = [part for each in linears for part in each[:-1]]
+    kept = [part for each in linears for part in each[:TENSORS]]
     ctx.save_for_backward(*tensors, *kept)
-    ctx.own, ctx.scales = len(tensors), [each.scale for each in linears]
+    ctx.own, ctx.rest = len(tensors), [each[TENSORS:] for each in linears]
 
 
 def saved(ctx: Any) -> "tuple[list[Any], list[Linear]]":
     """What `save` kept."""
-    kept, size = ctx.saved_tensors, PARTS - 1
+    kept, size = ctx.saved_tensors, TENSORS
     own, parts = list(kept[: ctx.own]), kept[ctx.own :]
     flat = [
         part
-        for at, scale in enumerate(ctx.scales)
-        for part in (*parts[size * at : size * (at + 1)], scale)
+        for at, rest in enumerate(ctx.rest)
+        for part in (*parts[size * at : size * (at + 1)], *rest)
     ]
     return own, unfold(flat)
 

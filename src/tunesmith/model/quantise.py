@@ -1,20 +1,22 @@
 """The linear layers of a model's blocks in 4 or 8 bits, through bitsandbytes, and back to floats.
 
 Only the weights are held in few bits (QLoRA, arXiv 2305.14314): the arithmetic is in floats, on
-weights made anew in every pass, there and back. So one model answers alike in training and in use,
-and like the plain model that `dequantised` makes of it.
+weights made anew in every pass, there and back. So a model answers like the plain one that
+`dequantised` makes of it. Steps of training on 8 bits may round what they multiply as well, where
+that is faster (`bytewise`).
 """
 
 import logging
 import sys
 from collections.abc import Iterator
+from functools import partial
 from importlib.util import find_spec
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import SettingsError, missing
 from tunesmith.core.late import late
-from tunesmith.model import layout
+from tunesmith.model import bytewise, layout
 
 if TYPE_CHECKING:
     import torch
@@ -70,8 +72,16 @@ def layers(model: Any) -> Iterator[tuple[str, Any]]:
     """The quantised layers of a model by name, also those under peft's."""
     if bits_of(model) is None:
         return
-    kinds = (library().nn.Linear4bit, library().nn.Linear8bitLt)
-    yield from ((name, m) for name, m in model.named_modules() if isinstance(m, kinds))
+    yield from ((name, m) for name, m in model.named_modules() if holds_bits(m))
+
+
+def holds_bits(layer: Any) -> bool:
+    """Whether a module is a quantised linear layer."""
+    # Asked of the numbers first: a model in floats needs no bitsandbytes.
+    weight = getattr(layer, "weight", None)
+    if weight is None or weight.is_floating_point():
+        return False
+    return isinstance(layer, (library().nn.Linear4bit, library().nn.Linear8bitLt))
 
 
 def spared(plain: Any, bits: int) -> float:
@@ -126,14 +136,28 @@ def eight(layer: Any, dtype: "torch.dtype", device: str) -> Any:
     return made
 
 
+def products_of(layer: Any, x: "torch.Tensor") -> bytewise.Products:
+    """How a frozen linear layer, in bits or not, is multiplied by `x` and by its gradient."""
+    if layer.weight.dtype == torch.int8 and bytewise.in_bytes(x):
+        return bytewise.Bytes(layer.weight.data, row_scales(layer) / bytewise.LARGEST, layer.bias)
+    return bytewise.Floats(partial(floats, layer), layer.bias)
+
+
+def in_bytes(model: Any) -> bool:
+    """Whether a training step would multiply the layers of `model` in bytes."""
+    return bits_of(model) == 8 and bytewise.in_bytes(next(model.parameters()))
+
+
 def floats(layer: Any) -> "torch.Tensor":
-    """The weights that a quantised layer's bits stand for, [out, in]."""
+    """The weights that a layer's bits stand for, [out, in]; those of a plain layer."""
+    weight: torch.Tensor = layer.weight
+    if weight.is_floating_point():
+        return weight
     functional = library().functional
-    weight = layer.weight
     if weight.dtype == torch.int8:
         found: torch.Tensor = functional.int8_vectorwise_dequant(weight.data, row_scales(layer))
         return found
-    found = functional.dequantize_4bit(weight.data, weight.quant_state)
+    found = functional.dequantize_4bit(weight.data, layer.weight.quant_state)
     return found
 
 
@@ -144,24 +168,21 @@ def row_scales(layer: Any) -> "torch.Tensor":
 
 
 def _eight_forward(layer: Any, x: "torch.Tensor") -> "torch.Tensor":
-    bias = None if layer.bias is None else layer.bias.to(x.dtype)
-    found: torch.Tensor = _Eight.apply(x, layer, bias)  # type: ignore[no-untyped-call]
+    found: torch.Tensor = _Frozen.apply(x, products_of(layer, x))  # type: ignore[no-untyped-call]
     return found
 
 
-class _Eight(torch.autograd.Function):
+class _Frozen(torch.autograd.Function):
     """y = x W' + b, W made of its bytes each way, so that no copy in floats is kept between."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: "torch.Tensor", layer: Any, bias: "torch.Tensor | None"
-    ) -> "torch.Tensor":
-        ctx.layer = layer
-        return torch.nn.functional.linear(x, floats(layer).to(x.dtype), bias)
+    def forward(ctx: Any, x: "torch.Tensor", weight: bytewise.Products) -> "torch.Tensor":
+        ctx.weight = weight
+        return weight.there(x)
 
     @staticmethod
-    def backward(ctx: Any, upstream: "torch.Tensor") -> tuple["torch.Tensor", None, None]:
-        return upstream @ floats(ctx.layer).to(upstream.dtype), None, None
+    def backward(ctx: Any, upstream: "torch.Tensor") -> tuple["torch.Tensor", None]:
+        return ctx.weight.back(upstream), None
 
 
 def library() -> Any:

@@ -1,0 +1,178 @@
+"""8-bit bases, computed in bytes, against floats: held-out loss, the task's metric, gradients.
+
+    python bench/eight.py [--data ../shared/data] [--work DIR] [--sets e2e ...] [--arms bytes ...]
+
+LoRA on the bundled model over restaurant data to text, bank questions under 77 labels, and medical
+documents; same rows, order, seed and settings in every arm. `floats` is the plain base, `bytes` is
+`model.bits: 8`, and `weights` the same without rounding what is multiplied. Resumes in the folder
+given; writes bench/results/eight.json.
+"""
+
+import argparse
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from e2e import row
+from medquad import documents
+from whole import carried_out, keep, lines, write_rows
+
+from tunesmith.core.records import Batch
+from tunesmith.core.rows import Chat, Message, Origin
+from tunesmith.model import bytewise, render
+from tunesmith.model.bases import Base, ModelSpec, resolve
+from tunesmith.model.load import load_model
+from tunesmith.model.policy import Policy
+from tunesmith.model.tokenizer import Tokenizer
+from tunesmith.train.batches import cut
+from tunesmith.train.methods.lora import Lora
+
+ARMS = ("floats", "bytes", "weights")
+BAR = 0.005
+"""How much more held-out loss than in floats is let pass."""
+TRAIN = {"method": {"kind": "lora", "rank": 16}, "lr": 1e-3, "probes": 0, "save_every": 10**6}
+
+
+def e2e(home: Path, data: Path) -> dict[str, Any]:
+    """200 inputs with a text each."""
+    found = {}
+    for part, count in (("train", 200), ("valid", 64), ("test", 32)):
+        kept = lines(data / "e2e_nlg" / f"{part}.jsonl")[:count]
+        rows = [row(r["mr"], r.get("refs") or [r["ref"]]) for r in kept]
+        found[part] = write_rows(home / f"e2e-{part}.jsonl", rows)
+    spec = {"batch": 4, "epochs": 1, "evaluate_every": 50}
+    return whole(found, spec, {"metrics": ["perplexity"]})
+
+
+def banking77(home: Path, data: Path) -> dict[str, Any]:
+    """Ten questions of each label."""
+    shots = json.loads((data / "banking77" / "fewshot_ids.json").read_text())["train_10"]
+    rows, test = (lines(data / "banking77" / f"{part}.jsonl") for part in ("train", "test"))
+    chosen = set(shots)
+    beside = [each for each in rows if each["id"] not in chosen]
+    parts = {
+        "train": [each for each in rows if each["id"] in chosen],
+        "valid": beside[:: len(beside) // 231],
+        "test": test[::10],
+    }
+    found = {part: write_rows(home / f"banking77-{part}.jsonl", parts[part]) for part in parts}
+    spec = {"batch": 16, "epochs": 3, "evaluate_every": 10**6, "objective": "classify"}
+    return whole(found, spec, {})
+
+
+def medquad(home: Path, data: Path) -> dict[str, Any]:
+    """12 steps of 1,024 tokens of documents."""
+    found = {}
+    for part, rows in documents(data / "medquad_medical").items():
+        short = sorted(rows, key=lambda each: len(each.text))[:24]
+        kept = [{"text": each.text} for each in (rows if part == "train" else short)]
+        found[part] = write_rows(home / f"medquad-{part}.jsonl", kept)
+    spec = {"objective": "lm", "steps": 12, "batch": 2, "length": 512, "evaluate_every": 12}
+    return whole(found, spec, {})
+
+
+SETS = {"e2e": e2e, "banking77": banking77, "medquad": medquad}
+
+
+def whole(files: dict[str, str], train: dict[str, Any], evaluate: dict[str, Any]) -> dict[str, Any]:
+    """A run's settings but for its name and base."""
+    where = {"source": files["train"], "valid": files["valid"], "test": files["test"]}
+    data = {**where, "leaks": "drop", "transforms": []}
+    return {"data": data, "train": TRAIN | train, "evaluate": evaluate}
+
+
+def taken(home: Path, name: str, settings: dict[str, Any], arm: str) -> dict[str, Any]:
+    """One arm of one set: losses, metrics and speed."""
+    bytewise.multiplies_bytes = lambda: arm == "bytes"
+    model = {"source": "smollm2-135m-instruct", "bits": None if arm == "floats" else 8}
+    found = carried_out(home, {"name": f"{name}-{arm}", "model": model, **settings})
+    curves = lines(home / "runs" / f"{name}-{arm}" / "train" / "curves.jsonl")
+    looks = [line["held_out"]["loss"] for line in curves if "held_out" in line]
+    losses = [line["loss"] for line in curves if "loss" in line]
+    return {
+        "held_out": {"before": looks[0], "after": looks[-1]},
+        "train": sum(losses[-10:]) / len(losses[-10:]),
+        "metrics": found["report"]["arms"]["tuned"],
+        "tokens_per_second": found["train"]["tokens"] / found["train"]["seconds"],
+        "rows": found["report"]["rows"],
+        "steps": found["train"]["steps"],
+    }
+
+
+def gradients(data: Path) -> dict[str, Any]:
+    """Cosine of every trained tensor's gradient to that in floats, on the first eight inputs."""
+    base = resolve(ModelSpec())
+    found: dict[str, list[torch.Tensor]] = {}
+    for arm in ARMS:
+        bytewise.multiplies_bytes = lambda arm=arm: arm == "bytes"
+        bits = None if arm == "floats" else 8
+        model = load_model(replace(base, bits=bits)).requires_grad_(False)
+        policy = Policy(Lora(rank=16).apply(model, 0).train(), None)
+        torch.manual_seed(0)
+        for name, weight in policy.named():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weight, std=0.02)
+        for part in micro_batches(base, data):
+            policy.nll(part).backward()
+        found[arm] = [weight.grad for weight in policy.trainable() if weight.grad is not None]
+    return {arm: likeness(found["floats"], found[arm]) for arm in ARMS[1:]}
+
+
+def micro_batches(base: Base, data: Path) -> list[Batch]:
+    """The first eight inputs of e2e with a text each."""
+    tokenizer, examples = Tokenizer.load(base.folder), []
+    for number, each in enumerate(lines(data / "e2e_nlg" / "train.jsonl")[:8], 1):
+        found = row(each["mr"], [each["ref"]])
+        turns = [*found["prompt"], {"role": "assistant", "content": found["completion"]}]
+        messages = tuple(Message(**turn) for turn in turns)
+        chat = Chat(messages, origin=Origin("train.jsonl", number))
+        examples.append(render.encode(chat, tokenizer))
+    return list(cut(examples, 512, torch.device("cpu")))
+
+
+def likeness(wanted: list[torch.Tensor], found: list[torch.Tensor]) -> dict[str, float]:
+    """The least, the tenth part's and the middle cosine, and that of all numbers together."""
+    cosine = torch.nn.functional.cosine_similarity
+    pairs = zip(wanted, found, strict=True)
+    each = sorted(cosine(a.flatten(), b.flatten(), dim=0).item() for a, b in pairs)
+    together = [torch.cat([t.flatten() for t in side]) for side in (wanted, found)]
+    named = {"least": 0, "tenth": len(each) // 10, "middle": len(each) // 2}
+    return {n: each[i] for n, i in named.items()} | {"whole": cosine(*together, dim=0).item()}
+
+
+def judged(found: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
+    """One arm of a set against floats."""
+    ratio = found["held_out"]["after"] / plain["held_out"]["after"] - 1
+    return {"held_out_more": ratio, "holds": ratio <= BAR}
+
+
+def main() -> None:
+    """Every arm of every set asked for, beside those of earlier calls; then the gradients."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--work", type=Path, default=None)
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    chosen = parser.parse_args()
+    home = chosen.work or Path(tempfile.mkdtemp())
+    home.mkdir(parents=True, exist_ok=True)
+    path = Path(__file__).parent / "results" / "eight.json"
+    before = json.loads(path.read_text()) if path.exists() else {}
+    sets, cosines = before.get("sets", {}), before.get("gradients") or gradients(chosen.data)
+    for name in chosen.sets:
+        arms = sets.setdefault(name, {})
+        settings = SETS[name](home, chosen.data)
+        for arm in chosen.arms:
+            arms[arm] = arms.get(arm) or taken(home, name, settings, arm)
+            plain = arms.get("floats")
+            if plain is not None and arm != "floats":
+                arms[arm] |= judged(arms[arm], plain)
+            print(name, arm, json.dumps(arms[arm]), flush=True)
+            keep("eight", {"bar": BAR, "gradients": cosines, "sets": sets})
+
+
+if __name__ == "__main__":
+    main()

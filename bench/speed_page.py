@@ -1,0 +1,123 @@
+"""docs/performance.md, from what bench/speed.py measured; cases that were lost stay in.
+
+python bench/speed_page.py
+"""
+
+import json
+import random
+import statistics
+from pathlib import Path
+from typing import Any
+
+from workloads import WORKLOADS
+
+HOME = Path(__file__).parents[1]
+RESULTS, PAGE = HOME / "bench" / "results" / "speed.json", HOME / "docs" / "performance.md"
+DRAWS = 2000
+HEAD = """# Performance
+
+<!-- Written by bench/speed_page.py from bench/results/speed.json; change those. -->
+
+`make bench` runs tunesmith and its rivals on the same rows, ids, labels, first numbers, optimiser
+and rows a step, in fp32 unless it says otherwise, each in a fresh process, in rounds: every arm of
+ours, then the rival. Before the clock starts, both sides must give the same loss for the first
+rows (within 1e-5 of it; 1e-2 where one side alone holds its base in 8 bits). The rival is TRL with
+peft, `group_by_length`, no gradient checkpointing, micro-batch 2, its best of four on `w1`; for
+`w8` transformers' Trainer with the same. The model is the bundled SmolLM2-135M-Instruct.
+
+A ratio is ours to the rival's within one round, the median of all rounds, with a bootstrap
+interval of 95 % where there are three rounds or more. *By the processor* is the same in seconds
+of processor time, which other work on the machine disturbs less: go by it where the load below
+the table is above the number of threads. One round is an indication, not a result. The share of
+the ceiling is tokens a second to what fp32 matrix products alone would allow at the speed
+measured just before; products in bytes can pass it, and so can tokens that a common beginning
+saves.
+
+"""
+NAMES = {"ours": "tunesmith", "ours in bytes": "tunesmith, `bits: 8`"}
+
+
+def middle(values: list[float]) -> str:
+    """The median, with its interval where there is one to be had."""
+    if len(values) < 3:
+        return f"{statistics.median(values):.2f}"
+    draw = random.Random(0)
+    medians = sorted(statistics.median(draw.choices(values, k=len(values))) for _ in range(DRAWS))
+    low, high = medians[DRAWS // 40], medians[-DRAWS // 40]
+    return f"{statistics.median(values):.2f} [{low:.2f}, {high:.2f}]"
+
+
+def ratios(rounds: list[dict[str, Any]], arm: str, rival: str, what: str) -> list[float]:
+    """Ours to the rival's, a round each."""
+    return [each[arm][what] / each[rival][what] for each in rounds]
+
+
+def typical(rounds: list[dict[str, Any]], arm: str, what: str) -> float:
+    """The median over rounds."""
+    return statistics.median(each[arm][what] for each in rounds)
+
+
+def line(name: str, arm: str, entry: dict[str, Any]) -> str:
+    """One arm against the rival."""
+    work, rounds = WORKLOADS[name], whole(entry)
+    faster = ratios(rounds, arm, work.rival, "tokens_per_second")
+    seconds = ratios(rounds, arm, work.rival, "processor_seconds")
+    memory = statistics.median(ratios(rounds, arm, work.rival, "peak_gb"))
+    first = [each[arm]["first"] for each in rounds if "first" in each[arm]]
+    cells = [
+        f"`{name}` {work.title}",
+        NAMES[arm],
+        f"{entry['settings']['rows']} x {len(rounds)}",
+        middle(faster) + (" (lost)" if statistics.median(faster) < 1 else ""),
+        middle([1 / value for value in seconds]),
+        work.target or "-",
+        f"{typical(rounds, arm, 'tokens_per_second'):.0f}",
+        f"{typical(rounds, work.rival, 'tokens_per_second'):.0f}",
+        f"{typical(rounds, arm, 'supervised_per_second'):.0f}",
+        f"{typical(rounds, arm, 'ceiling_share'):.0%}",
+        f"{typical(rounds, arm, 'peak_gb'):.2f} ({memory:.2f}x)",
+        f"{statistics.median(first):.1f}" if first else "-",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def whole(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rounds in which every side was run."""
+    return [each for each in entry["rounds"] if set(entry["settings"]["sides"]) <= set(each)]
+
+
+def page(found: dict[str, Any]) -> str:
+    """The whole page."""
+    columns = (
+        ("workload", "side", "rows x rounds", "real tokens/s to the rival's", "by the processor")
+        + ("aim", "tokens/s", "rival's", "with loss/s", "of the ceiling", "peak GB (to rival's)")
+        + ("s to first step",)
+    )
+    table = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    measured = {name: found[name] for name in WORKLOADS if name in found and whole(found[name])}
+    for name, entry in measured.items():
+        table += [line(name, arm, entry) for arm in WORKLOADS[name].arms]
+    absent = [f"`{name}`" for name in WORKLOADS if name not in measured]
+    last = f"\nNot measured yet: {', '.join(absent)}.\n" if absent else ""
+    return HEAD + "\n".join(table) + "\n" + last + machines(measured)
+
+
+def machines(measured: dict[str, Any]) -> str:
+    """What it was measured on, each kind once."""
+    kinds: dict[str, list[str]] = {}
+    for name, entry in measured.items():
+        settings = entry["settings"]
+        facts = {**settings["machine"], "threads": settings["threads"]}
+        said = ", ".join(f"{what} {value}" for what, value in facts.items())
+        loads = [
+            side["load"]
+            for each in whole(entry)
+            for side in each.values()
+            if isinstance(side, dict)
+        ]
+        kinds.setdefault(said, []).append(f"`{name}` (load {min(loads):.1f} to {max(loads):.1f})")
+    return "".join(f"\n{', '.join(names)}: {said}.\n" for said, names in kinds.items())
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(json.loads(RESULTS.read_text())))
