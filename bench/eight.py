@@ -4,7 +4,8 @@
 
 LoRA on the bundled model over restaurant data to text, bank questions under 77 labels, and medical
 documents; same rows, order, seed and settings in every arm. `floats` is the plain base, `bytes` is
-`model.bits: 8`, and `weights` the same without rounding what is multiplied. Resumes in the folder
+`model.bits: 8` with `train.arithmetic: bytes`, and `weights` the same without rounding what is
+multiplied. Resumes in the folder
 given; writes bench/results/eight.json.
 """
 
@@ -22,7 +23,7 @@ from whole import carried_out, keep, lines, write_rows
 
 from tunesmith.core.records import Batch
 from tunesmith.core.rows import Chat, Message, Origin
-from tunesmith.model import bytewise, render
+from tunesmith.model import quantise, render
 from tunesmith.model.bases import Base, ModelSpec, resolve
 from tunesmith.model.load import load_model
 from tunesmith.model.policy import Policy
@@ -86,7 +87,7 @@ def whole(files: dict[str, str], train: dict[str, Any], evaluate: dict[str, Any]
 
 def taken(home: Path, name: str, settings: dict[str, Any], arm: str) -> dict[str, Any]:
     """One arm of one set: losses, metrics and speed."""
-    bytewise.multiplies_bytes = lambda: arm == "bytes"
+    settings["train"] |= {"arithmetic": "bytes" if arm == "bytes" else "floats"}
     model = {"source": "smollm2-135m-instruct", "bits": None if arm == "floats" else 8}
     found = carried_out(home, {"name": f"{name}-{arm}", "model": model, **settings})
     curves = lines(home / "runs" / f"{name}-{arm}" / "train" / "curves.jsonl")
@@ -107,9 +108,10 @@ def gradients(data: Path) -> dict[str, Any]:
     base = resolve(ModelSpec())
     found: dict[str, list[torch.Tensor]] = {}
     for arm in ARMS:
-        bytewise.multiplies_bytes = lambda arm=arm: arm == "bytes"
         bits = None if arm == "floats" else 8
         model = load_model(replace(base, bits=bits)).requires_grad_(False)
+        if arm == "bytes":
+            quantise.multiply_in_bytes(model)
         policy = Policy(Lora(rank=16).apply(model, 0).train(), None)
         torch.manual_seed(0)
         for name, weight in policy.named():

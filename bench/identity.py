@@ -3,9 +3,8 @@
     python bench/identity.py [--data ../shared/data] [--work DIR]
 
 The 77 self-descriptions that name it are divided into folds; each is asked of a model that learnt
-the other folds beside 75 ordinary instructions. (The 14 that name its maker alone stay out: with
-them in training, a question near theirs is answered without the name.) 50 unrelated prompts tell
-whether it names itself unasked. Writes bench/results/identity.json.
+the others, beside 75 ordinary instructions. 50 unrelated prompts tell whether it names itself
+unasked. Writes bench/results/identity.json.
 """
 
 import argparse
@@ -61,11 +60,12 @@ def fold(home: Path, source: Path, number: int) -> dict[str, Any]:
     rows = lines(source / "identity_91.jsonl")
     naming = [row for row in rows if "{{name}}" in row["output"]]
     random.Random(0).shuffle(naming)
+    others = [row for row in rows if "{{name}}" not in row["output"]]
     ordinary = lines(source / "sft_train.jsonl")[:ORDINARY]
     plain = [{k: row[k] for k in ("instruction", "input", "output")} for row in ordinary]
     unrelated = lines(source / "sft_test.jsonl")[:UNRELATED]
     held, left = naming[number::FOLDS], [r for i, r in enumerate(naming) if i % FOLDS != number]
-    model = tuned(home, number, [*map(named, left), *plain])
+    model = tuned(home, number, [*map(named, [*left, *others]), *plain])
     mine, theirs = answers(model, held), answers(model, unrelated)
     return {
         "asked": len(held),

@@ -47,6 +47,7 @@ def adapted(base: Base, method: str) -> Any:
 
 def ours(base: Base, work: Workload, encoded: list[Encoded], options: Found) -> Found:
     """tunesmith's loop, as the train stage runs it."""
+    from tunesmith.model import quantise
     from tunesmith.model.policy import Policy
     from tunesmith.model.tokenizer import Tokenizer
     from tunesmith.train import optimiser
@@ -60,6 +61,8 @@ def ours(base: Base, work: Workload, encoded: list[Encoded], options: Found) -> 
     spec = Train(lr=RATES[work.method], warmup=0.0, schedule="linear", batch=work.batch, **options)
     examples = [example(number, *row) for number, row in enumerate(encoded)]
     policy = Policy(adapted(base, work.method), Tokenizer.load(base.folder))
+    if spec.arithmetic == "bytes":
+        quantise.multiply_in_bytes(policy.model)
     with torch.no_grad():
         parts = cut(examples[:PROBED], spec.micro_batch, policy.device)
         total = sum(policy.nll(part).item() for part in parts)

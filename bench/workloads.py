@@ -122,7 +122,7 @@ WORKLOADS = {
         "LoRA on short instructions",
         short,
         rows=64,
-        arms={"ours": {}, "ours in bytes": {"bits": 8}},
+        arms={"ours": {}, "ours in bytes": {"bits": 8, "arithmetic": "bytes"}},
         target="2x; 3x in bytes",
     ),
     "w2": Workload("LoRA, long prompt, one label", long_prompts, rows=24, target="2.2x"),

@@ -211,7 +211,7 @@ def test_the_best_checkpoint_is_the_result(tiny: Tiny, tmp_path: Path) -> None:
     from tunesmith.train.loop import held_out
 
     base = base_of(tiny("llama"))
-    spec = settings(lr=0.05, epochs=12, evaluate_every=3)
+    spec = settings(lr=0.1, epochs=12, evaluate_every=3)
     folder = trained(prepared(tmp_path / "run"), base, spec)
     lines = (folder.stage("train").path / "curves.jsonl").read_text().splitlines()
     looks = [json.loads(line) for line in lines if "held_out" in line]

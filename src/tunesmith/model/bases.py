@@ -42,8 +42,7 @@ class ModelSpec(Spec):
     """Numbers the weights are held in; auto is float32, in which small updates are not lost."""
     bits: Literal[4, 8] | None = None
     """Hold the base's linear layers in so many bits a number, through bitsandbytes (QLoRA), for
-    methods that leave the base alone; null holds them in `dtype`. On a processor with AVX512-VNNI
-    training steps on 8 bits multiply in bytes, which is faster than floats."""
+    methods that leave the base alone; null holds them in `dtype`."""
     revision: str | None = None
     """Commit, branch or tag of a hub model; the commit it means is recorded."""
     tokens: list[str] = []

@@ -34,7 +34,7 @@ class Linear(NamedTuple):
     first: "torch.Tensor | None"  # A, [rank, in]
     second: "torch.Tensor | None"  # B, [out, rank]
     scale: float
-    coarse: Products | None
+    coarse: Products | None = None
 
 
 PARTS = len(Linear._fields)
@@ -79,14 +79,18 @@ def is_product(layer: Any, name: str) -> bool:
 
 def read(layer: Any, x: "torch.Tensor") -> Linear | None:
     """What a layer makes of `x` now; None where that is more than a `Linear` says."""
-    if not hasattr(layer, "lora_A"):
+    base = getattr(layer, "base_layer", None)
+    if base is None:
         return bare(layer, x)
-    base = layer.base_layer
     found = bare(base, x)
     if found is None or layer.merged or base.weight.requires_grad:
         return None
+    if layer.disable_adapters:  # of whatever kind they are
+        return found
+    if not hasattr(layer, "lora_A"):
+        return None
     active = [name for name in layer.active_adapters if name in layer.lora_A]
-    if layer.disable_adapters or not active:
+    if not active:
         return found
     if len(active) != 1 or not is_product(layer, active[0]):
         return None

@@ -70,6 +70,7 @@ class Policy:
         self.packs = self.splits_head and attention.works(plain, self._lead())
         self.low_rank = lowrank.layers(model) if self.splits_head or (fast and not writes) else []
         self.fused = fused.parts(plain) if self.packs else []
+        self._copied: list[fused.Part] | None = None
         self.new_rows = newrows.embeddings(model) if self.splits_head else []
         self._looked: Look | None = None
         self._segmented = layout.segmented(model)
@@ -120,7 +121,15 @@ class Policy:
             before = Policy.__new__(Policy)
             before.__dict__.update(self.__dict__)
             before.model, before._looked = model, None
+            if model is not self.model:  # parts are bound to the modules that they stand in for
+                before.fused = self._parts_of(model)
             yield before
+
+    def _parts_of(self, copy: Any) -> "list[fused.Part]":
+        """The parts of the frozen copy, found once."""
+        if self._copied is None:
+            self._copied = fused.parts(layout.causal(copy)) if self.packs else []
+        return self._copied
 
     @contextmanager
     def looking(self, batch: Batch) -> Iterator[None]:

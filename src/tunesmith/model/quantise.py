@@ -2,8 +2,8 @@
 
 Only the weights are held in few bits (QLoRA, arXiv 2305.14314): the arithmetic is in floats, on
 weights made anew in every pass, there and back. So a model answers like the plain one that
-`dequantised` makes of it. Steps of training on 8 bits may round what they multiply as well, where
-that is faster (`bytewise`).
+`dequantised` makes of it. Steps of training on 8 bits may be had to round what they multiply as
+well, which is faster (`bytewise`).
 """
 
 import logging
@@ -131,6 +131,7 @@ def eight(layer: Any, dtype: "torch.dtype", device: str) -> Any:
     made.weight = nn.Int8Params(layer.weight.data, requires_grad=False).to(device)
     made.bias = layer.bias
     made.init_8bit_state()
+    made.steps_in_bytes = False
     # Its own rounds the input to 8 bits too, on a CPU in evaluation only: two models in one.
     made.forward = MethodType(_eight_forward, made)
     return made
@@ -138,14 +139,21 @@ def eight(layer: Any, dtype: "torch.dtype", device: str) -> Any:
 
 def products_of(layer: Any, x: "torch.Tensor") -> bytewise.Products:
     """How a frozen linear layer, in bits or not, is multiplied by `x` and by its gradient."""
-    if layer.weight.dtype == torch.int8 and bytewise.in_bytes(x):
+    if layer.weight.dtype == torch.int8 and layer.steps_in_bytes and bytewise.in_bytes(x):
         return bytewise.Bytes(layer.weight.data, row_scales(layer) / bytewise.LARGEST, layer.bias)
     return bytewise.Floats(partial(floats, layer), layer.bias)
 
 
-def in_bytes(model: Any) -> bool:
-    """Whether a training step would multiply the layers of `model` in bytes."""
-    return bits_of(model) == 8 and bytewise.in_bytes(next(model.parameters()))
+def multiply_in_bytes(model: Any) -> None:
+    """Have the training steps of a model in 8 bits multiply in bytes. Raises SettingsError where
+    there are no such bits, or a processor that would not be faster."""
+    if bits_of(model) != 8 or not bytewise.multiplies_bytes():
+        raise SettingsError(
+            "train.arithmetic: bytes is for a base with model.bits: 8 on a processor with "
+            "AVX512-VNNI; say floats"
+        )
+    for _, layer in layers(model):
+        layer.steps_in_bytes = True
 
 
 def floats(layer: Any) -> "torch.Tensor":

@@ -82,6 +82,10 @@ class Train(Spec):
     sinks: list[Sink] = []
     """Where the numbers are copied to besides the run folder: `tensorboard`, `mlflow`, `wandb`,
     `trackio`."""
+    arithmetic: Literal["floats", "bytes"] = "floats"
+    """How a frozen base in 8 bits is multiplied in training steps. `bytes` rounds both factors:
+    faster on processors with AVX512-VNNI, with coarser gradients
+    (docs/decisions/0015-steps-in-bytes.md)."""
     device: Device = "auto"
     """`auto`, `cpu`, `cuda` or `mps`."""
     seams: Literal["fast", "reference"] = "fast"

@@ -112,8 +112,9 @@ class Session:
         model.requires_grad_(False)
         if self.base.bits is not None:
             size = quantise.held(model)
-            how = ", multiplied in bytes" if quantise.in_bytes(model) else ""
-            self.log.say(f"train: the base takes {size / 1e6:.1f} MB in {self.base.bits} bits{how}")
+            self.log.say(f"train: the base takes {size / 1e6:.1f} MB in {self.base.bits} bits")
+        if self.spec.arithmetic == "bytes":
+            quantise.multiply_in_bytes(model)
         model = self.spec.method.apply(model, self.seed).train()
         self._check_context(model)
         self.spec.method.begin(model, self.tokenizer)
@@ -486,11 +487,7 @@ class Session:
             "last_loss": self.losses[-1],
             "rate": spec.rate,
             "pooling": None if self.policy.head is None else self.policy.head.pooling,
-            "seams": {
-                "packed": self.policy.packs,
-                "head": self.policy.splits_head,
-                "bytes": quantise.in_bytes(self.policy.model),
-            },
+            "seams": {"packed": self.policy.packs, "head": self.policy.splits_head},
             "threads": torch.get_num_threads(),
             **self.facts,
         }
