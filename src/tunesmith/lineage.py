@@ -68,7 +68,7 @@ def who_saw(asked: str, home: Path) -> list[Seen]:
     if not found:
         raise SettingsError(f"{home}: holds no trained run; go to where `runs/` is")
     wanted = asked_for(asked, home, found)
-    hits = {each.training: mine for each in found if (mine := wanted & each.digests)}
+    hits = {each.training: saw for each in found if (saw := wanted & each.digests)}
     told = []
     for each in found:
         source = earlier(each, found, hits)
