@@ -13,13 +13,11 @@ from tunesmith.core.folders import RunFolder
 from tunesmith.core.jsonlines import whole_lines
 from tunesmith.core.quote import visible
 from tunesmith.core.rows import row_from
-from tunesmith.data.formats.base import Format
 from tunesmith.data.prompts import normalised
 from tunesmith.data.source import Reading, rows
+from tunesmith.data.stated import forms_of
 
 DIGEST = re.compile("[0-9a-f]{12,64}")
-FORMAT = re.compile(r"(?P<whose>data\..*?)\bformat\.(?P<key>[^.]+)")
-"""A setting of a form of records, in what a data stage was begun with."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,9 @@ def of_file(path: Path, home: Path) -> frozenset[str]:
     """The digests of a file's rows, in the form that its keys tell and in each that a run states.
     Raises DataError where it can be read in none."""
     found, refused = set[str](), []
-    forms = [None, *stated(home)]
+    begun = beside(home, "data/inputs.json")
+    stages = (RunFolder(each.parent.parent).stage(each.parent.name) for each in begun)
+    forms = [None, *forms_of(stage.inputs for stage in stages)]
     for form in forms:
         try:
             found |= {row.digest for _, row in rows(Reading(path, form, ""))}
@@ -122,22 +122,6 @@ def of_file(path: Path, home: Path) -> frozenset[str]:
     if len(refused) == len(forms):
         raise refused[0]
     return frozenset(found)
-
-
-def stated(home: Path) -> Iterator[Format]:
-    """The forms of records that the runs' settings state, each once."""
-    known: dict[str, Format] = {}
-    for path in beside(home, "data/inputs.json"):
-        forms: dict[str, dict[str, Any]] = {}
-        for name, value in RunFolder(path.parent.parent).stage(path.parent.name).inputs.items():
-            if said := FORMAT.fullmatch(name):
-                forms.setdefault(said["whose"], {})[said["key"]] = value
-        for settings in forms.values():
-            part = Format.members().get(settings["kind"])  # None: its package is gone.
-            form = None if part is None else part.model_validate(settings)
-            if isinstance(form, Format):
-                known.setdefault(form.model_dump_json(), form)
-    yield from known.values()
 
 
 def beside(home: Path, file: str) -> list[Path]:

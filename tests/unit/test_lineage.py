@@ -7,7 +7,8 @@ from typing import Any
 from tunesmith.core.disk import write_json
 from tunesmith.core.folders import RunFolder, Stage
 from tunesmith.core.log import Log
-from tunesmith.data.stage import Data, prepare
+from tunesmith.data.stage import Data, inputs, prepare
+from tunesmith.data.stated import forms_of
 from tunesmith.lineage import who_saw
 
 CARD = "4111111111111111"
@@ -80,6 +81,15 @@ def test_a_file_is_read_in_the_form_that_a_run_states(tmp_path: Path) -> None:
     trained(tmp_path, "asks", rows(tmp_path / "a.jsonl", "x", "y", keys=keys), format=form)
     assert seen(rows(tmp_path / "requests.jsonl", "x", keys=keys), tmp_path) == {"asks": ""}
     assert seen(tmp_path / "p.jsonl", tmp_path) == {"plain": ""}
+
+
+def test_forms_are_read_back_as_they_were_stated() -> None:
+    form = {"kind": "columns", "user": "ask", "assistant": "say"}
+    sources = [{"path": "a.csv", "name": "format.x", "format": form}, "b.jsonl"]
+    spec = Data.model_validate({"source": sources, "format": "chat", "split": "none"})
+    kinds = [each.kind for each in forms_of([inputs(spec, {}, 0), inputs(spec, {}, 1)])]
+    assert sorted(kinds) == ["chat", "columns"]
+    assert forms_of([{"data.format.kind": "of a package that is gone"}]) == []
 
 
 def test_words_may_be_long_and_named_like_a_folder(tmp_path: Path, monkeypatch: Any) -> None:
