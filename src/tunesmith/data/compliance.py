@@ -50,6 +50,8 @@ IDENTIFIERS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 BY_MODEL = frozenset(("PER", "PERSON", "NAME", "LOC", "GPE", "ADDRESS"))
 """Kinds that only a model of names tells: without one they were not looked for."""
+NO_PII = "add pii to data.audits"
+NO_NAMES = "needs a model of names: data.audits: [{kind: pii, names: FOLDER}]"
 PARTLY = frozenset(("B", "C", "H", "I", "K", "M"))
 """Identifiers of which a pattern tells a part alone."""
 
@@ -72,11 +74,6 @@ def checklist(
 ) -> list[Item]:
     """Every line: GDPR first, then the identifiers of HIPAA's Safe Harbor."""
     settings = {audit["kind"]: audit for audit in audits}
-    counts: dict[str, int] = {}
-    for finding in findings:
-        for kind, count in finding["counts"].items():
-            if kind != "rows":
-                counts[kind] = counts.get(kind, 0) + count
     of = {name: [f for f in findings if f["audit"] == name] for name in settings}
     return [
         *decisions(policy),
@@ -94,7 +91,7 @@ def checklist(
             evidence="`tunesmith who-saw TEXT` lists them; a trained model cannot forget a row, "
             "so retrain without it, or withdraw the model",
         ),
-        *identifiers(counts, settings.get("pii")),
+        *identifiers(spans(of.get("pii", ())), settings.get("pii")),
     ]
 
 
@@ -130,20 +127,45 @@ def looked(
     return Item(law=law, asks=asks, state="found" if mine else "not found", evidence=told)
 
 
+def spans(findings: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """How many spans of each kind were found, in small letters: models name kinds as they like."""
+    counts: dict[str, int] = {}
+    for finding in findings:
+        for kind, count in finding["counts"].items():
+            if kind != "rows":
+                counts[kind.lower()] = counts.get(kind.lower(), 0) + count
+    return counts
+
+
 def identifiers(counts: Mapping[str, int], pii: Mapping[str, Any] | None) -> list[Item]:
     """The eighteen identifiers."""
-    made = []
-    for words, kinds in IDENTIFIERS:
-        able = [k for k in kinds if k not in BY_MODEL or (pii and pii.get("names"))]
-        hits = sum(counts.get(kind, 0) for kind in able)
-        state: State = "found" if hits else "not found"
-        evidence = f"{hits} in the rows" if hits else ""
-        if pii is None or not able:
-            state = "not looked for"
-            evidence = "no pattern tells it" if pii is not None else "add pii to data.audits"
-            if pii is not None and kinds:
-                evidence = "needs a model of names: data.audits: [{kind: pii, names: FOLDER}]"
-        elif words[0] in PARTLY:
-            evidence = "; ".join(filter(None, (evidence, "a pattern tells a part of it alone")))
-        made.append(Item(law="HIPAA 164.514(b)(2)", asks=words, state=state, evidence=evidence))
-    return made
+    if pii is None:
+        return [identifier(words, "not looked for", NO_PII) for words, _ in IDENTIFIERS]
+    return [of_kinds(words, kinds, counts, bool(pii.get("names"))) for words, kinds in IDENTIFIERS]
+
+
+def of_kinds(words: str, kinds: Sequence[str], counts: Mapping[str, int], names: bool) -> Item:
+    """An identifier by the spans that show it; with a model of `names`, by its kinds too."""
+    able = [kind for kind in kinds if names or kind not in BY_MODEL]
+    if not able:
+        return identifier(words, "not looked for", NO_NAMES if kinds else "no pattern tells it")
+    hits = sum(counts.get(kind.lower(), 0) for kind in able)
+    state: State = "found" if hits else "not found"
+    evidence = [f"{hits} in the rows"] if hits else []
+    if strange := unknown(counts) if BY_MODEL & set(able) else "":
+        state = state if hits else "a person decides"
+        evidence.append(f"the model of names found kinds that no line here knows: {strange}")
+    if words[0] in PARTLY:
+        evidence.append("a pattern tells a part of it alone")
+    return identifier(words, state, "; ".join(evidence))
+
+
+def unknown(counts: Mapping[str, int]) -> str:
+    """Kinds that only a user's model can have found, and that may be names or places."""
+    known = {kind.lower() for _, kinds in IDENTIFIERS for kind in kinds}
+    return ", ".join(f"{k} ({counts[k]})" for k in sorted(counts.keys() - known))
+
+
+def identifier(words: str, state: State, evidence: str) -> Item:
+    """A line of HIPAA's."""
+    return Item(law="HIPAA 164.514(b)(2)", asks=words, state=state, evidence=evidence)

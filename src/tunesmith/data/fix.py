@@ -44,6 +44,10 @@ from tunesmith.data.whole import whole
 
 FIXED = "fixed"
 """The folder in the run's."""
+ROWS = "rows"
+"""The folder of the new files in it: a source may be called like a file that stands beside."""
+PLAIN = "plain"
+"""The folder of each pass with the rows in the plain form of their kind."""
 MOST_PASSES = 5
 """Steps that undo each other never come to rest."""
 SHOWN = 20
@@ -75,7 +79,7 @@ class New:
 
 
 def fix(run: RunFolder, spec: Data, *, seed: int, log: Log) -> Path:
-    """Write `fixed/` from the finished data stage: a file for each source, and the decisions.
+    """Write `fixed/` from the finished data stage: a file for each source, and what was decided.
 
     Returns the folder. Raises DataError where the originals changed since, or where the steps never
     come to rest.
@@ -91,8 +95,9 @@ def fix(run: RunFolder, spec: Data, *, seed: int, log: Log) -> Path:
                 disk.discard(each)
         with Crew() as crew:
             files, passes = come_to_rest(stage, data, spec, seed, crew)
+        make_folders(stage.path / ROWS)
         for name, new in files.items():
-            disk.DISK.rename(new.path, stage.path / f"{name}.jsonl")
+            disk.DISK.rename(new.path, stage.path / ROWS / f"{name}.jsonl")
         disk.discard(stage.path / WORK)
         report(stage.path, files, passes)
         stage.finish(files={name: new.rows for name, new in files.items()})
@@ -206,11 +211,12 @@ def written(
 ) -> Iterator[tuple[str, New]]:
     """A file for each source with the rows that are left of it, in the order of the source."""
     change = change_of(spec.transforms, seed)
-    make_folders(folder)
+    make_folders(folder / ROWS)
+    make_folders(folder / PLAIN)
     for name, called in named(spec):
         given, there = sources(spec)[name], found[name]
         reading = Reading(there.path, given.format)
-        own, plain = folder / f"{called}.jsonl", folder / f"{called}-plain.jsonl"
+        own, plain = (folder / form / f"{called}.jsonl" for form in (ROWS, PLAIN))
         pairs = paired(reading, there, heads)
         possible, origins = both_forms(pairs, reading, change, own, plain)
         if possible:
@@ -351,7 +357,9 @@ def step_line(step: Mapping[str, Any]) -> str:
 def tell(folder: Path, files: Mapping[str, New], passes: Sequence[Pass], log: Log) -> None:
     """Say where the new files are and how they came about."""
     for name, new in files.items():
-        log.say(f"fixed: {folder / name}.jsonl: {new.rows} rows of {visible(new.given.path)}")
+        log.say(
+            f"fixed: {folder / ROWS / name}.jsonl: {new.rows} rows of {visible(new.given.path)}"
+        )
         if not new.own:
             log.say(
                 f"fixed: the rows of {visible(new.given.path)} could not be written in the form "

@@ -127,6 +127,8 @@ def parted(
     still = list(wanted)
     for group in ordered(facts, tied(facts, rows, rule), seed):
         held = Counter(facts.kinds[index] for index in group)
+        if not any(target.get(kind) for target in wanted.values() for kind in held):
+            continue  # Of a replayed source, say: no part takes its rows, however late.
         fits = [part for part in still if within(taken[part] + held, wanted[part])]
         if facts.times:
             # Whatever is earlier than a group that does not fit is no later than training.

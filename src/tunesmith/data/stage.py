@@ -221,7 +221,8 @@ def inputs(spec: Data, found: Mapping[str, Located], seed: int) -> dict[str, Any
         said = each.model_dump(mode="json", exclude={"path", "name", "valid", "test"})
         settings |= dict(flat(f"data.source.{each.called}", said))
     contents = {f"digest of data.{name}": each.digest for name, each in found.items()}
-    for path in sorted({path for step in spec.transforms for path in step.files()}):
+    reading: tuple[Transform | Audit, ...] = (*spec.transforms, *spec.audits)
+    for path in sorted({path for part in reading for path in part.files()}):
         contents[f"digest of {path}"] = content_digest(Path(path))
     return settings | contents | {"seed": seed}
 

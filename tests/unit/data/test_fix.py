@@ -68,7 +68,7 @@ def test_rows_keep_their_form_and_what_stands_beside_them(tmp_path: Path) -> Non
     source = lines(tmp_path / "rows.jsonl", ALPACA)
     before = Path(source).read_bytes()
     folder = fixed(tmp_path, source=source, transforms=STEPS)
-    assert records(folder / "rows.jsonl") == [
+    assert records(folder / "rows/rows.jsonl") == [
         {"id": 1, "instruction": "Say hello to [EMAIL]", "input": "", "output": "Hello there"},
         {"id": 3, "instruction": "What is caf\u00e9?", "input": "In French", "output": "A place."},
         {"id": 4, "instruction": "Name a city", "input": "", "output": "Oslo.", "mail": "[EMAIL]"},
@@ -152,8 +152,8 @@ def test_a_second_fix_changes_nothing(tmp_path: Path, shape: str) -> None:
     first = fixed(tmp_path, source=lines(tmp_path / "rows.jsonl", given), **settings)
     (passes,) = [json.loads((first / "decisions.json").read_text())]
     assert passes["files"]["rows"]["form"] == "own"
-    again = fixed(tmp_path, "again", source=str(first / "rows.jsonl"), **settings)
-    assert (again / "rows.jsonl").read_bytes() == (first / "rows.jsonl").read_bytes()
+    again = fixed(tmp_path, "again", source=str(first / "rows/rows.jsonl"), **settings)
+    assert (again / "rows/rows.jsonl").read_bytes() == (first / "rows/rows.jsonl").read_bytes()
     assert decisions(again) == []
 
 
@@ -163,9 +163,11 @@ def test_what_cannot_be_written_in_its_form_is_written_plainly(tmp_path: Path) -
     source = lines(tmp_path / "rows.jsonl", given)
     folder = fixed(tmp_path, source=source, format=form, transforms=["normalise"])
     assert json.loads((folder / "decisions.json").read_text())["files"]["rows"]["form"] == "plain"
-    found = records(folder / "rows.jsonl")
+    found = records(folder / "rows/rows.jsonl")
     assert found[0]["messages"][0]["content"] == "a b" and found[0]["beside"] == {"text": "x"}
-    again = fixed(tmp_path, "again", source=str(folder / "rows.jsonl"), transforms=["normalise"])
+    again = fixed(
+        tmp_path, "again", source=str(folder / "rows/rows.jsonl"), transforms=["normalise"]
+    )
     assert decisions(again) == []
 
 
@@ -174,7 +176,23 @@ def test_several_sources_have_a_file_each(tmp_path: Path) -> None:
     two = lines(tmp_path / "two.jsonl", [{"text": f"a {i}"} for i in range(3)])
     sources = [one, {"path": two, "name": "read", "replay": 0.2}]
     folder = fixed(tmp_path, source=sources, transforms=["deduplicate"])
-    assert len(records(folder / "one.jsonl")) == len(records(folder / "read.jsonl")) == 3
+    assert len(records(folder / "rows/one.jsonl")) == len(records(folder / "rows/read.jsonl")) == 3
+
+
+def test_names_of_sources_collide_with_nothing(tmp_path: Path) -> None:
+    """A source may be called like the log, or like another with the word for the other form."""
+    names = ["decisions", "a", "a-plain", "work", "plain", "rows"]
+    texts = {name: [{"text": f"{name}  {i}"} for i in range(3)] for name in names}
+    sources = [
+        {"path": lines(tmp_path / f"{i}.jsonl", texts[name]), "name": name}
+        for i, name in enumerate(reversed(names))
+    ]
+    folder = fixed(tmp_path, source=sources, transforms=["normalise"])
+    for name in names:
+        found = [each["text"] for each in records(folder / "rows" / f"{name}.jsonl")]
+        assert found == [f"{name} {i}" for i in range(3)]
+    assert {told["did"] for told in decisions(folder)} == {"changed"}
+    assert set(json.loads((folder / "decisions.json").read_text())["files"]) == set(names)
 
 
 def test_rows_on_disk_are_fixed_like_rows_in_memory(
@@ -187,7 +205,7 @@ def test_rows_on_disk_are_fixed_like_rows_in_memory(
             where, "LARGE" if where is stage else "FILE", 0 if where is stage else 9999
         )
     disk = fixed(tmp_path, "disk", source=source, transforms=STEPS)
-    names = ("rows.jsonl", "decisions.json", "decisions.md")
+    names = ("rows/rows.jsonl", "decisions.json", "decisions.md")
     assert [(disk / n).read_bytes() for n in names[:2]] == [
         (memory / n).read_bytes() for n in names[:2]
     ]
@@ -226,7 +244,7 @@ def test_the_command_says_where_it_is(
     assert door.enter(app, words) == 0
     assert json.loads(capsys.readouterr().out)["fixed"] == "runs/rows/fixed"
     assert door.enter(app, words) == 0
-    assert (tmp_path / "runs/rows/fixed/rows.jsonl").exists()
+    assert (tmp_path / "runs/rows/fixed/rows/rows.jsonl").exists()
 
 
 def test_the_planted_corpus_is_clean_after_one_fix(tmp_path: Path) -> None:
@@ -238,5 +256,5 @@ def test_the_planted_corpus_is_clean_after_one_fix(tmp_path: Path) -> None:
     assert planted.leaks <= gone and planted.exact <= gone
     assert len(planted.near - gone) <= 0.05 * len(planted.near)
     assert gone == gone & (planted.leaks | planted.exact | planted.near)
-    again = fixed(tmp_path, "again", source=str(folder / "rows.jsonl"), transforms=steps)
+    again = fixed(tmp_path, "again", source=str(folder / "rows/rows.jsonl"), transforms=steps)
     assert decisions(again) == []

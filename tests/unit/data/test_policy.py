@@ -13,6 +13,7 @@ from tunesmith.run import load
 
 MAIL = Finding("warning", "rows of train with an e-mail address: 2", "a.csv:3", "", "", audit="pii",
                counts={"rows": 2, "email": 3})  # fmt: skip
+PERSON = "a person decides"
 LINK = Finding("info", "rows of train with a web address: 1", "a.csv:9", "", "", audit="pii",
                counts={"rows": 1, "url": 1})  # fmt: skip
 
@@ -66,6 +67,36 @@ def test_the_checklist_says_what_was_found_and_what_was_not_looked_for() -> None
     assert found["A names"] == found["Q photographs of a face"] == "not looked for"
     assert found["security: keys and passwords in the rows"] == "not looked for"
     assert found["purpose"] == "a person decides"
+
+
+def named(**counts: int) -> Finding:
+    """What a model of names found, under kinds of its own."""
+    return Finding("warning", "rows of train", "a.csv:3", "", "", audit="pii",
+                   counts={"rows": 1, **counts})  # fmt: skip
+
+
+def test_a_model_may_write_its_kinds_in_small_letters() -> None:
+    found = states(named(per=2), audits=[{"kind": "pii", "names": "tagger"}])
+    assert found["A names"] == "found"
+    assert found["B geographic parts smaller than a state"] == "not found"
+
+
+def test_kinds_that_only_the_model_knows_are_for_a_person() -> None:
+    audits: list[dict[str, object]] = [{"kind": "pii", "names": "tagger"}]
+    found = states(named(GIVENNAME=2, LOCATION=1), audits=audits)
+    assert found["A names"] == found["B geographic parts smaller than a state"] == PERSON
+    assert found["F e-mail addresses"] == "not found"
+    records = [named(GIVENNAME=2, GPE=1).record()]
+    items = {item.asks[0]: item for item in checklist(records, Policy(), audits)[-18:]}
+    assert items["A"].state == PERSON and "givenname (2)" in items["A"].evidence
+    assert items["B"].state == "found" and "givenname (2)" in items["B"].evidence
+
+
+def test_labels_of_other_audits_are_no_identifiers() -> None:
+    other = Finding("info", "rows", "a.csv:3", "", "", audit="sensitive", counts={"age": 1})
+    found = states(other, audits=[{"kind": "pii", "names": "tagger"}, {"kind": "sensitive"}])
+    assert found["C dates of a person but years, and ages above 89"] == "not found"
+    assert found["A names"] == "not found"
 
 
 def test_without_the_audit_nothing_was_looked_for() -> None:

@@ -205,6 +205,16 @@ def test_a_group_is_as_late_as_its_latest_row_and_none_is_skipped() -> None:
     assert [r.origin.line for r in parts["test"]] == [20]
 
 
+def test_late_rows_of_a_source_that_no_part_takes_are_passed_over() -> None:
+    """Replayed text may be of today: it is all for training, and ends no part."""
+    rows = [replace(dated(i, i), source="task") for i in range(50)]
+    rows += [replace(dated(100 + i, i * 2), source="read") for i in range(50)]
+    for sizes in (TENTHS, {"test": 5, "valid": 5}):
+        parts = split(rows, sizes, Split(time="at"), 0, kept={"read": {"test", "valid"}})
+        assert sorted(lines(parts)["test"]) == [45, 46, 47, 48, 49]
+        assert sorted(lines(parts)["valid"]) == [40, 41, 42, 43, 44]
+
+
 def test_times_that_cannot_be_told_are_refused_with_their_row() -> None:
     with pytest.raises(DataError, match=r"r:1: there is no time under 'at'"):
         split([dated(0, 1), row(1, "x", "y")], TENTHS, Split(time="at"), 0)

@@ -189,6 +189,27 @@ def test_another_content_of_the_file_is_noticed(tmp_path: Path, run: RunFolder) 
     assert sum(len(rows) for rows in done(run, source=source).values()) == 60
 
 
+def test_another_model_of_an_audit_at_the_same_place_is_noticed(tmp_path: Path) -> None:
+    """What a retrained classifier, or another names model, finds is not what the old one found."""
+    manifest = tmp_path / "judge" / "train" / "MANIFEST.json"
+    numbers = tmp_path / "tagger" / "model.safetensors"
+    audits: Any = [
+        {"kind": "sensitive", "classifier": str(tmp_path / "judge"), "labels": ["rude"]},
+        {"kind": "pii", "names": str(tmp_path / "tagger")},
+    ]
+    spec = Data(source=rows_file(tmp_path / "rows.jsonl", *many(3)), audits=audits)
+    found = [stage_module.inputs(spec, {}, 0)]  # Neither is there: they are told when read.
+    for path in (manifest, numbers):
+        path.parent.mkdir(parents=True)
+        for content in ("old", "new"):
+            path.write_text(content)
+            (path.parent / "lock").write_text(content)
+            found.append(stage_module.inputs(spec, {}, 0))
+        (path.parent / "lock").write_text("of no weight")
+        assert stage_module.inputs(spec, {}, 0) == found[-1]
+    assert all(found.count(each) == 1 for each in found)
+
+
 def test_a_mended_file_needs_no_flag(tmp_path: Path, run: RunFolder) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"prompt": "a", "completion": "b"}\n{broken')

@@ -11,6 +11,10 @@ from tunesmith.core.rows import Row
 class Audit(Part):
     """A look at the prepared parts (`train`, `valid`, `test`)."""
 
+    def files(self) -> tuple[str, ...]:
+        """Files that the audit reads beside the rows: their content decides what it finds."""
+        return ()
+
     @abstractmethod
     def inspect(self, parts: Mapping[str, Sequence[Row]]) -> Iterator[Finding]:
         """What a person should know, most severe first."""

@@ -38,6 +38,13 @@ class Pii(Audit):
             )
         return regions
 
+    def files(self) -> tuple[str, ...]:
+        """What is read of the model that finds names."""
+        if self.names is None:
+            return ()
+        found = [path for end in READ for path in Path(self.names).glob(end) if path.is_file()]
+        return tuple(map(str, found))
+
     def inspect(self, parts: Mapping[str, Sequence[Row]]) -> Iterator[Finding]:
         """At most one finding of each kind for each part."""
         named = self._named()
@@ -58,6 +65,8 @@ class Pii(Audit):
         return lambda text: [Span(*each) for each in tagger.spans(text)]
 
 
+READ = ("*.json", "*.safetensors")
+"""Of a model's folder; a missing folder is told when the model is read."""
 NAMES = {
     "card": "a payment card's number",
     "ssn": "a US social security number",

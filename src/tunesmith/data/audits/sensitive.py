@@ -36,6 +36,13 @@ class Sensitive(Audit):
             raise ValueError("classifier and labels are said together: name the labels to be told")
         return self
 
+    def files(self) -> tuple[str, ...]:
+        """The manifest of the classifier's training, which vouches for all of it."""
+        if self.classifier is None:
+            return ()
+        path = Path(self.classifier) / "train" / "MANIFEST.json"
+        return (str(path),) if path.is_file() else ()
+
     def inspect(self, parts: Mapping[str, Sequence[Row]]) -> Iterator[Finding]:
         """At most one finding of each topic and label for each part."""
         for part, rows in parts.items():
