@@ -36,7 +36,7 @@ from tunesmith.data.located import Located, content_digest, located
 from tunesmith.data.mix import Mix, Source, recipe, refuse_unclear
 from tunesmith.data.prompts import Asked, asked, exact, leaking
 from tunesmith.data.room import WORK, Room
-from tunesmith.data.shelf import lines_of
+from tunesmith.data.shelf import bare, lines_of
 from tunesmith.data.source import Reading
 from tunesmith.data.source import rows as rows_of
 from tunesmith.data.split import Split, parted
@@ -502,7 +502,7 @@ def write(
 ) -> None:
     """Put the parts and what is known about them into the stage's folder."""
     for part, rows in parts.items():
-        write_parts(stage.path / f"{part}.jsonl", lines_of(rows))
+        write_parts(stage.path / f"{part}.jsonl", bare(lines_of(rows)))
     make_folders(stage.path / STEPS)
     write_parts(stage.path / STEPS / DECISIONS, told_lines(ledger.told))
     write_json(stage.path / "account.json", ledger.record())
