@@ -13,7 +13,8 @@ from pydantic import Field, model_validator
 from tunesmith.core import disk
 from tunesmith.core.errors import DataError
 from tunesmith.core.quote import visible
-from tunesmith.core.rows import Message, Row
+from tunesmith.core.rows import Chat, Judged, Pair, Row
+from tunesmith.data.found import turns
 from tunesmith.data.nested import texts_in
 from tunesmith.data.spans import REGIONS, Span, personal, secret
 from tunesmith.data.transforms.base import Account, Transform
@@ -33,8 +34,8 @@ class Redact(Transform):
     `mask` writes `[EMAIL]`. `pseudonym` writes `[EMAIL-kbdaoccf]`, the same for the same value in
     every file that is done with the same key, so that rows can still be joined; who has the key can
     test a guess, and nobody can read a value out of it. `drop` drops the row. Labels, roles and
-    calls of tools stay as they are: rows that hold something in a call are dropped. Names and
-    places have no form and are not found.
+    calls of tools stay as they are: rows that hold something in a call, or in a tool that they
+    offer, are dropped. Names and places have no form and are not found.
     """
 
     kind: Literal["redact"] = "redact"
@@ -103,19 +104,16 @@ class Redact(Transform):
         return f"[{kind.upper()}-{''.join(LETTERS[int(each, 16)] for each in halves)}]"
 
     def beside(self, row: Row) -> dict[str, None]:
-        """Kinds that stand where nothing is replaced: in the calls of turns."""
-        texts = [text for turn in row.dialogue() for text in called(turn)]
+        """Kinds that stand where nothing is replaced: in the calls of all turns, and in tools."""
+        tools = row.tools if isinstance(row, Chat | Judged | Pair) else ()
+        hidden = [turn.extra for turn in turns(row)]
+        texts = [text for each in (*hidden, *tools) for text in texts_in(dict(each))]
         return dict.fromkeys(span.kind for text in texts for span in self.found(text))
 
 
 def apart(span: Span, others: Iterable[Span]) -> bool:
     """Whether a span touches none of the others."""
     return all(span.end <= other.start or span.start >= other.end for other in others)
-
-
-def called(turn: Message) -> Iterator[str]:
-    """The texts in what a turn holds beside its own: calls, names, results."""
-    return texts_in(dict(turn.extra))
 
 
 @cache
