@@ -59,6 +59,10 @@ class Redact(Transform):
             raise ValueError("key goes with how: pseudonym, such as {how: pseudonym, key: my.key}")
         return self
 
+    def for_texts(self) -> "Redact":
+        """Where a row would be dropped, a text is masked."""
+        return self.model_copy(update={"how": "mask"}) if self.how == "drop" else self
+
     def apply(self, rows: Iterable[Row], account: Account, seed: int) -> Iterator[Row]:
         """The rows without what was found."""
         secret_key = b"" if self.key is None else key_in(Path(self.key))
