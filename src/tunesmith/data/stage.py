@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from tunesmith.core import disk, mixing
 from tunesmith.core.disk import CHUNK, make_folders, write_json, write_parts
-from tunesmith.core.errors import DataError, Interrupted, Preempted
+from tunesmith.core.errors import DataError, Interrupted, Preempted, ResourceError
 from tunesmith.core.findings import Finding
 from tunesmith.core.folders import RunFolder, Stage
 from tunesmith.core.log import Log
@@ -167,7 +167,7 @@ def prepare(
             summarise(parts, ledger, findings, log, tokenizer)
             room.leave()
         stage.finish(parts=ledger.parts, findings=len(findings), commits=commits)
-    except (KeyboardInterrupt, Interrupted, Preempted):
+    except (KeyboardInterrupt, Interrupted, Preempted, ResourceError):
         if not (stage.path / WORK).is_dir():
             stage.give_up()
         raise  # What is done of many rows is worth keeping.
