@@ -16,7 +16,7 @@ from tunesmith.core.quote import visible
 from tunesmith.core.rows import Chat, Judged, Pair, Row
 from tunesmith.data.found import turns
 from tunesmith.data.nested import texts_in
-from tunesmith.data.spans import REGIONS, Span, personal, secret
+from tunesmith.data.spans import KINDS, NATIONAL, REGIONS, Span, apart, personal, secret
 from tunesmith.data.transforms.base import Account, Transform
 
 KEY = 32
@@ -59,6 +59,14 @@ class Redact(Transform):
             raise ValueError("key goes with how: pseudonym, such as {how: pseudonym, key: my.key}")
         return self
 
+    @model_validator(mode="after")
+    def names_are_known(self) -> "Redact":
+        """A region without a form, or a kind that nothing finds, was meant otherwise."""
+        for given, known in ((self.regions, NATIONAL), (self.spare, KINDS)):
+            if unknown := [each for each in given if each not in known]:
+                raise ValueError(f"{unknown[0]!r} is not known here; known: {', '.join(known)}")
+        return self
+
     def for_texts(self) -> "Redact":
         """Where a row would be dropped, a text is masked."""
         return self.model_copy(update={"how": "mask"}) if self.how == "drop" else self
@@ -81,12 +89,10 @@ class Redact(Transform):
 
     def found(self, text: str) -> list[Span]:
         """What stands in a text, in order, none over another; secrets first."""
-        spans = secret(text) if "secrets" in self.find else []
-        if "personal" in self.find:
-            spans += [each for each in personal(text, self.regions) if apart(each, spans)]
-        return sorted(
-            (each for each in spans if each.kind not in self.spare), key=lambda each: each.start
-        )
+        secrets_first = secret(text) if "secrets" in self.find else []
+        behind = personal(text, self.regions) if "personal" in self.find else []
+        found = apart([*secrets_first, *behind])
+        return [each for each in found if each.kind not in self.spare]
 
     def replaced(self, text: str, *, key: bytes, kinds: dict[str, None]) -> str:
         """The text with names of kinds in the place of values; `kinds` hears them."""
@@ -113,11 +119,6 @@ class Redact(Transform):
         hidden = [turn.extra for turn in turns(row)]
         texts = [text for each in (*hidden, *tools) for text in texts_in(dict(each))]
         return dict.fromkeys(span.kind for text in texts for span in self.found(text))
-
-
-def apart(span: Span, others: Iterable[Span]) -> bool:
-    """Whether a span touches none of the others."""
-    return all(span.end <= other.start or span.start >= other.end for other in others)
 
 
 @cache
