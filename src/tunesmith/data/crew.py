@@ -102,7 +102,7 @@ def hired() -> subprocess.Popen[str]:
     alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     places = os.pathsep.join(path for path in sys.path if path)
     return subprocess.Popen(
-        [sys.executable, "-m", __name__],
+        [sys.executable, "-P", "-m", __name__],  # Nothing of the working directory is run.
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         encoding="utf-8",

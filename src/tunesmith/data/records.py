@@ -51,9 +51,13 @@ def says(record: Mapping[str, Any], row: Row, form: Format) -> bool:
 
 
 def changed(value: Any, change: Change) -> Any:
-    """A value of JSON with its texts changed."""
+    """A value of JSON with its texts changed, and its numbers where their digits are."""
     if isinstance(value, str):
         return change(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        told = str(value)
+        found = change(told)
+        return value if found == told else found
     if isinstance(value, Mapping):
         return {key: changed(each, change) for key, each in value.items()}
     return [changed(each, change) for each in value] if isinstance(value, list) else value
@@ -61,7 +65,7 @@ def changed(value: Any, change: Change) -> Any:
 
 def change_of(steps: Sequence[Transform], seed: int) -> Change:
     """What the steps that change texts make of one text by itself."""
-    alone = [step for step in steps if step.alone]
+    alone = [step.for_texts() for step in steps if step.alone]
 
     def change(text: str) -> str:
         row = Text(text, origin=Origin("", 0))

@@ -26,6 +26,8 @@ from tunesmith.data.whole import whole
 FILE = 8 * 2**20
 """Bytes of a file: many of them fit in memory, and few of them hold a large source."""
 
+FIELDS = b'"fields":'
+"""What a line has that keeps some of its record."""
 TABLE = "table"
 Table = NDArray[Any]
 Make = Callable[[Sequence[Row]], Table]
@@ -126,6 +128,18 @@ def written(rows: Iterable[Row]) -> Iterator[bytes]:
 def lines_of(rows: Sequence[Row]) -> Iterator[bytes]:
     """The same of rows wherever they are."""
     return rows.lines() if isinstance(rows, Shelf) else written(rows)
+
+
+def bare(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines of rows without the fields of their records: once rows are divided nothing reads those,
+    and no step has looked at what stands in them."""
+    for line in lines:
+        if FIELDS not in line:
+            yield line
+            continue
+        record = json.loads(line)
+        record.pop("fields", None)
+        yield f"{canonical(record)}\n".encode()
 
 
 def shelved(lines: Iterable[bytes], folder: Path, crew: Crew) -> Shelf:

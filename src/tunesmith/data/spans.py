@@ -6,6 +6,7 @@ first whether a group of patterns is worth trying.
 """
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address
@@ -78,10 +79,16 @@ def matches(text: str, rules: Iterable[Rule]) -> Iterator[Span]:
 def apart(spans: Iterable[Span]) -> list[Span]:
     """Of spans that overlap the first given, whose rule is surer; then in order of place."""
     kept: list[Span] = []
+    starts: list[int] = []
     for span in spans:
-        if all(span.end <= other.start or other.end <= span.start for other in kept):
-            kept.append(span)
-    return sorted(kept, key=lambda span: span.start)
+        place = bisect_right(starts, span.start)  # Only the two neighbours there can overlap.
+        before, behind = kept[place - 1 : place] if place else [], kept[place : place + 1]
+        if all(other.end <= span.start for other in before) and all(
+            span.end <= other.start for other in behind
+        ):
+            kept.insert(place, span)
+            starts.insert(place, span.start)
+    return kept
 
 
 # What a regex cannot count
@@ -464,3 +471,8 @@ ASSIGNED = (
 def masked(kind: str, text: str) -> str:
     """What a report shows of a span: its kind and length, and no character of it."""
     return f"{kind} of {len(text)} characters"
+
+
+RULES = (*ADDRESSED, *LINKED, *NETWORKED, *NUMBERED, *CUED, *TOKENS, *ASSIGNED)
+KINDS = tuple(dict.fromkeys([*(rule.kind for rule in RULES), "phone"]))
+"""Every kind that is found here."""

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from tunesmith.core import disk, mixing
 from tunesmith.core.disk import CHUNK, make_folders, write_json, write_parts
-from tunesmith.core.errors import DataError, Interrupted, Preempted
+from tunesmith.core.errors import DataError, Interrupted, Preempted, ResourceError
 from tunesmith.core.findings import Finding
 from tunesmith.core.folders import RunFolder, Stage
 from tunesmith.core.log import Log
@@ -36,7 +36,7 @@ from tunesmith.data.located import Located, content_digest, located
 from tunesmith.data.mix import Mix, Source, recipe, refuse_unclear
 from tunesmith.data.prompts import Asked, asked, exact, leaking
 from tunesmith.data.room import WORK, Room
-from tunesmith.data.shelf import lines_of
+from tunesmith.data.shelf import bare, lines_of
 from tunesmith.data.source import Reading
 from tunesmith.data.source import rows as rows_of
 from tunesmith.data.split import Split, parted
@@ -167,7 +167,7 @@ def prepare(
             summarise(parts, ledger, findings, log, tokenizer)
             room.leave()
         stage.finish(parts=ledger.parts, findings=len(findings), commits=commits)
-    except (KeyboardInterrupt, Interrupted, Preempted):
+    except (KeyboardInterrupt, Interrupted, Preempted, ResourceError):
         if not (stage.path / WORK).is_dir():
             stage.give_up()
         raise  # What is done of many rows is worth keeping.
@@ -503,7 +503,7 @@ def write(
 ) -> None:
     """Put the parts and what is known about them into the stage's folder."""
     for part, rows in parts.items():
-        write_parts(stage.path / f"{part}.jsonl", lines_of(rows))
+        write_parts(stage.path / f"{part}.jsonl", bare(lines_of(rows)))
     make_folders(stage.path / STEPS)
     write_parts(stage.path / STEPS / DECISIONS, told_lines(ledger.told))
     write_json(stage.path / "account.json", ledger.record())

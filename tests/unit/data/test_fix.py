@@ -258,3 +258,14 @@ def test_the_planted_corpus_is_clean_after_one_fix(tmp_path: Path) -> None:
     assert gone == gone & (planted.leaks | planted.exact | planted.near)
     again = fixed(tmp_path, "again", source=str(folder / "rows/rows.jsonl"), transforms=steps)
     assert decisions(again) == []
+
+
+@pytest.mark.parametrize("how", ["mask", "drop"])
+def test_numbers_and_texts_that_nothing_reads_are_redacted_too(tmp_path: Path, how: str) -> None:
+    beside = {"paid": [4111111111111111, 12.5, True], "mail": "x@y.org"}
+    rows = [{"id": 7, "prompt": "Name a city", "completion": "Oslo.", "weight": 2, **beside}]
+    step = {"kind": "redact", "how": how}
+    source = lines(tmp_path / "rows.jsonl", rows)
+    folder = fixed(tmp_path, source=source, transforms=[step])
+    clean = {"paid": ["[CARD]", 12.5, True], "mail": "[EMAIL]"}
+    assert records(folder / "rows.jsonl") == [{**rows[0], **clean}]

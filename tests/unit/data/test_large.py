@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.planted import stream
-from tunesmith.core.errors import DataError
+from tunesmith.core.errors import DataError, ResourceError
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
 from tunesmith.core.tables import pieces_of, read, read_piece
@@ -188,3 +188,24 @@ def test_a_crew_answers_in_order_and_raises_what_was_raised() -> None:
         with pytest.raises(RuntimeError, match="unexpected keyword"):
             list(hands.each(crew.cores, jobs))
         assert list(hands.each(crew.cores, [{}, {}, {}])) == [crew.cores()] * 3
+
+
+def test_no_file_of_the_working_directory_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "queue.py").write_text("raise SystemExit(3)\n")
+    with crew.Crew(2) as hands:
+        assert list(hands.each(crew.cores, [{}, {}])) == [crew.cores()] * 2
+
+
+def test_what_is_done_stays_where_memory_ran_out(
+    tmp_path: Path, source: Path, on_disk: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(*found: Any, **more: Any) -> Any:
+        raise ResourceError("a process was killed")
+
+    monkeypatch.setattr(stage, "parted", short)
+    with pytest.raises(ResourceError):
+        prepared(tmp_path, "x", source=str(source), transforms=["normalise"])
+    assert [*(tmp_path / "runs/x/data/work").rglob("*.done")]

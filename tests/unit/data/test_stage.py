@@ -386,3 +386,20 @@ def test_where_the_files_lie_changes_nothing(tmp_path: Path, run: RunFolder) -> 
     (tmp_path / "elsewhere").mkdir()
     done(run, source=str(Path(source).rename(tmp_path / "elsewhere" / "rows.jsonl")))
     assert run.stage("data").digest == before and not (run.path / "earlier").exists()
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_the_field_that_divides_is_in_no_part(
+    tmp_path: Path, run: RunFolder, monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    if large:
+        monkeypatch.setattr(stage_module, "LARGE", 0)
+    records = [
+        {"prompt": f"q {i}", "completion": f"a {i}", "customer": f"jane{i}@example.org"}
+        for i in range(30)
+    ]
+    source = tmp_path / "rows.jsonl"
+    source.write_text("".join(json.dumps(each) + "\n" for each in records))
+    parts = done(run, source=str(source), transforms=["redact"], split={"by": "customer"})
+    assert sum(map(len, parts.values())) == 30 and len(parts) == 3
+    assert "jane" not in "".join(path.read_text() for path in run.path.rglob("*.json*"))

@@ -288,3 +288,50 @@ def test_a_call_that_holds_something_drops_its_row() -> None:
     turns = (Message("user", "Send"), Message("assistant", None, extra={"tool_calls": calls}))
     kept, told = left("redact", [Chat(turns, origin=Origin("r", 1))])
     assert kept == [] and told[0].why == "holds email"
+
+
+@pytest.mark.parametrize("place", ["rejected", "tools"])
+def test_what_stands_beside_the_texts_of_a_pair_drops_it_too(place: str) -> None:
+    calls = {"tool_calls": [{"function": {"arguments": '{"to": "al@example.org"}'}}]}
+    tool = {"function": {"name": "send", "description": "as al@example.org"}}
+    asked = (Message("user", "Send"),)
+    row = Pair(asked, YES, NO, origin=Origin("r", 1))
+    rows = {
+        "rejected": replace(row, rejected=(Message("assistant", None, extra=calls),)),
+        "tools": replace(row, tools=(tool,)),
+    }
+    kept, told = left("redact", [rows[place], row])
+    assert kept == [row] and told[0].why == "holds email"
+
+
+@pytest.mark.parametrize("settings", [{"regions": ["PL"]}, {"spare": ["adress"]}])
+def test_regions_and_kinds_that_nobody_knows_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=r"known: .*(US|email)"):
+        left("redact", [], **settings)
+
+
+def test_a_value_of_a_field_is_told_only_where_the_settings_name_it() -> None:
+    rows = [replace(row, fields={"who": row.text}) for row in documents("al@example.org", "bot")]
+    _, told = left("filter", rows, field="who", keep=["x"])
+    assert {decision.why for decision in told} == {"who is not one to keep"}
+    _, told = left("filter", rows, field="who", keep=["x"], drop=["bot"])
+    assert [decision.why for decision in told] == ["who is not one to keep", "who is 'bot'"]
+
+
+@pytest.mark.parametrize("by", ["label", "who"])
+def test_a_class_is_told_only_where_it_is_a_label(by: str) -> None:
+    said = ["al@example.org"] * 3 + ["bo@example.org"]
+    rows: list[Row] = [
+        replace(talk(i, "Who?", who), fields={"who": who}) for i, who in enumerate(said)
+    ]
+    account = Account("balance")
+    step: Any = Transform.members()["balance"](kind="balance", by=by)
+    assert len(list(step.apply(rows, account, 0))) == 2
+    assert account.notes == ["2 classes, from 1 rows to 3"]
+    account = Account("balance")
+    list(step.apply([labelled(i, "aab"[i], who="aab"[i]) for i in range(3)], account, 0))
+    told = {
+        "label": "2 classes, from 1 rows ('b') to 2 ('a')",
+        "who": "2 classes, from 1 rows to 2",
+    }
+    assert account.notes == [told[by]]

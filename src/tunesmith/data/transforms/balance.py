@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from tunesmith.core.quote import listed as named
-from tunesmith.core.rows import Row
+from tunesmith.core.rows import Labelled, Row
 from tunesmith.data.classes import Class, class_of
 from tunesmith.data.draw import draw
 from tunesmith.data.shelf import listed
@@ -51,15 +51,16 @@ class Balance(Transform):
 
     def apply(self, rows: Iterable[Row], account: Account, seed: int) -> Iterator[Row]:
         """The rows, balanced."""
-        held = listed(rows)
+        held, labels = listed(rows), self.by == "label"
         numbers: dict[Class, int] = {}
         places, draws, weights = array("L"), array("Q"), Counter[int]()
         for row in held:
             number = numbers.setdefault(class_of(row, self.by, "balance.by"), len(numbers))
+            labels = labels and isinstance(row, Labelled)
             places.append(number)
             draws.append(draw(seed, row))
             weights[number] += row.weight  # type: ignore[assignment]
-        note(numbers, Counter(places), account)
+        note(numbers, Counter(places), account, labels=labels)
         if self.how == "weights":
             yield from weighed(held, places, weights, account)
         else:
@@ -110,12 +111,15 @@ def weighed(
         yield row
 
 
-def note(numbers: Mapping[Class, int], counts: Mapping[int, int], account: Account) -> None:
-    """Say how uneven the classes were."""
+def note(
+    numbers: Mapping[Class, int], counts: Mapping[int, int], account: Account, *, labels: bool
+) -> None:
+    """Say how uneven the classes were, by name where they are `labels`: an answer or a field of a
+    record may be private."""
     if len(counts) > 1:
-        largest = max(numbers, key=lambda each: counts[numbers[each]])
-        smallest = min(numbers, key=lambda each: counts[numbers[each]])
+        sizes = {each: counts[number] for each, number in numbers.items()}
+        smallest, largest = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
+        few, many = (f" ({named([each[1]])})" if labels else "" for each in (smallest, largest))
         account.notes.append(
-            f"{len(counts)} classes, from {counts[numbers[smallest]]} rows "
-            f"({named([smallest[1]])}) to {counts[numbers[largest]]} ({named([largest[1]])})"
+            f"{len(counts)} classes, from {sizes[smallest]} rows{few} to {sizes[largest]}{many}"
         )

@@ -97,6 +97,10 @@ class Transform(Part):
         """Files that the step reads: their content decides the result."""
         return ()
 
+    def for_texts(self) -> "Transform":
+        """The step as it goes over texts that no row is read from: none can be dropped there."""
+        return self
+
     @abstractmethod
     def apply(self, rows: Iterable[Row], account: Account, seed: int) -> Iterator[Row]:
         """The rows that go on, in order, with origin, source and weight kept."""

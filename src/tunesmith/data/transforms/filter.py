@@ -89,9 +89,7 @@ class Filter(Transform):
         yield from outside(len(text.split()), self.min_words, self.max_words, "words")
         yield from outside(len(text), self.min_characters, self.max_characters, "characters")
         if self.field is not None:
-            value = said(row.fields.get(self.field))
-            if value in self.drop or (self.keep and value not in self.keep):
-                yield f"{self.field} is {quoted(value)}"
+            yield from self.ruled_out(self.field, said(row.fields.get(self.field)))
         if self.must_match and not re.search(self.must_match, text):
             yield "without what must match"
         if self.must_not_match and re.search(self.must_not_match, text):
@@ -100,6 +98,14 @@ class Filter(Transform):
             found = language(text)
             if found not in self.languages:
                 yield f"language {found}"
+
+    def ruled_out(self, field: str, value: str) -> Iterator[str]:
+        """The reason that a field's value gives. Only what the settings say is told: what a record
+        says may be private, and each value would be a reason of its own."""
+        if value in self.drop:
+            yield f"{field} is {quoted(value)}"
+        elif self.keep and value not in self.keep:
+            yield f"{field} is not one to keep"
 
 
 def outside(count: int, least: int | None, most: int | None, what: str) -> Iterator[str]:

@@ -13,9 +13,10 @@ from pydantic import Field, model_validator
 from tunesmith.core import disk
 from tunesmith.core.errors import DataError
 from tunesmith.core.quote import visible
-from tunesmith.core.rows import Message, Row
+from tunesmith.core.rows import Chat, Judged, Pair, Row
+from tunesmith.data.found import turns
 from tunesmith.data.nested import texts_in
-from tunesmith.data.spans import REGIONS, Span, personal, secret
+from tunesmith.data.spans import KINDS, NATIONAL, REGIONS, Span, apart, personal, secret
 from tunesmith.data.transforms.base import Account, Transform
 
 KEY = 32
@@ -33,8 +34,8 @@ class Redact(Transform):
     `mask` writes `[EMAIL]`. `pseudonym` writes `[EMAIL-kbdaoccf]`, the same for the same value in
     every file that is done with the same key, so that rows can still be joined; who has the key can
     test a guess, and nobody can read a value out of it. `drop` drops the row. Labels, roles and
-    calls of tools stay as they are: rows that hold something in a call are dropped. Names and
-    places have no form and are not found.
+    calls of tools stay as they are: rows that hold something in a call, or in a tool that they
+    offer, are dropped. Names and places have no form and are not found.
     """
 
     kind: Literal["redact"] = "redact"
@@ -58,6 +59,18 @@ class Redact(Transform):
             raise ValueError("key goes with how: pseudonym, such as {how: pseudonym, key: my.key}")
         return self
 
+    @model_validator(mode="after")
+    def names_are_known(self) -> "Redact":
+        """A region without a form, or a kind that nothing finds, was meant otherwise."""
+        for given, known in ((self.regions, NATIONAL), (self.spare, KINDS)):
+            if unknown := [each for each in given if each not in known]:
+                raise ValueError(f"{unknown[0]!r} is not known here; known: {', '.join(known)}")
+        return self
+
+    def for_texts(self) -> "Redact":
+        """Where a row would be dropped, a text is masked."""
+        return self.model_copy(update={"how": "mask"}) if self.how == "drop" else self
+
     def apply(self, rows: Iterable[Row], account: Account, seed: int) -> Iterator[Row]:
         """The rows without what was found."""
         secret_key = b"" if self.key is None else key_in(Path(self.key))
@@ -76,12 +89,10 @@ class Redact(Transform):
 
     def found(self, text: str) -> list[Span]:
         """What stands in a text, in order, none over another; secrets first."""
-        spans = secret(text) if "secrets" in self.find else []
-        if "personal" in self.find:
-            spans += [each for each in personal(text, self.regions) if apart(each, spans)]
-        return sorted(
-            (each for each in spans if each.kind not in self.spare), key=lambda each: each.start
-        )
+        secrets_first = secret(text) if "secrets" in self.find else []
+        behind = personal(text, self.regions) if "personal" in self.find else []
+        found = apart([*secrets_first, *behind])
+        return [each for each in found if each.kind not in self.spare]
 
     def replaced(self, text: str, *, key: bytes, kinds: dict[str, None]) -> str:
         """The text with names of kinds in the place of values; `kinds` hears them."""
@@ -103,19 +114,11 @@ class Redact(Transform):
         return f"[{kind.upper()}-{''.join(LETTERS[int(each, 16)] for each in halves)}]"
 
     def beside(self, row: Row) -> dict[str, None]:
-        """Kinds that stand where nothing is replaced: in the calls of turns."""
-        texts = [text for turn in row.dialogue() for text in called(turn)]
+        """Kinds that stand where nothing is replaced: in the calls of all turns, and in tools."""
+        tools = row.tools if isinstance(row, Chat | Judged | Pair) else ()
+        hidden = [turn.extra for turn in turns(row)]
+        texts = [text for each in (*hidden, *tools) for text in texts_in(dict(each))]
         return dict.fromkeys(span.kind for text in texts for span in self.found(text))
-
-
-def apart(span: Span, others: Iterable[Span]) -> bool:
-    """Whether a span touches none of the others."""
-    return all(span.end <= other.start or span.start >= other.end for other in others)
-
-
-def called(turn: Message) -> Iterator[str]:
-    """The texts in what a turn holds beside its own: calls, names, results."""
-    return texts_in(dict(turn.extra))
 
 
 @cache
