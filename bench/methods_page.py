@@ -25,7 +25,7 @@ WHEN = {
     "full": "The reference for quality; where a whole model may be stored for every task.",
     "full+blocks": "Less memory than full tuning, no layers added.",
     "adapter": "Swappable layers with more capacity than LoRA at the same place; never merged.",
-    "prefix": "Very small and never touches the model; takes some of the context.",
+    "prefix": "Very small, never touches the model; takes some context, and spoils other text.",
     "prompt": "The smallest of all; where thousands of tasks share one base.",
     "ia3": "A few thousand factors that merge; few rows, many clients.",
 }
@@ -35,9 +35,10 @@ HEAD = """# Methods, side by side
 
 Restaurant data to text (e2e_nlg), 800 rows, one epoch, all 630 test inputs, the bundled
 SmolLM2-135M-Instruct in single precision. Every method tried at most six settings on 400 rows
-first, judged by the held-out loss, and trained on 800 with the best of them, on {where}. Minutes
-(for the 800 rows) and memory are those of {cpu}, by forty rows. Intervals are 95 %, by
-bootstrap over rows. A template of ten lines reaches BLEU {floor}.
+first, judged by the held-out loss, and trained on 800 with the best of them, on {where}.
+Minutes (for the 800 rows) and memory are those of {cpu}, by forty rows, taken
+beside other work: orders of magnitude. Intervals are 95 %, by bootstrap over rows. A template of
+ten lines reaches BLEU {floor}.
 
 {verdict}
 
@@ -63,8 +64,8 @@ def line(name: str, entry: dict[str, Any], general: float) -> str:
         f"{statistics.mean(bleus) - FLOOR:+.1f}",
         figure(first["values"]["chrf"]),
         figure(first["values"]["rougeL"]),
-        f"{cost['seconds'] * STEPS / 60:.1f}",
-        f"{cost['peak_gb']:.1f}",
+        f"{cost['seconds'] * STEPS / 60:.1f}" if cost else "not measured",
+        f"{cost['peak_gb']:.1f}" if cost else "not measured",
         f"{general:.1f} to {first['values']['general']['value']:.1f}",
     ]
     return f"| {' | '.join(cells)} |"
