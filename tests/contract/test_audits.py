@@ -2,7 +2,8 @@
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tunesmith.core.findings import Finding
 from tunesmith.core.rows import Chat, Judged, Labelled, Message, Origin, Pair, Row, Text
 from tunesmith.data.audits.base import Audit
+from tunesmith.data.audits.leakage import Leakage
 
 SECRET = "mustermann@example.org"
 lines = iter(range(1, 10_000))
@@ -239,3 +241,13 @@ def test_many_cases_are_one_finding_with_some_places() -> None:
     rows = [row(f"q{i}", "") for i in range(200)]
     (finding,) = inspected("quality", {"train": rows})
     assert finding.what.endswith(": 200") and "and 195 more" in finding.evidence
+
+
+def test_a_leak_is_told_once_where_rows_are_read_anew_each_time() -> None:
+    class Anew(list[Row]):
+        def __iter__(self) -> Iterator[Row]:
+            return (replace(each) for each in super().__iter__())
+
+    parts = {"train": Anew([row("Test 1", SECRET)]), "test": Anew([row("Test 1", "Yes.")])}
+    found = list(Leakage().inspect(parts))
+    assert [finding.severity for finding in found] == ["error"]

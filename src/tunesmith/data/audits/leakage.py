@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from tunesmith.core.findings import Finding
 from tunesmith.core.quote import visible
-from tunesmith.core.rows import Row, Text
+from tunesmith.core.rows import Origin, Row, Text
 from tunesmith.data.audits.base import Audit
 from tunesmith.data.prompts import asking, exact, leaking, normalised
 
@@ -41,23 +41,25 @@ class Leakage(Audit):
 
     def inspect(self, parts: Mapping[str, Sequence[Row]]) -> Iterator[Finding]:
         """One finding for each pair of parts that overlap, exact ones first."""
-        known: set[tuple[int, str]] = set()
+        known: set[tuple[Origin, str]] = set()
         asks = {part: asking(rows, exact) for part, rows in parts.items()}
         for first, second in PAIRS:
             if leaks := leaking(asks.get(first, ()), asks.get(second, ())):
-                known.update((id(row), second) for row, _ in leaks)
+                known.update((row.origin, second) for row, _ in leaks)
                 yield overlap(leaks, first, second)
         asks = {part: asking(rows, normalised) for part, rows in parts.items()}
         for first, second in PAIRS:
             leaks = leaking(asks.get(first, ()), asks.get(second, ()))
-            if leaks := [pair for pair in leaks if (id(pair[0]), second) not in known]:
-                known.update((id(row), second) for row, _ in leaks)
+            if leaks := [pair for pair in leaks if (pair[0].origin, second) not in known]:
+                known.update((row.origin, second) for row, _ in leaks)
                 yield likeness(leaks, first, second)
         for first, second in PAIRS:
             rows, held_out = parts.get(first, ()), parts.get(second, ())
             if self.near is not None:
                 leaks = [
-                    p for p in nearly(rows, held_out, self.near) if (id(p[0]), second) not in known
+                    p
+                    for p in nearly(rows, held_out, self.near)
+                    if (p[0].origin, second) not in known
                 ]
                 yield from shared(leaks, first, second, NEARLY)
             if self.by is not None:
