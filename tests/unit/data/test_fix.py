@@ -268,4 +268,4 @@ def test_numbers_and_texts_that_nothing_reads_are_redacted_too(tmp_path: Path, h
     source = lines(tmp_path / "rows.jsonl", rows)
     folder = fixed(tmp_path, source=source, transforms=[step])
     clean = {"paid": ["[CARD]", 12.5, True], "mail": "[EMAIL]"}
-    assert records(folder / "rows.jsonl") == [{**rows[0], **clean}]
+    assert records(folder / "rows" / "rows.jsonl") == [{**rows[0], **clean}]
