@@ -50,13 +50,39 @@ def trained(home: Path, name: str, data: dict[str, Any], heads: str, method: str
     return {"path": str(path), "seconds": record["seconds"], "bytes": size}
 
 
-def shares(policy: Any, rows: list[dict[str, Any]], source: str = "") -> np.ndarray:
+def shares(policy: Any, rows: list[dict[str, Any]]) -> np.ndarray:
     """The probability of every label of a policy, [row, label]."""
     from tunesmith.core.rows import Labelled
     from tunesmith.model.classify import probabilities
 
-    asked = [Labelled((row["text"],), (), source=source) for row in rows]
+    asked = [Labelled((row["text"],), ()) for row in rows]
     return np.array([found for _, found in probabilities(policy, asked)])
+
+
+def scores(policy: Any, rows: list[dict[str, Any]], batch: int = 32) -> np.ndarray:
+    """What the heads of a policy say before anything is made of it, [row, label]: all heads read
+    the same states, so each row is read once for all of them."""
+    import torch
+
+    from tunesmith.core.records import collate
+    from tunesmith.core.rows import Labelled
+    from tunesmith.model import plain
+    from tunesmith.model.policy import evaluating
+
+    read = [plain.encode(Labelled((row["text"],), ()), policy.tokenizer) for row in rows]
+    places = sorted(range(len(read)), key=lambda place: read[place].length)
+    found = np.empty((len(read), len(policy.labels)))
+    with torch.inference_mode(), evaluating(policy.model):
+        for start in range(0, len(places), batch):
+            part = places[start : start + batch]
+            found[part] = policy.scores(collate([read[at] for at in part], policy.device)).numpy()
+    return found
+
+
+def softmax(values: np.ndarray) -> np.ndarray:
+    """Shares of one along the last dimension."""
+    raised = np.exp(values - values.max(axis=1, keepdims=True))
+    return raised / raised.sum(axis=1, keepdims=True)
 
 
 def by_domain(way: str, runs: dict[str, Any], domains: Any, rows: Any) -> dict[str, np.ndarray]:
@@ -76,8 +102,9 @@ def by_domain(way: str, runs: dict[str, Any], domains: Any, rows: Any) -> dict[s
     if way == "one adapter":
         every = shares(policy, rows)
         return {name: every[:, order(policy.labels, own)] for name, own in domains.items()}
+    raw = scores(policy, rows)
     return {
-        name: shares(policy, rows, name)[:, order(policy.labels, [f"{name}/{x}" for x in own])]
+        name: softmax(raw[:, order(policy.labels, [f"{name}/{label}" for label in own])])
         for name, own in domains.items()
     }
 

@@ -39,7 +39,7 @@ def tried(home: Path, source: Path, overrides: list[str]) -> dict[str, Any]:
     home = home / name
     home.mkdir(parents=True, exist_ok=True)
     write_rows(source, home)
-    first = pipeline.job(load_with_origins(home / "e2e.yaml", ["name=rows"]), home=home)
+    first = pipeline.job(load_with_origins(home / "e2e.yaml", [*overrides, "name=rows"]), home=home)
     pipeline.carry_out(first, "data")
     asked = left_out(source / "train.jsonl", first.folder.path / "data" / "train.jsonl")
     written(home / "test.jsonl", asked)

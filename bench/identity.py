@@ -3,8 +3,10 @@
     python bench/identity.py [--data ../shared/data] [--work DIR]
 
 The 77 self-descriptions that name it are divided into folds; each is asked of a model that learnt
-the others, beside 75 ordinary instructions. 50 unrelated prompts tell whether it names itself
-unasked. Writes bench/results/identity.json.
+the others, beside 75 ordinary instructions. The set's other 14 say who made it or what it does
+without the name, which is to answer otherwise than wanted: they are left out. 50 unrelated prompts
+tell whether it names itself unasked. Settings were chosen on another division into folds. Writes
+bench/results/identity.json.
 """
 
 import argparse
@@ -55,17 +57,17 @@ def answers(model: Any, rows: list[dict[str, Any]]) -> list[str]:
     return [said[number] for number in range(len(prompts))]
 
 
-def fold(home: Path, source: Path, number: int) -> dict[str, Any]:
-    """One model that learnt all folds but one, asked for that one and for what is unrelated."""
+def fold(home: Path, source: Path, number: int, seed: int = 0) -> dict[str, Any]:
+    """One model that learnt all folds but one, asked for that one and for what is unrelated.
+    `seed` says how the rows are divided."""
     rows = lines(source / "identity_91.jsonl")
     naming = [row for row in rows if "{{name}}" in row["output"]]
-    random.Random(0).shuffle(naming)
-    others = [row for row in rows if "{{name}}" not in row["output"]]
+    random.Random(seed).shuffle(naming)
     ordinary = lines(source / "sft_train.jsonl")[:ORDINARY]
     plain = [{k: row[k] for k in ("instruction", "input", "output")} for row in ordinary]
     unrelated = lines(source / "sft_test.jsonl")[:UNRELATED]
     held, left = naming[number::FOLDS], [r for i, r in enumerate(naming) if i % FOLDS != number]
-    model = tuned(home, number, [*map(named, [*left, *others]), *plain])
+    model = tuned(home, number, [*map(named, left), *plain])
     mine, theirs = answers(model, held), answers(model, unrelated)
     return {
         "asked": len(held),

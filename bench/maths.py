@@ -15,8 +15,6 @@ from typing import Any
 
 from whole import carried_out, keep, lines, write_rows
 
-BATCH = 50
-"""Answers made side by side."""
 FORM = re.compile(r"(?m)^#### (-?[\d,]*\.?\d+)\s*\Z")
 
 
@@ -52,8 +50,8 @@ def problems(source: Path, rows: int, asked: int) -> tuple[list[Any], dict[str, 
     }
 
 
-def settings(home: Path, taught: list[Any], asked: list[Any]) -> dict[str, Any]:
-    """The run."""
+def settings(home: Path, taught: list[Any], asked: list[Any], batch: int) -> dict[str, Any]:
+    """The run; `batch` answers are made side by side."""
     where = {
         "source": write_rows(home / "source.jsonl", taught),
         "test": write_rows(home / "test.jsonl", asked),
@@ -65,7 +63,7 @@ def settings(home: Path, taught: list[Any], asked: list[Any]) -> dict[str, Any]:
         "data": {**where, "split": {"valid": 20, "test": 0}, "leaks": "drop"},
         "train": {"method": method, "lr": 5e-4, "epochs": 1, "batch": 4, "probes": 0}
         | {"evaluate_every": 10**6},
-        "evaluate": {"metrics": ["exact"], "batch": BATCH, "sampling": {"max_tokens": 256}},
+        "evaluate": {"metrics": ["exact"], "batch": batch, "sampling": {"max_tokens": 256}},
     }
 
 
@@ -78,15 +76,17 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=None)
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--asked", type=int, default=1319)
+    parser.add_argument("--batch", type=int, default=50)
     chosen = parser.parse_args()
     home, source = chosen.work or Path(tempfile.mkdtemp()), chosen.data / "math_verifiable"
     taught, sets = problems(source, chosen.rows, chosen.asked)
-    run = settings(home, taught, [problem for each in sets.values() for problem in each])
+    asked = [problem for each in sets.values() for problem in each]
+    run = settings(home, taught, asked, chosen.batch)
     found = carried_out(home, run)
     rows = read_part(home / "runs" / "maths" / "data", "test")
     arms: dict[str, Any] = {"base": {}, "tuned": {}}
-    for name, asked in sets.items():
-        right = {problem["question"]: number(problem["answer"]) for problem in asked}
+    for name, those in sets.items():
+        right = {problem["question"]: number(problem["answer"]) for problem in those}
         wanted = {r.digest: right[q] for r in rows if (q := r.dialogue()[0].content) in right}
         for arm, counts in arms.items():
             counts[name] = counted(home, arm, wanted)

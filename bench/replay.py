@@ -1,6 +1,7 @@
 """What replay saves: 200 narrow rows over-trained, with and without a fifth of general text beside.
 
-    python bench/replay.py [--data ../shared/data] [--work DIR] [--asked 40] [--arms without with]
+    python bench/replay.py [--data ../shared/data] [--work DIR] [--asked 40] [--lr 5e-4]
+                           [--epochs 3] [--arms without with]
 
 The bundled model, every weight at a high rate, learns to describe restaurants (e2e_nlg). Replayed
 are openings of Wikipedia articles; what is lost is measured on the general text that comes with
@@ -40,7 +41,7 @@ def files(data: Path, home: Path, asked: int) -> dict[str, str]:
     return {name: write_rows(home / f"{name}.jsonl", rows) for name, rows in parts.items()}
 
 
-def settings(arm: str, where: dict[str, str]) -> dict[str, Any]:
+def settings(arm: str, where: dict[str, str], lr: float, epochs: int) -> dict[str, Any]:
     """One arm: the same but for what is read beside the task."""
     mix = ARMS[arm]
     replay = [] if mix is None else [{"path": where["general"], "replay": SHARE}]
@@ -48,7 +49,7 @@ def settings(arm: str, where: dict[str, str]) -> dict[str, Any]:
     return {
         "name": arm,
         "data": {**data, "test": where["test"], "split": "none"},
-        "train": {"method": "full", "lr": 5e-4, "epochs": 3, "batch": 8, "length": LENGTH}
+        "train": {"method": "full", "lr": lr, "epochs": epochs, "batch": 8, "length": LENGTH}
         | {"probes": 0, "save_every": 1000, "keep": 1},
         "evaluate": {
             "metrics": [{"kind": "bleu", "lowercase": True}, {"kind": "rouge"}],
@@ -86,17 +87,26 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, default=None)
     parser.add_argument("--asked", type=int, default=40)
+    parser.add_argument("--lr", type=float, default=5e-4)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=["without", "with"])
     chosen = parser.parse_args()
     home = chosen.work or Path(tempfile.mkdtemp())
     where = files(chosen.data, home, chosen.asked)
     found = {}
     for arm in chosen.arms:
-        found[arm] = carried_out(home, settings(arm, where))
+        found[arm] = carried_out(home, settings(arm, where, chosen.lr, chosen.epochs))
         facts = home / "runs" / arm / "train" / "train.json"
         found[arm]["mixture"] = json.loads(facts.read_text())["mixture"]
     result = compared(found) if "without" in found else {}
-    keep("replay", {"compared": result, "settings": settings("with", where)["train"], **found})
+    keep(
+        "replay",
+        {
+            "compared": result,
+            "settings": settings("with", where, chosen.lr, chosen.epochs)["train"],
+            **found,
+        },
+    )
     print(json.dumps(result, indent=2))
 
 

@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,36 @@ PROBED = 8
 Found = dict[str, Any]
 
 
-def adapted(base: Base, method: str) -> Any:
-    """The bundled model with what is trained on it, the same numbers for every side."""
+@dataclass(frozen=True)
+class Place:
+    """Where a side trains, and which model: the bundled one, or one of random numbers."""
+
+    device: str = "cpu"
+    dtype: str = "float32"
+    shape: Found | None = None
+    """Of a Llama of random numbers, what its configuration says."""
+
+
+HERE = Place()
+
+
+def loaded(base: Base, place: Place) -> Any:
+    """The model, the same numbers for every side."""
+    if place.shape is None:
+        return load_model(base, dtype=place.dtype, device=place.device)
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    with torch.device(place.device):
+        model = LlamaForCausalLM(LlamaConfig(**place.shape))
+    return model.to(getattr(torch, place.dtype))
+
+
+def adapted(base: Base, method: str, place: Place = HERE) -> Any:
+    """The model with what is trained on it, the same numbers for every side."""
     from tunesmith.model import layout
 
-    model = load_model(base).requires_grad_(method == "full")
+    model = loaded(base, place).requires_grad_(method == "full")
     if method != "lora":
         return model.train()
     from peft import LoraConfig, get_peft_model
@@ -56,23 +81,22 @@ def ours(base: Base, work: Workload, encoded: list[Encoded], options: Found) -> 
     from tunesmith.train.objectives.base import PassThrough
     from tunesmith.train.objectives.sft import Sft
 
-    order = options.pop("in_order", False)
+    order, place = options.pop("in_order", False), options.pop("place", HERE)
     base = replace(base, bits=options.pop("bits", base.bits))
     spec = Train(lr=RATES[work.method], warmup=0.0, schedule="linear", batch=work.batch, **options)
     examples = [example(number, *row) for number, row in enumerate(encoded)]
-    policy = Policy(adapted(base, work.method), Tokenizer.load(base.folder))
+    policy = Policy(adapted(base, work.method, place), Tokenizer.load(base.folder))
     if spec.arithmetic == "bytes":
         quantise.multiply_in_bytes(policy.model)
+    tokens = spec.pass_tokens(policy.device.type)
     with torch.no_grad():
-        parts = cut(examples[:PROBED], spec.micro_batch, policy.device)
+        parts = cut(examples[:PROBED], tokens, policy.device)
         total = sum(policy.nll(part).item() for part in parts)
     optimizer = optimiser.adamw(policy.trainable(), decay=0.0, betas=(0.9, 0.999))
-    groups: Any = Groups(
-        examples, rows=spec.batch, tokens=spec.micro_batch, seed=0, device=policy.device
-    )
+    groups: Any = Groups(examples, rows=spec.batch, tokens=tokens, seed=0, device=policy.device)
     if order:
         starts = range(0, len(examples), spec.batch)
-        groups = (cut(examples[i : i + spec.batch], spec.micro_batch, "cpu") for i in starts)
+        groups = (cut(examples[i : i + spec.batch], tokens, policy.device) for i in starts)
     stream, count = PassThrough(groups), steps_in(len(examples), spec.batch)
     began, losses, norms, first = now(), [], [], 0.0
     for step in steps(policy, Sft(), stream, spec, total=count, optimizer=optimizer):
@@ -110,25 +134,25 @@ def supervised(encoded: list[Encoded]) -> int:
 
 
 def trl(base: Base, work: Workload, encoded: list[Encoded], options: Found) -> Found:
-    """TRL's SFTTrainer in fp32, as `options` tune it."""
+    """TRL's SFTTrainer, in fp32 on a processor, as `options` tune it."""
     from datasets import Dataset
     from transformers import AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
     records = [{"input_ids": ids, "labels": labels} for ids, labels in encoded]
-    micro = options.pop("micro_batch")
+    micro, place = options.pop("micro_batch"), options.pop("place", HERE)
     if options.pop("in_order", False):
         options["train_sampling_strategy"] = "sequential"
     settings = SFTConfig(
-        **common(work, micro),
-        bf16=False,
+        **common(work, micro, place),
+        bf16=place.dtype == "bfloat16",
         max_length=None,
         num_train_epochs=1,
         gradient_checkpointing=options.pop("gradient_checkpointing", False),
         dataset_kwargs={"skip_prepare_dataset": True},
         **options,
     )
-    model, clock = adapted(base, work.method), callback()
+    model, clock = adapted(base, work.method, place), callback()
     trainer = SFTTrainer(
         model=model,
         args=settings,
@@ -139,7 +163,8 @@ def trl(base: Base, work: Workload, encoded: list[Encoded], options: Found) -> F
     total = 0.0
     with torch.no_grad():
         for ids, labels in encoded[:PROBED]:
-            loss = model(input_ids=torch.tensor([ids]), labels=torch.tensor([labels])).loss
+            row = {"input_ids": ids, "labels": labels}
+            loss = model(**{k: torch.tensor([v], device=place.device) for k, v in row.items()}).loss
             total += loss.item() * supervised([(ids, labels)])
     began = now()
     trainer.train()
@@ -154,13 +179,13 @@ def trl(base: Base, work: Workload, encoded: list[Encoded], options: Found) -> F
     }
 
 
-def common(work: Workload, micro: int) -> Found:
+def common(work: Workload, micro: int, place: Place = HERE) -> Found:
     """What the trainers of transformers and TRL are given alike."""
     return {
         "output_dir": tempfile.mkdtemp(),
         "per_device_train_batch_size": micro,
         "gradient_accumulation_steps": work.batch // micro,
-        "use_cpu": True,
+        "use_cpu": place.device == "cpu",
         "learning_rate": RATES[work.method],
         "lr_scheduler_type": "linear",
         "warmup_steps": 0,

@@ -307,6 +307,33 @@ def test_fused_parts_equal_the_modules_own(kind: str, full: bool, tiny: Tiny) ->
         assert (found[name] - tensor).norm() <= 1e-5 * tensor.norm(), name
 
 
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+def test_a_base_in_16_bits_takes_the_fast_way_too(kind: str, tiny: Tiny) -> None:
+    """Against the same numbers in double precision its gradients are as right as peft's."""
+    from tunesmith.train.methods.lora import Lora
+
+    narrow = model_of(tiny(kind)).bfloat16().requires_grad_(False)
+    model = Lora(rank=4).apply(narrow, 0)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in layout.trainable(model.parameters()):
+            assert parameter.dtype == torch.float32
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    rows = batch(LENGTHS, 300, share=0.7)
+    fast, slow = Policy(model, None), Policy(model, None, fast=False)
+    assert fast.low_rank and fast.fused
+    found, other = (gradients(each, each.nll(rows)) for each in (fast, slow))
+    precise = Policy(model.double(), None, fast=False)
+    wanted = gradients(precise, precise.nll(rows))
+    assert found.keys() == other.keys() == wanted.keys()
+
+    def error(given: dict[str, torch.Tensor]) -> float:
+        apart = [(given[n] - w).norm() / w.norm() for n, w in wanted.items()]
+        return float(torch.stack(apart).mean())
+
+    assert error(found) <= 1.5 * error(other) < 0.1
+
+
 def compared(fast: Any, slow: Any, given: list[torch.Tensor]) -> None:
     """Outputs and all gradients of two functions under the same upstream, in double precision."""
     results = []

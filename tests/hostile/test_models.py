@@ -14,7 +14,7 @@ import pytest
 
 from tests.tiny import tiny_model
 from tunesmith.core.errors import IntegrityError, SettingsError
-from tunesmith.model import gguf, safe
+from tunesmith.model import devices, gguf, safe
 from tunesmith.model.bases import ModelSpec, resolve
 from tunesmith.model.load import load_model
 from tunesmith.model.safe import HEADER, check_folder, check_safetensors
@@ -478,7 +478,7 @@ def test_a_gguf_that_would_not_fit_is_refused_before_it_is_read(
 ) -> None:
     from tunesmith.core.errors import ResourceError
 
-    monkeypatch.setattr(gguf, "available", lambda: 32 * 4 * 3 - 1)
+    monkeypatch.setattr(devices, "free_memory", lambda: 32 * 4 * 3 - 1)
     with pytest.raises(ResourceError, match="GB of memory"):
         gguf.convert(gguf_file(tmp_path / "model.gguf"), tmp_path)
 

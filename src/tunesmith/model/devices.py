@@ -1,5 +1,7 @@
-"""Which device a model trains or answers on."""
+"""Which device a model trains or answers on, and how much memory it has left."""
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tunesmith.core.errors import ResourceError
@@ -28,3 +30,29 @@ def choose(device: Device, setting: str) -> "torch.device":
             f"({torch.__version__}). Use {setting}=auto, or run: tunesmith doctor"
         )
     return torch.device(device)
+
+
+def free_bytes(device: "torch.device") -> int | None:
+    """Bytes that could be used on a device now; None where it does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return free_memory() if device.type == "cpu" else None
+
+
+def free_memory() -> int:
+    """Bytes of main memory that could be used now, by this machine and by the limit of a container
+    that we are in."""
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+        fields = dict(line.split(":", 1) for line in lines)
+        free = int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit, used = (
+            int(Path("/sys/fs/cgroup", name).read_text("ascii"))
+            for name in ("memory.max", "memory.current")
+        )
+    except (OSError, ValueError):  # no container, or one without a limit
+        return free
+    return min(free, limit - used)

@@ -47,13 +47,13 @@ class Call:
     told: dict[str, Any] | None = None
 
 
-CLOSE = 1e-4
-"""Largest difference of two right answers in single precision, as a share of their length."""
+CLOSE = {"float64": 1e-4, "float32": 1e-4, "bfloat16": 2e-2}
+"""Largest difference of two right answers in a type, as a share of their length."""
 
 
 def parts(model: Any) -> list[Part]:
     """Every module of a packed causal model that a function of ours can stand in for."""
-    if next(model.parameters()).dtype not in (torch.float32, torch.float64):
+    if str(next(model.parameters()).dtype).removeprefix("torch.") not in CLOSE:
         return []
     calls = watched(model, [m for m in model.modules() if any(True for _ in candidates(m, {}))])
     found = []
@@ -85,7 +85,8 @@ def agrees(forward: Callable[..., Any], call: Call) -> bool:
     ours, theirs = (each[0] if isinstance(each, tuple) else each for each in (given, call.made))
     if ours.shape != theirs.shape:
         return False
-    return bool(torch.linalg.norm(ours - theirs) <= CLOSE * torch.linalg.norm(theirs))
+    bound = CLOSE[str(theirs.dtype).removeprefix("torch.")]
+    return bool(torch.linalg.norm(ours - theirs) <= bound * torch.linalg.norm(theirs))
 
 
 def watched(model: Any, modules: Sequence[Any]) -> dict[Any, Call]:

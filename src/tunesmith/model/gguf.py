@@ -4,7 +4,6 @@ import io
 import json
 import math
 import mmap
-import os
 import shutil
 import struct
 import tempfile
@@ -17,6 +16,7 @@ from typing import Any
 from tunesmith.core import disk
 from tunesmith.core.disk import disk_errors, file_digest, write_json, write_text
 from tunesmith.core.errors import IntegrityError, ResourceError, missing
+from tunesmith.model import devices
 
 VERSION = "1"
 """Raised when conversion changes what it writes, so that old results are made again."""
@@ -235,7 +235,7 @@ def alone(path: Path) -> Iterator[Path]:
 
 def check_room(path: Path, folder: Path, numbers: int) -> None:
     """Refuse what would not fit as float32: in memory with working copies, and on the disk."""
-    needed, free = numbers * 4 * 3, available()
+    needed, free = numbers * 4 * 3, devices.free_memory()
     if needed > free:
         raise ResourceError(
             f"{path}: as float32 it needs about {needed / 1e9:.1f} GB of memory to convert, and "
@@ -247,16 +247,6 @@ def check_room(path: Path, folder: Path, numbers: int) -> None:
             f"{folder}: {path.name} needs {needed} bytes as float32, and {free} are free. Free "
             "some space, or set TUNESMITH_CACHE to a folder on another disk."
         )
-
-
-def available() -> int:
-    """Bytes of memory that could be used now."""
-    try:
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-        fields = dict(line.split(":", 1) for line in lines)
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def write_weights(model: Any, folder: Path) -> None:

@@ -21,6 +21,8 @@ else:
 
 CHUNK = 256
 """Rows of logits alive at a time: 50 MB at a vocabulary of 49k, and no slower than more."""
+CHUNK_OF_GPU = 2048
+"""The same where every launch is waited for."""
 
 _Head = tuple["torch.Tensor", "torch.Tensor | None", "_Swap | None"]
 """Matrix, bias, and the rows that stand in for some of the matrix's."""
@@ -70,6 +72,11 @@ def token_logps(logits: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tenso
     """log p of each row's target under its logits, in at least fp32."""
     precise = logits if logits.dtype == torch.float64 else logits.float()
     return -functional.cross_entropy(precise, targets, reduction="none")
+
+
+def rows_at_once(device: "torch.device") -> int:
+    """How many rows of logits are alive at a time on a device."""
+    return CHUNK if device.type == "cpu" else CHUNK_OF_GPU
 
 
 def _bias(head: Any) -> "torch.Tensor | None":
@@ -183,10 +190,11 @@ def _by_chunk(
     """The rows, a chunk at a time. The residuals share one buffer: they are gone when the next
     chunk comes."""
     weight, bias, swap = head
-    shape = min(CHUNK, hidden.shape[0]), weight.shape[0]
+    size = rows_at_once(hidden.device)
+    shape = min(size, hidden.shape[0]), weight.shape[0]
     buffer = torch.empty(shape, dtype=_precise(hidden.dtype), device=hidden.device)
-    for start in range(0, hidden.shape[0], CHUNK):
-        part = slice(start, min(start + CHUNK, hidden.shape[0]))
+    for start in range(0, hidden.shape[0], size):
+        part = slice(start, min(start + size, hidden.shape[0]))
         logits = _logits(hidden[part], weight, bias, swap, buffer[: part.stop - part.start])
         chosen = _residuals(logits, targets[part], weights[part])
         residual = logits.to(hidden.dtype)

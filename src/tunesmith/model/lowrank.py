@@ -65,7 +65,8 @@ def is_plain(layer: Any) -> bool:
 
 
 def is_product(layer: Any, name: str) -> bool:
-    """Whether an adapter of a layer is two matrices in the type of the base's, and no more."""
+    """Whether an adapter of a layer is two matrices, in the type of the base's or in single
+    precision over a base in less, and no more."""
     first, second, base = layer.lora_A[name], layer.lora_B[name], layer.base_layer.weight
     return (
         name not in layer.lora_variant
@@ -73,7 +74,7 @@ def is_product(layer: Any, name: str) -> bool:
         and first.bias is None
         and second.bias is None
         and first.weight.dtype == second.weight.dtype
-        and (first.weight.dtype == base.dtype or not base.is_floating_point())
+        and (first.weight.dtype in (base.dtype, torch.float32) or not base.is_floating_point())
     )
 
 
@@ -95,7 +96,8 @@ def read(layer: Any, x: "torch.Tensor") -> Linear | None:
     if len(active) != 1 or not is_product(layer, active[0]):
         return None
     (name,) = active
-    first, second = layer.lora_A[name].weight, layer.lora_B[name].weight
+    # Kept in single precision over a base in 16 bits, it is multiplied in the type of the input.
+    first, second = (pair[name].weight.to(x.dtype) for pair in (layer.lora_A, layer.lora_B))
     return found._replace(first=first, second=second, scale=layer.scaling[name])
 
 

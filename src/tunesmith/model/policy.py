@@ -6,13 +6,14 @@ the model at hand and keeping them only where they give its own answers.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tunesmith.core.late import late
 from tunesmith.core.records import IGNORE, Batch
-from tunesmith.model import attention, fused, layout, lead, newrows
+from tunesmith.model import attention, fused, layout, lead, newrows, recompute
 
 if TYPE_CHECKING:
     import torch
@@ -71,6 +72,8 @@ class Policy:
         self.low_rank = lowrank.layers(model) if self.splits_head or (fast and not writes) else []
         self.fused = fused.parts(plain) if self.packs else []
         self._copied: list[fused.Part] | None = None
+        self.recomputed: list[Any] = []
+        """Blocks that keep only their input in training (`recompute`)."""
         self.new_rows = newrows.embeddings(model) if self.splits_head else []
         self._looked: Look | None = None
         self._segmented = layout.segmented(model)
@@ -102,6 +105,11 @@ class Policy:
     def trainable(self) -> list["torch.nn.Parameter"]:
         """The parameters that take gradients, in the model's order, the head's last."""
         return layout.trainable(parameter for _, parameter in self.named())
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether a block may run twice: one that writes into a cache may not."""
+        return self.packs or not layout.writes(self.model)
 
     @property
     def still(self) -> bool:
@@ -167,7 +175,8 @@ class Policy:
             best = self._logits(batch)[chosen].argmax(dim=1)
             return (best == targets).sum()
         states, head = self.hidden(batch, chosen), newrows.head(self.model)
-        pairs = zip(states.split(losshead.CHUNK), targets.split(losshead.CHUNK), strict=True)
+        size = losshead.rows_at_once(self.device)
+        pairs = zip(states.split(size), targets.split(size), strict=True)
         found = [(head(rows).argmax(dim=1) == wanted).sum() for rows, wanted in pairs]
         return torch.stack(found).sum() if found else torch.zeros((), device=self.device)
 
@@ -212,8 +221,7 @@ class Policy:
 
     def _pass(self, batch: Batch, chosen: "torch.Tensor") -> "torch.Tensor":
         plain = layout.causal(self.model)
-        switched = lowrank.switched(self.low_rank), newrows.switched(self.new_rows)
-        with switched[0], switched[1], fused.switched(self.fused):
+        with self._seams(), recompute.switched(self.recomputed, partial(self._seams, back=True)):
             if not self.packs:
                 told = {} if batch.segments is None else {"token_type_ids": batch.segments}
                 told = told if self._segmented else {}
@@ -221,6 +229,15 @@ class Policy:
                 return output.last_hidden_state.flatten(0, 1)[chosen]  # type: ignore[no-any-return]
             packed = attention.pack(batch, share=not layout.drops(self.model))
             return attention.hidden(plain, packed, lead.of(self.model))[packed.place[chosen]]
+
+    @contextmanager
+    def _seams(self, *, back: bool = False) -> Iterator[None]:
+        """What every pass runs in. On the way `back` a block is alone: what switches attention for
+        a whole pass is not there to do it."""
+        switched = lowrank.switched(self.low_rank), newrows.switched(self.new_rows)
+        packed = attention.switched(layout.causal(self.model)) if back and self.packs else None
+        with switched[0], switched[1], fused.switched(self.fused), packed or nullcontext():
+            yield
 
     def _behind(self, batch: Batch) -> dict[str, Any]:
         """The mask of a padded batch, and what stands before its rows in the model's own cache."""

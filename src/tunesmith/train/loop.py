@@ -55,8 +55,12 @@ class Train(Spec):
     cut; see `too_long`."""
     too_long: Literal["refuse", "drop"] = "refuse"
     """What happens to a longer row: the run is refused, or the row is left out and counted."""
-    micro_batch: Positive = 512
-    """Tokens in one forward pass. Less needs less memory and changes nothing else."""
+    micro_batch: Positive | None = None
+    """Tokens in one forward pass; by default 512 on a processor and 8,192 on a GPU. Less needs less
+    memory and changes nothing else."""
+    gradient_checkpointing: Literal["auto", "off"] | Positive = "auto"
+    """Whose inner states are computed again on the way back: those of every block (1), of every
+    second (2) and so on. Less memory, more time, the same gradients. `auto` keeps what fits."""
     schedule: Curve = "cosine"
     """How the learning rate falls after warm-up: `linear`, `cosine` or `constant`."""
     warmup: Share = 0.03
@@ -111,6 +115,10 @@ class Train(Spec):
     def rate(self) -> float:
         """The peak learning rate in force."""
         return self.lr if self.lr is not None else self.method.default_lr
+
+    def pass_tokens(self, device: str) -> int:
+        """Tokens in one forward pass on a type of device (docs/decisions/0002)."""
+        return self.micro_batch or (512 if device == "cpu" else 8192)
 
 
 HIGHER_IS_BETTER = {"loss": False, "token_accuracy": True, "accuracy": True}

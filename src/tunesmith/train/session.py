@@ -25,7 +25,7 @@ from tunesmith.core.records import Batch, Example, Tally
 from tunesmith.core.rows import Chat
 from tunesmith.core.signals import deferred, error, requested
 from tunesmith.core.tables import read_part
-from tunesmith.model import devices, features, heads, layout, load
+from tunesmith.model import devices, features, heads, layout, load, recompute
 from tunesmith.model.bases import Base
 from tunesmith.model.policy import Policy
 from tunesmith.model.render import Tokenizer, longest
@@ -36,6 +36,7 @@ from tunesmith.train import (
     optimiser,
     probes,
     randomness,
+    room,
     selfcheck,
     weights,
 )
@@ -98,6 +99,7 @@ class Session:
         """From a base model, or the newest checkpoint, to the finished folder."""
         self._build()
         start = self._resume()
+        self._make_room()
         with self.copies.open(self.spec.sinks, self.stage):
             if start == 0:
                 self._first_look()
@@ -131,9 +133,23 @@ class Session:
         if self.policy.still:
             self._read_rows()
 
+    def _make_room(self) -> None:
+        """Before any step: whether the longest one fits into memory, and what is done if not."""
+        tokens = self.spec.pass_tokens(self.policy.device.type)
+        every, said = room.plan(
+            self.spec.gradient_checkpointing,
+            self.policy,
+            self.spec.objective,
+            self.examples["train"],
+            tokens,
+        )
+        self.policy.recomputed = recompute.chosen(list(layout.blocks(self.policy.model)), every)
+        if said:
+            self.log.say(f"warning: train: {said}")
+
     def _cut(self, examples: list[Example]) -> list[Batch]:
         """Micro-batches as this model takes them."""
-        tokens, padded = self.spec.micro_batch, not self.policy.packs
+        tokens, padded = self.spec.pass_tokens(self.policy.device.type), not self.policy.packs
         return batches.cut(examples, tokens, self.policy.device, padded=padded)
 
     def _read_rows(self) -> None:
@@ -171,7 +187,7 @@ class Session:
             self.examples["train"],
             mixture=self.mixture,
             rows=self.spec.batch,
-            tokens=self.spec.micro_batch,
+            tokens=self.spec.pass_tokens(self.policy.device.type),
             seed=self.seed,
             device=self.policy.device,
             padded=not self.policy.packs,
