@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.late import late
 from tunesmith.core.parts import Spec
-from tunesmith.model import layout
+from tunesmith.model import layout, repeats
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +35,10 @@ class Sampling(Spec):
     """0 takes the likeliest token every time; 1 samples what the model says."""
     top_p: float = Field(1.0, gt=0.0, le=1.0)
     """Sample among the likeliest tokens that together have this probability."""
+    repetition_penalty: float = Field(1.0, ge=1.0)
+    """Above 1, what the prompt or the answer has already said is less likely."""
+    no_repeat_ngram_size: int | None = Field(None, ge=1)
+    """No so many tokens in a row are said twice; what ends a small model's loops."""
     stop: list[str] = []
     """Texts that end an answer beside the model's own stop tokens; they are cut off."""
     choices: Literal["free", "labels"] | list[str] = "free"
@@ -54,6 +58,20 @@ class Sampling(Spec):
         if isinstance(choices, list) and (len(set(choices)) < max(2, len(choices))):
             raise ValueError("name at least two answers, each once")
         return choices
+
+    @model_validator(mode="after")
+    def _choices_are_free_of_penalties(self) -> "Sampling":
+        if self.choices != "free" and self.discourages:
+            raise ValueError(
+                "choices say what an answer may be, so repetition_penalty and "
+                "no_repeat_ngram_size have no part in it; leave them out"
+            )
+        return self
+
+    @property
+    def discourages(self) -> bool:
+        """Whether an answer hangs on what was said before beyond what the model makes of it."""
+        return self.repetition_penalty > 1 or self.no_repeat_ngram_size is not None
 
 
 @dataclass(frozen=True)
@@ -178,6 +196,7 @@ class Decoder:
     def _advance(self, rows: list[_Row], logits: "torch.Tensor") -> list[Answer]:
         """Append each row's next token; the rows that are done leave."""
         if self.trie is None:
+            logits = discouraged(logits, rows, self.sampling)
             for row, token in zip(rows, choose(logits, rows, self.sampling), strict=True):
                 row.ids.append(token)
             return [self._leave(row) for row in rows if self._done(row)]
@@ -234,6 +253,19 @@ def trie_of(sampling: Sampling, tokenizer: "Tokenizer") -> "Trie | None":
     if sampling.choices == "labels":
         raise ValueError("choices: labels must be made a list of the training rows' answers first")
     return None
+
+
+def discouraged(logits: "torch.Tensor", rows: list[_Row], sampling: Sampling) -> "torch.Tensor":
+    """Logits, [row, size], with less for what a row would only say again."""
+    if not sampling.discourages:
+        return logits
+    logits = logits.clone()
+    for own, row in zip(logits, rows, strict=True):
+        said = [*row.request.ids, *row.ids]
+        repeats.penalise(own, said, sampling.repetition_penalty)
+        if sampling.no_repeat_ngram_size is not None:
+            repeats.forbid(own, said, sampling.no_repeat_ngram_size)
+    return logits
 
 
 def choose(logits: "torch.Tensor", rows: list[_Row], sampling: Sampling) -> list[int]:

@@ -1,0 +1,134 @@
+"""How long until the held-out loss that TRL ends with: 800 rows of e2e_nlg, one epoch of LoRA.
+
+    python bench/time_to_loss.py [--data ../shared/data] [--rows 800]
+
+Same rows, ids, first numbers, rate and optimiser. TRL trains its epoch, grouped by length, in
+micro-batches of two. We look at the held-out rows every ten steps and stop at the first look that
+is no worse than its last one; looks are in nobody's time. Each side is a process of its own. Writes
+bench/results/time_to_loss.json.
+"""
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import side
+import torch
+from e2e import row
+from whole import keep, lines
+from workloads import Encoded, Workload, encoded
+
+RATE, BATCH, LOOK = 1e-3, 4, 10
+WORK = Workload("e2e_nlg", lambda *_: [], rows=800, batch=BATCH)
+TRL = {"micro_batch": 2, "train_sampling_strategy": "group_by_length"}
+
+
+def rows_of(tokenizer: Any, data: Path, count: int) -> dict[str, list[Encoded]]:
+    """Ids and labels of the rows trained on and of those held out."""
+    found = {}
+    for part, records in (
+        ("train", random.Random(0).sample(lines(data / "e2e_nlg" / "train.jsonl"), count)),
+        ("valid", lines(data / "e2e_nlg" / "valid.jsonl")),
+    ):
+        asked = [row(r["mr"], r.get("refs") or [r["ref"]]) for r in records]
+        turns = [[*r["prompt"], {"role": "assistant", "content": r["completion"]}] for r in asked]
+        found[part] = [encoded(tokenizer, each) for each in turns]
+    return found
+
+
+def held_out(policy: Any, rows: list[Encoded]) -> float:
+    """The loss per supervised token."""
+    from tunesmith.train.batches import cut
+
+    examples = [side.example(number, *each) for number, each in enumerate(rows)]
+    with torch.no_grad():
+        total = sum(policy.nll(part).item() for part in cut(examples, 512, "cpu"))
+    return total / side.supervised(rows)
+
+
+def theirs(base: Any, found: dict[str, list[Encoded]]) -> dict[str, Any]:
+    """TRL's epoch: its seconds and the loss it ends with."""
+    from tunesmith.model.policy import Policy
+    from tunesmith.model.tokenizer import Tokenizer
+
+    kept: list[Any] = []
+    plain = side.adapted
+    side.adapted = lambda *given: kept.append(plain(*given)) or kept[-1]
+    took = side.trl(base, WORK, found["train"], dict(TRL))
+    loss = held_out(Policy(kept[0].eval(), Tokenizer.load(base.folder)), found["valid"])
+    return {"seconds": took["seconds"], "loss": loss}
+
+
+def ours(base: Any, found: dict[str, list[Encoded]], wanted: float) -> dict[str, Any]:
+    """Our steps until the loss is no worse than `wanted`, or the epoch's end."""
+    from tunesmith.model.policy import Policy
+    from tunesmith.model.tokenizer import Tokenizer
+    from tunesmith.train import optimiser
+    from tunesmith.train.batches import Groups, steps_in
+    from tunesmith.train.loop import Train, steps
+    from tunesmith.train.objectives.base import PassThrough
+    from tunesmith.train.objectives.sft import Sft
+
+    spec = Train(lr=RATE, warmup=0.0, schedule="linear", batch=BATCH)
+    examples = [side.example(number, *each) for number, each in enumerate(found["train"])]
+    policy = Policy(side.adapted(base, "lora"), Tokenizer.load(base.folder))
+    optimizer = optimiser.adamw(policy.trainable(), decay=0.0, betas=(0.9, 0.999))
+    groups = Groups(examples, rows=BATCH, tokens=spec.pass_tokens("cpu"), seed=0, device="cpu")
+    total, looks, spent = steps_in(len(examples), BATCH), [], 0.0
+    began = time.monotonic()
+    for step in steps(policy, Sft(), PassThrough(groups), spec, total=total, optimizer=optimizer):
+        if (step.number + 1) % LOOK and step.number + 1 < total:
+            continue
+        spent += time.monotonic() - began
+        policy.model.eval()
+        looks.append({"steps": step.number + 1, "seconds": spent})
+        looks[-1]["loss"] = held_out(policy, found["valid"])
+        policy.model.train()
+        if looks[-1]["loss"] <= wanted:
+            break
+        began = time.monotonic()
+    return {"seconds": spent, "loss": looks[-1]["loss"], "looks": looks}
+
+
+def alone(who: str, wanted: float, rows: int, data: Path) -> dict[str, Any]:
+    """A side in a process of its own."""
+    told = ["--side", who, "--wanted", str(wanted), "--rows", str(rows), "--data", str(data)]
+    command = [sys.executable, "-W", "ignore", __file__, *told]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    print(who, done.stdout.splitlines()[-1][:200], flush=True)
+    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+
+
+def main() -> None:
+    """TRL first, then ours until it is there."""
+    from transformers import AutoTokenizer
+
+    from tunesmith.model.bases import ModelSpec, resolve
+
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--rows", type=int, default=800)
+    parser.add_argument("--side", choices=["trl", "ours"])
+    parser.add_argument("--wanted", type=float, default=0.0)
+    chosen = parser.parse_args()
+    if chosen.side is None:
+        rival = alone("trl", 0.0, chosen.rows, chosen.data)
+        own = alone("ours", rival["loss"], chosen.rows, chosen.data)
+        ratio = rival["seconds"] / own["seconds"] if own["loss"] <= rival["loss"] else None
+        keep("time_to_loss", {"rows": chosen.rows, "ratio": ratio, "trl": rival, "ours": own})
+        return
+    side.RATES["lora"] = RATE
+    base = resolve(ModelSpec())
+    tokenizer = AutoTokenizer.from_pretrained(base.folder)
+    found = rows_of(tokenizer, chosen.data, chosen.rows)
+    run = theirs(base, found) if chosen.side == "trl" else ours(base, found, chosen.wanted)
+    print(json.dumps(run))
+
+
+if __name__ == "__main__":
+    main()
