@@ -15,6 +15,9 @@ from typing import Any
 
 from whole import carried_out, keep, lines, write_rows
 
+SAMPLING = {"max_tokens": 256, "no_repeat_ngram_size": 12}
+"""A model this small says the same step until it is cut off; of 150 training problems that it had
+not seen 142 ended in form without the second setting, 147 with it."""
 FORM = re.compile(r"(?m)^#### (-?[\d,]*\.?\d+)\s*\Z")
 
 
@@ -63,7 +66,7 @@ def settings(home: Path, taught: list[Any], asked: list[Any], batch: int) -> dic
         "data": {**where, "split": {"valid": 20, "test": 0}, "leaks": "drop"},
         "train": {"method": method, "lr": 5e-4, "epochs": 1, "batch": 4, "probes": 0}
         | {"evaluate_every": 10**6},
-        "evaluate": {"metrics": ["exact"], "batch": batch, "sampling": {"max_tokens": 256}},
+        "evaluate": {"metrics": ["exact"], "batch": batch, "sampling": SAMPLING},
     }
 
 
