@@ -142,16 +142,17 @@ def main() -> None:
             keep(found)
     best = json.loads(min(tried, key=lambda each: tried[each]["processor_seconds"]))
     found["best"] = best
-    for case in CASES:
+    for case in CASES * ROUNDS:
         entry = found.setdefault(case, {"rounds": []})
-        while len(entry["rounds"]) < ROUNDS:
-            both = {name: fresh(name, case, best) for name in SIDES}
-            said = [both[name].pop("answers") for name in SIDES]
-            entry["rounds"].append(both)
-            entry["differ"] = differences(*said)
-            entry["summary"] = summary(entry["rounds"])
-            keep(found)
-            print(case, json.dumps(entry["summary"]), len(entry["differ"]), flush=True)
+        if len(entry["rounds"]) == ROUNDS:
+            continue
+        both = {name: fresh(name, case, best) for name in SIDES}
+        said = [both[name].pop("answers") for name in SIDES]
+        entry["rounds"].append(both)
+        entry["differ"] = differences(*said)
+        entry["summary"] = summary(entry["rounds"])
+        keep(found)
+        print(case, json.dumps(entry["summary"]), len(entry["differ"]), flush=True)
 
 
 def summary(rounds: list[Found]) -> Found:

@@ -56,14 +56,14 @@ State = list[tuple[lowrank.Linear, tuple[int, ...]]]
 
 
 def state(layers: Sequence[Any]) -> State | None:
-    """What some layers compute now, with the counters of changes to their numbers."""
+    """What some layers compute now, with the places of their numbers and counters of changes."""
     nothing = torch.empty(0, dtype=torch.float32, device="cpu")
     found = []
     for layer in layers:
         told = lowrank.read(layer, nothing)
         if told is None or told.coarse is not None or not lowrank.fits(told, nothing):
             return None
-        changes = tuple(part._version for part in tensors(told))
+        changes = tuple(n for part in tensors(told) for n in (part._version, part.data_ptr()))
         found.append((told, changes))
     return found
 

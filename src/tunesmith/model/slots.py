@@ -1,16 +1,17 @@
 """Seam: attention over rows of different lengths, each with its keys and values in its own slot.
 
-Prompts enter packed end to end, without padding; then every row adds one token a pass. Keys and
-values stand in buffers that are allocated once and grown by doubling, so no pass copies the past
-(transformers' own cache does, every token), and a row that is done leaves the others where they
-are. What a token may see is the model's own mask rule, asked at the row's own positions: sliding
-windows and chunks need no code here. A trained prefix or prompt stands at the beginning of every
-slot, as if each row had read it. The reference path, `Alone`, runs each row by itself through
-the model's plain forward pass; `chosen` takes the fast path only where a probe gives its logits.
+Prompts enter packed end to end, without padding, and go on from what they have in common with the
+first row; then every row adds one token a pass. Keys and values stand in buffers with room ahead,
+so few passes copy the past (transformers' own cache does, every token), and a row that is done
+leaves the others where they are. What a token may see is the model's own mask rule, asked at the
+row's own positions: sliding windows and chunks need no code here. A trained prefix or prompt stands
+at the beginning of every slot, as if each row had read it. With enough rows the model's parts are
+those of `decode`. The reference path, `Alone`, runs each row by itself through the model's plain
+forward pass; `chosen` takes the fast path only where a probe gives its logits.
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
@@ -19,7 +20,7 @@ from transformers import AttentionInterface
 from transformers.cache_utils import Cache, CacheLayerMixin
 from transformers.masking_utils import AttentionMaskInterface
 
-from tunesmith.model import decode, fused, layout, lead
+from tunesmith.model import attention, decode, fused, layout, lead
 
 NAME = "tunesmith_slots"
 PASS_TOKENS = 4096
@@ -288,7 +289,8 @@ class Slots(Cache):
         self.shared, self.before = 0, self.start
         self.index = self.at = torch.zeros(0, dtype=torch.long, device=self.device)
         self.blocks, self._places = list[tuple[slice, int]](), dict[Any, torch.Tensor]()
-        self.least, self.parts = least, cast(decode.Parts | None, None)
+        self.least = least
+        self.parts: decode.Parts | None = None
 
     @property
     def width(self) -> int:
@@ -359,8 +361,9 @@ class Slots(Cache):
         self.at = torch.tensor(self.lengths, device=self.device)
         self.lengths = [length + 1 for length in self.lengths]
         self._places = {}
-        starts = range(0, len(ids), BLOCK)
-        self.blocks = [(slice(a, a + BLOCK), max(self.lengths[a : a + BLOCK])) for a in starts]
+        size = len(ids) if attention.waits(self.device) else BLOCK
+        starts = range(0, len(ids), size)
+        self.blocks = [(slice(a, a + size), max(self.lengths[a : a + size])) for a in starts]
         given = torch.tensor(ids, device=self.device)[:, None]
         return self._pass(given, self.at[:, None], torch.zeros_like(self.at[:1]))[:, -1]
 
