@@ -1,7 +1,7 @@
 """Seam: a block's parts for the time of answers: weights laid out anew, adapters folded in.
 
 A step of generation multiplies every weight by a handful of rows, and at that the layout that
-oneDNN would choose for itself is 1.3 to 2.2 times as quick as a plain matrix (docs/decisions/0019).
+oneDNN would choose for itself is 1.5 to 2.7 times as quick as a plain matrix (docs/decisions/0019).
 So every linear layer is copied into it once; layers that read the same input become one product;
 W + scale * B A becomes one matrix, and no narrow product is paid for a token. Attention and
 feed-forward parts are those that `fused` has proven. The copy follows the model: where a weight or
@@ -11,6 +11,7 @@ an adapter changed since, it is made anew. The reference path is the modules' ow
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as functional
@@ -217,12 +218,19 @@ BROKEN = (NotImplementedError, TypeError, ValueError, AttributeError, RuntimeErr
 """What a model may say to a cache, a mask or a part that it needs more of."""
 
 
+_KNOWN: WeakKeyDictionary[Any, tuple[list[Any], list[Part]]] = WeakKeyDictionary()
+
+
 def known(plain: Any) -> list[Part]:
-    """The parts of a plain model that `fused` can prove; none where it reads no packed rows."""
-    try:
-        return fused.parts(plain)
-    except BROKEN:
-        return []
+    """The parts of a plain model that `fused` can prove, asked once for the modules it has; none
+    where it reads no packed rows."""
+    modules = [(id(module), type(module)) for module in plain.modules()]
+    if plain not in _KNOWN or _KNOWN[plain][0] != modules:
+        try:
+            _KNOWN[plain] = modules, fused.parts(plain)
+        except BROKEN:
+            _KNOWN[plain] = modules, []
+    return _KNOWN[plain][1]
 
 
 def possible(model: Any) -> bool:
