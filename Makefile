@@ -34,6 +34,7 @@ evidence: .venv/developer
 
 bench: .venv/developer
 	$(BIN)/python bench/speed.py
+	$(BIN)/python bench/generation.py
 	$(BIN)/python bench/speed_page.py
 
 docs: .venv/user

@@ -1,4 +1,4 @@
-"""docs/performance.md, from what bench/speed.py measured; cases that were lost stay in.
+"""docs/performance.md, from what bench/speed.py and generation.py measured; lost cases stay in.
 
 python bench/speed_page.py
 """
@@ -13,10 +13,11 @@ from workloads import WORKLOADS
 
 HOME = Path(__file__).parents[1]
 RESULTS, PAGE = HOME / "bench" / "results" / "speed.json", HOME / "docs" / "performance.md"
+ANSWERS = RESULTS.with_name("generation.json")
 DRAWS = 2000
 HEAD = """# Performance
 
-<!-- Written by bench/speed_page.py from bench/results/speed.json; change those. -->
+<!-- Written by bench/speed_page.py from bench/results/; change those. -->
 
 `make bench` runs tunesmith and its rivals on the same rows, ids, labels, first numbers, optimiser
 and rows a step, in fp32 unless it says otherwise, each in a fresh process, in rounds: every arm of
@@ -34,6 +35,17 @@ measured just before; products in bytes can pass it, and so can tokens that a co
 saves.
 
 """
+ANSWERING = """
+## Greedy answers
+
+`bench/generation.py`: 64 ragged prompts, our decoder with 32 rows against transformers' `generate`
+at the best of its settings there (prompts sorted by length, several batches, both kinds of cache),
+each in a fresh process, by turns. Both ignore stop tokens: 60 tokens each, or a drawn number, where
+`generate` goes on until the longest of its batch is done. Ratios are the rival's time to ours, the
+median of the rounds and their range.
+
+"""
+CASES = {"equal": "60 tokens each", "unequal": "3 to 120 tokens"}
 NAMES = {"ours": "tunesmith", "ours in bytes": "tunesmith, `bits: 8`"}
 
 
@@ -102,6 +114,32 @@ def page(found: dict[str, Any]) -> str:
     return HEAD + "\n".join(table) + "\n" + last + machines(measured)
 
 
+def answering(found: dict[str, Any]) -> str:
+    """Greedy answers against transformers' `generate`."""
+    columns = (
+        "answers",
+        "rounds",
+        "by the clock",
+        "by the processor",
+        "aim",
+        "processor s",
+        "rival's",
+    ) + ("rival's settings", "rows that differ", "load")
+    table = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    for case, title in CASES.items():
+        if case not in found:
+            continue
+        entry, (clock, processor) = found[case], found[case]["summary"].values()
+        spread = [f"{t['ratio']:.2f} [{t['from']:.2f}, {t['to']:.2f}]" for t in (clock, processor)]
+        loads = [side["load"] for each in entry["rounds"] for side in each.values()]
+        seconds = [f"{processor[side]:.1f}" for side in ("ours", "transformers")]
+        settings = ", ".join(f"{name} {value}" for name, value in found["best"].items())
+        cells = [title, str(len(entry["rounds"])), *spread, "1.5x; 2.5x", *seconds, settings]
+        cells += [str(len(entry["differ"])), f"{min(loads):.1f} to {max(loads):.1f}"]
+        table.append("| " + " | ".join(cells) + " |")
+    return ANSWERING + "\n".join(table) + "\n"
+
+
 def machines(measured: dict[str, Any]) -> str:
     """What it was measured on, each kind once."""
     kinds: dict[str, list[str]] = {}
@@ -120,4 +158,5 @@ def machines(measured: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(json.loads(RESULTS.read_text())))
+    told = page(json.loads(RESULTS.read_text()))
+    PAGE.write_text(told + (answering(json.loads(ANSWERS.read_text())) if ANSWERS.exists() else ""))

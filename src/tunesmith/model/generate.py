@@ -114,6 +114,8 @@ class Decoder:
 
     With `sampling.choices` each step takes one of the tokens that can follow. A token that is the
     only one is no step: it is taken at once, so an answer is done as soon as one choice is left.
+    From a few rows on the weights are copied, laid out for that (`decode`); a model that changes
+    is noticed when the next prompt enters, so change none while rows are in generation.
     """
 
     def __init__(

@@ -84,7 +84,9 @@ def read(layer: Any, x: "torch.Tensor") -> Linear | None:
     if base is None:
         return bare(layer, x)
     found = bare(base, x)
-    if found is None or layer.merged or base.weight.requires_grad:
+    if found is None or not hasattr(layer, "merged"):  # a wrapper that is not peft's
+        return None
+    if layer.merged or base.weight.requires_grad:
         return None
     if layer.disable_adapters:  # of whatever kind they are
         return found

@@ -1,12 +1,13 @@
 """Seam: attention over rows of different lengths, each with its keys and values in its own slot.
 
-Prompts enter packed end to end, without padding; then every row adds one token a pass. Keys and
-values stand in buffers that are allocated once and grown by doubling, so no pass copies the past
-(transformers' own cache does, every token), and a row that is done leaves the others where they
-are. What a token may see is the model's own mask rule, asked at the row's own positions: sliding
-windows and chunks need no code here. A trained prefix or prompt stands at the beginning of every
-slot, as if each row had read it. The reference path, `Alone`, runs each row by itself through
-the model's plain forward pass; `chosen` takes the fast path only where a probe gives its logits.
+Prompts enter packed end to end, without padding, and go on from what they have in common with the
+first row; then every row adds one token a pass. Keys and values stand in buffers with room ahead,
+so few passes copy the past (transformers' own cache does, every token), and a row that is done
+leaves the others where they are. What a token may see is the model's own mask rule, asked at the
+row's own positions: sliding windows and chunks need no code here. A trained prefix or prompt stands
+at the beginning of every slot, as if each row had read it. With enough rows the model's parts are
+those of `decode`. The reference path, `Alone`, runs each row by itself through the model's plain
+forward pass; `chosen` takes the fast path only where a probe gives its logits.
 """
 
 from collections.abc import Callable
@@ -19,13 +20,19 @@ from transformers import AttentionInterface
 from transformers.cache_utils import Cache, CacheLayerMixin
 from transformers.masking_utils import AttentionMaskInterface
 
-from tunesmith.model import layout, lead
+from tunesmith.model import attention, decode, fused, layout, lead
 
 NAME = "tunesmith_slots"
 PASS_TOKENS = 4096
 """Prompt tokens in one pass: bounds the memory of entering, and no longer pass is faster."""
 GROWTH = 128
-"""The least room, in tokens, that a buffer is made for."""
+"""Tokens of room that a buffer is given beyond what it must hold."""
+BLOCK = 8
+"""Rows that attend in one call, as far back as the longest of them."""
+LEAST = 4
+"""Rows from which a copy of the weights, made for few rows, is worth its time."""
+LEAST_SHARED = 8
+"""Tokens from which a common beginning is worth a mask."""
 
 
 class Rows(Protocol):
@@ -81,15 +88,18 @@ class Sight:
     def __init__(self, rule: Callable[..., torch.Tensor], reach: int | None, causal: bool) -> None:
         self.rule, self.reach, self.causal = rule, reach, causal
         self.kept: torch.Tensor | None = None
+        self.prompts = dict[int, torch.Tensor]()
 
     def prompt(self, start: int, length: int, device: torch.device) -> torch.Tensor | None:
         """[query, key] of one prompt that goes on from `start` keys; None where plain causal
         attention says the same."""
         if self.causal and not start and (self.reach is None or length <= self.reach):
             return None
-        index = torch.arange(start + length, device=device)
-        zero = torch.zeros((), dtype=torch.long, device=device)
-        return self.rule(zero, zero, index[start:, None], index[None, :])
+        if length not in self.prompts:  # all prompts of a pass go on from the same
+            index = torch.arange(start + length, device=device)
+            zero = torch.zeros((), dtype=torch.long, device=device)
+            self.prompts[length] = self.rule(zero, zero, index[start:, None], index[None, :])
+        return self.prompts[length]
 
     def rows(self, at: torch.Tensor, width: int, dtype: torch.dtype) -> torch.Tensor:
         """[row, 1, 1, key], 0 where a row's newest token sees and -inf elsewhere; all layers'."""
@@ -141,10 +151,18 @@ def attend(
     mask = attention_mask.rows(slots.at, key.shape[2], query.dtype)
     # Heads that share a key head stand as its queries: keys and values are read once, uncopied.
     grouped = query.reshape(rows, key.shape[1], heads // key.shape[1], size)
-    found = functional.scaled_dot_product_attention(
-        grouped, key, value, attn_mask=mask, scale=scaling
-    )
-    return found.reshape(rows, 1, heads, value.shape[-1]), None
+    found = [
+        functional.scaled_dot_product_attention(
+            grouped[block],
+            key[block, :, :width],
+            value[block, :, :width],
+            attn_mask=mask[block, ..., :width],
+            scale=scaling,
+        )
+        for block, width in slots.blocks
+    ]
+    joined = found[0] if len(found) == 1 else torch.cat(found)
+    return joined.reshape(rows, 1, heads, value.shape[-1]), None
 
 
 def attend_prompts(
@@ -157,10 +175,10 @@ def attend_prompts(
 ) -> torch.Tensor:
     """Each packed prompt by itself, [1, token, heads, size]."""
     found = []
-    widths = [slots.start + length for length in slots.entering]
+    widths = [slots.before + length for length in slots.entering]
     queries, keys = query.split(slots.entering, dim=2), key.split(widths, dim=2)
     for q, k, v in zip(queries, keys, value.split(widths, dim=2), strict=True):
-        mask = rule.prompt(slots.start, q.shape[2], q.device)
+        mask = rule.prompt(slots.before, q.shape[2], q.device)
         found.append(
             functional.scaled_dot_product_attention(
                 q,
@@ -181,7 +199,7 @@ class Layer(CacheLayerMixin):
     def __init__(self, slots: "Slots", number: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.slots = slots
-        self.before = slots.lead.layers[number] if slots.lead is not None else None
+        self.lead: Any = None if slots.lead is None else slots.lead.layers[number]
         self.keys: Any = None
         self.values: Any = None
 
@@ -205,16 +223,22 @@ class Layer(CacheLayerMixin):
                 self.values[row, :, :length] = value_states[0, :, stretch]
                 start += length
             return key_states, value_states
-        self.keys[slots.index, :, slots.at] = key_states[:, :, 0]
-        self.values[slots.index, :, slots.at] = value_states[:, :, 0]
+        for buffer, states in ((self.keys, key_states), (self.values, value_states)):
+            flat = buffer.view(-1, buffer.shape[-1])
+            flat.index_copy_(0, slots.places(buffer), states.reshape(-1, buffer.shape[-1]))
         return self.keys[:live, :, : slots.width], self.values[:live, :, : slots.width]
 
     def led(self, states: torch.Tensor, which: int = 0) -> torch.Tensor:
-        """Packed prompts' keys (0) or values (1), each behind what stands before every row."""
-        if self.before is None:
+        """Packed prompts' keys (0) or values (1), each behind what stands before all of them: what
+        they have in common with the first row, or else a trained beginning."""
+        slots = self.slots
+        if not slots.before:
             return states
-        pieces = states.split(self.slots.entering, dim=2)
-        before = self.before[which].to(states.dtype)
+        pieces = states.split(slots.entering, dim=2)
+        if slots.shared:
+            before = (self.keys, self.values)[which][:1, :, : slots.before]
+        else:
+            before = self.lead[which].to(states.dtype)
         return torch.cat([part for piece in pieces for part in (before, piece)], dim=2)
 
     def move(self, source: int, target: int, length: int) -> None:
@@ -236,28 +260,37 @@ class Layer(CacheLayerMixin):
 
 
 def room(buffer: torch.Tensor | None, like: torch.Tensor, rows: int, width: int) -> torch.Tensor:
-    """`buffer` when it holds `width` tokens, else one at least twice as long with its content."""
+    """`buffer` when it holds `width` tokens, else a longer one with its content.
+
+    Not twice as long: to touch fresh memory costs more than the copy, one in `GROWTH` passes.
+    """
     if buffer is not None and buffer.shape[2] >= width:
         return buffer
-    wide = max(width, GROWTH if buffer is None else 2 * buffer.shape[2])
-    grown = like.new_zeros(rows, like.shape[1], wide, like.shape[3])
+    grown = like.new_zeros(rows, like.shape[1], width + GROWTH, like.shape[3])
     if buffer is not None:
         grown[:, :, : buffer.shape[2]] = buffer
     return grown
 
 
 class Slots(Cache):
-    """The fast path: `capacity` slots of keys and values, and the passes that fill them."""
+    """The fast path: `capacity` slots of keys and values, and the passes that fill them.
 
-    def __init__(self, model: Any, capacity: int) -> None:
+    From `least` rows on, the model's parts are those of `decode`; never where that is None.
+    """
+
+    def __init__(self, model: Any, capacity: int, *, least: int | None = None) -> None:
         super().__init__(layers=[])
         self.layers: Any
-        self.plain, self.lead = layout.causal(model), lead.of(model)
+        self.model, self.plain, self.lead = model, layout.causal(model), lead.of(model)
         self.start = self.lead.length if self.lead is not None else 0
         self.device = next(model.parameters()).device
         self.capacity, self.lengths = capacity, list[int]()
-        self.entering: list[int] = []
+        self.prompts, self.entering = list[tuple[int, ...]](), list[int]()
+        self.shared, self.before = 0, self.start
         self.index = self.at = torch.zeros(0, dtype=torch.long, device=self.device)
+        self.blocks, self._places = list[tuple[slice, int]](), dict[Any, torch.Tensor]()
+        self.least = least
+        self.parts: decode.Parts | None = None
 
     @property
     def width(self) -> int:
@@ -277,8 +310,20 @@ class Slots(Cache):
             self.layers.append(Layer(self, len(self.layers)))
         return self.layers[layer_idx].update(key_states, value_states)  # type: ignore[no-any-return]
 
+    def places(self, buffer: torch.Tensor) -> torch.Tensor:
+        """Where each row's new token stands in each key head, [row x head], of a flat buffer."""
+        _, heads, wide, _ = buffer.shape
+        if (heads, wide) not in self._places:
+            head = torch.arange(heads, device=self.device)
+            found = (self.index[:, None] * heads + head) * wide + self.at[:, None]
+            self._places[heads, wide] = found.flatten()
+        return self._places[heads, wide]
+
     def enter(self, prompts: list[tuple[int, ...]]) -> torch.Tensor:
+        self._lay_out(len(self.lengths) + len(prompts))
         found, group = [], list[tuple[int, ...]]()
+        if len(prompts) > 1 and not self.lengths and alike(prompts) >= LEAST_SHARED:
+            found, prompts = [self._enter(prompts[:1])], prompts[1:]  # the others go on from it
         for ids in prompts:
             if group and sum(map(len, group)) + len(ids) > PASS_TOKENS:
                 found.append(self._enter(group))
@@ -287,13 +332,27 @@ class Slots(Cache):
         found.append(self._enter(group))
         return torch.cat(found)
 
+    def _lay_out(self, rows: int) -> None:
+        """Have `decode`'s parts, where so many rows are worth it or the model has changed."""
+        if self.least is None or (self.parts is None and rows < self.least):
+            return
+        if self.parts is None or not self.parts.current:
+            self.parts = decode.Parts(self.model, attend)
+            if not agrees(self.model, self.parts):
+                self.least = self.parts = None
+
     def _enter(self, prompts: list[tuple[int, ...]]) -> torch.Tensor:
-        self.entering = [len(ids) for ids in prompts]
-        self.lengths += [self.start + length for length in self.entering]
-        positions = [self.start + torch.arange(n, device=self.device) for n in self.entering]
+        common = alike([self.prompts[0], *prompts]) if self.prompts else 0
+        self.shared = common if common >= LEAST_SHARED else 0
+        self.before = self.start + self.shared
+        self.entering = [len(ids) - self.shared for ids in prompts]
+        self.lengths += [self.before + length for length in self.entering]
+        self.prompts += prompts
+        positions = [self.before + torch.arange(n, device=self.device) for n in self.entering]
         ends = torch.tensor(self.entering, device=self.device).cumsum(0) - 1
-        ids = torch.tensor([i for prompt in prompts for i in prompt], device=self.device)
-        logits = self._pass(ids[None], torch.cat(positions)[None], ends)[0]
+        unread = [i for ids in prompts for i in ids[self.shared :]]
+        given = torch.tensor(unread, device=self.device)[None]
+        logits = self._pass(given, torch.cat(positions)[None], ends)[0]
         self.entering = []
         return logits if len(logits) == len(prompts) else logits[ends]
 
@@ -301,6 +360,10 @@ class Slots(Cache):
         self.index = torch.arange(len(ids), device=self.device)
         self.at = torch.tensor(self.lengths, device=self.device)
         self.lengths = [length + 1 for length in self.lengths]
+        self._places = {}
+        size = len(ids) if attention.waits(self.device) else BLOCK
+        starts = range(0, len(ids), size)
+        self.blocks = [(slice(a, a + size), max(self.lengths[a : a + size])) for a in starts]
         given = torch.tensor(ids, device=self.device)[:, None]
         return self._pass(given, self.at[:, None], torch.zeros_like(self.at[:1]))[:, -1]
 
@@ -309,8 +372,8 @@ class Slots(Cache):
         length = self.lengths[last] if row != last else 0
         for layer in self.layers:
             layer.move(last, row, length)
-        self.lengths[row] = self.lengths[last]
-        self.lengths.pop()
+        self.lengths[row], self.prompts[row] = self.lengths[last], self.prompts[last]
+        self.lengths.pop(), self.prompts.pop()
 
     def _pass(
         self, ids: torch.Tensor, positions: torch.Tensor, wanted: torch.Tensor
@@ -321,29 +384,39 @@ class Slots(Cache):
         before = self.plain.config._attn_implementation
         self.plain.config._attn_implementation = NAME
         try:
-            output = self.plain(
-                input_ids=ids,
-                position_ids=positions,
-                past_key_values=self,
-                use_cache=True,
-                logits_to_keep=wanted,
-                slots=self,
-            )
+            with fused.switched(self.parts.found if self.parts else []):
+                output = self.plain(
+                    input_ids=ids,
+                    position_ids=positions,
+                    past_key_values=self,
+                    use_cache=True,
+                    logits_to_keep=wanted,
+                    slots=self,
+                )
         finally:
             self.plain.config._attn_implementation = before
         return output.logits  # type: ignore[no-any-return]
 
 
+def alike(prompts: list[tuple[int, ...]]) -> int:
+    """How many ids all prompts begin with alike; each keeps one of its own."""
+    longest, first = min(map(len, prompts)) - 1, prompts[0]
+    ends = (at for at in range(longest) if any(ids[at] != first[at] for ids in prompts))
+    return next(ends, longest)
+
+
 _PROVED: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
-PROBE = ((1, 5, 2, 4, 3), (3, 1, 2))
-"""Two short prompts of ids that every vocabulary has."""
+PROBE = ((1, 5, 2, 4, 3, 1, 5, 2, 3), (1, 5, 2, 4, 3, 1, 5, 2, 4, 4, 3), (3, 1, 2))
+"""Short prompts of ids that every vocabulary has; two begin alike."""
 
 
 def chosen(model: Any, capacity: int) -> Rows:
     """Slots where a probe gives the reference's logits on this model, else the reference."""
     if model not in _PROVED:
         _PROVED[model] = works(model)
-    return Slots(model, capacity) if _PROVED[model] else Alone(model)
+    if not _PROVED[model]:
+        return Alone(model)
+    return Slots(model, capacity, least=LEAST if decode.possible(model) else None)
 
 
 def works(model: Any) -> bool:
@@ -352,15 +425,31 @@ def works(model: Any) -> bool:
         return False
     try:
         given = probe(Slots(model, len(PROBE)))
-    except (NotImplementedError, TypeError, ValueError, AttributeError, RuntimeError, LookupError):
-        return False  # whatever the model asks of a cache or a mask, it is more than slots give
-    expected = probe(Alone(model))
+    except decode.BROKEN:
+        return False
+    return close(given, probe(Alone(model)))
+
+
+def agrees(model: Any, parts: decode.Parts) -> bool:
+    """Whether slots give the same logits with parts as without, entering and extending."""
+    ready, plain = (Slots(model, len(PROBE)) for _ in range(2))
+    ready.parts = parts
+    try:
+        given = [ready.enter(list(PROBE)), ready.extend([4, 5, 2])]
+    except decode.BROKEN:
+        return False
+    expected = [plain.enter(list(PROBE)), plain.extend([4, 5, 2])]
+    return close(torch.cat(given), torch.cat(expected))
+
+
+def close(given: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether logits are the same, as far as their type can tell."""
     bound = 1e-4 if expected.dtype in (torch.float32, torch.float64) else 3e-2
     return bool((given - expected).abs().max() <= bound * expected.abs().max())
 
 
 def probe(rows: Rows) -> torch.Tensor:
-    """Logits of a short life of two rows, [pass and row, size]."""
-    found = [rows.enter(list(PROBE)), rows.extend([4, 5])]
+    """Logits of a short life of three rows, [pass and row, size]."""
+    found = [rows.enter(list(PROBE[:2])), rows.enter(list(PROBE[2:])), rows.extend([4, 5, 2])]
     rows.drop(0)
-    return torch.cat([*found, rows.extend([6])])
+    return torch.cat([*found, rows.extend([6, 3])])
