@@ -264,7 +264,8 @@ def discouraged(logits: "torch.Tensor", rows: list[_Row], sampling: Sampling) ->
     logits = logits.clone()
     for own, row in zip(logits, rows, strict=True):
         said = [*row.request.ids, *row.ids]
-        repeats.penalise(own, said, sampling.repetition_penalty)
+        if sampling.repetition_penalty > 1:
+            repeats.penalise(own, said, sampling.repetition_penalty)
         if sampling.no_repeat_ngram_size is not None:
             repeats.forbid(own, said, sampling.no_repeat_ngram_size)
     return logits
