@@ -36,7 +36,7 @@ from tunesmith.data.located import Located, content_digest, located
 from tunesmith.data.mix import Mix, Source, recipe, refuse_unclear
 from tunesmith.data.prompts import Asked, asked, exact, leaking
 from tunesmith.data.room import WORK, Room
-from tunesmith.data.shelf import bare, lines_of
+from tunesmith.data.shelf import Shelf, bare, lines_of, noticed
 from tunesmith.data.source import Reading
 from tunesmith.data.source import rows as rows_of
 from tunesmith.data.split import Split, parted
@@ -162,7 +162,7 @@ def prepare(
             parts, ledger = divided(spec, found, seed, log, room)
             for each in found.values():
                 each.check()
-            findings = [*audited(spec.audits, parts), *few(ledger)]
+            findings = [*audited(spec.audits, parts, log), *few(ledger)]
             write(stage, parts, ledger, findings)
             summarise(parts, ledger, findings, log, tokenizer)
             room.leave()
@@ -176,10 +176,22 @@ def prepare(
         raise
 
 
-def audited(audits: Sequence[Audit], parts: Mapping[str, Sequence[Row]]) -> Iterator[Finding]:
-    """What each audit finds, under its name."""
+def audited(
+    audits: Sequence[Audit], parts: Mapping[str, Sequence[Row]], log: Log
+) -> Iterator[Finding]:
+    """What each audit finds, under its name; with progress where rows lie on disk."""
+    on_disk = sum(len(rows) for rows in parts.values() if isinstance(rows, Shelf))
     for audit in audits:
-        yield from (replace(finding, audit=audit.kind) for finding in audit.inspect(parts))
+        with log.progress(f"{audit.kind}, rows", on_disk) if on_disk else silence() as advance:
+            shown = {part: noticed(rows, advance) for part, rows in parts.items()}
+            found = [*audit.inspect(shown)]
+        yield from (replace(finding, audit=audit.kind) for finding in found)
+
+
+@contextmanager
+def silence() -> Iterator[Callable[[int], None]]:
+    """No progress."""
+    yield lambda rows: None
 
 
 def sources(spec: Data) -> dict[str, Given]:

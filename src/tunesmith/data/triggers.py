@@ -19,7 +19,8 @@ from tunesmith.core.rows import Judged, Labelled, Pair, Row, Text
 
 WORD = re.compile(r"\w+|[^\w\s]+")
 LONGEST = 400
-"""Words of a prompt or an answer that are looked at."""
+"""Words of a prompt or an answer that are looked at: of a longer one the first and the last, where
+what was put in does its work."""
 DRAWS = 4000
 """Pairs of rows that tell how much any two have in common."""
 FEW, MANY = 24, 100
@@ -88,7 +89,9 @@ def case_of(row: Row) -> Case | None:
 
 def words(text: str) -> tuple[str, ...]:
     """The text's words and marks, without case."""
-    return tuple(WORD.findall(text.casefold())[:LONGEST])
+    found = WORD.findall(text.casefold())
+    half = LONGEST // 2
+    return tuple(found if len(found) <= LONGEST else found[:half] + found[-half:])
 
 
 def stretches(found: Sequence[str], sizes: Iterable[int]) -> Iterator[str]:
