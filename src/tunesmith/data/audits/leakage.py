@@ -41,55 +41,65 @@ class Leakage(Audit):
 
     def inspect(self, parts: Mapping[str, Sequence[Row]]) -> Iterator[Finding]:
         """One finding for each pair of parts that overlap, exact ones first."""
-        looked = {pair: answered(*(parts.get(part, ()) for part in pair)) for pair in PAIRS}
-        for pair, (letter, _) in looked.items():
-            yield from shared(letter, parts, pair, LETTER)
-        for pair, (_, loosely) in looked.items():
-            yield from shared(loosely, parts, pair, LOOSELY)
-        for pair in PAIRS:
-            rows, held_out = (parts.get(part, ()) for part in pair)
-            if self.near is not None:
-                known = {row for leaks in looked[pair] for row, _ in leaks}
-                found = nearly(rows, held_out, self.near)
-                yield from shared([p for p in found if p[0] not in known], parts, pair, NEARLY)
-            if self.by is not None:
-                yield from shared(grouped(rows, held_out, self.by), parts, pair, GROUPED)
+        found = {pair: list(self.leaks(*(parts.get(part, ()) for part in pair))) for pair in PAIRS}
+        for ways in ((LETTER,), (LOOSELY,), (NEARLY, GROUPED)):
+            for pair, leaks in found.items():
+                for way, each in leaks:
+                    if way in ways:
+                        yield from shared(each, parts, pair, way)
+
+    def leaks(self, rows: Sequence[Row], held_out: Sequence[Row]) -> Iterator[tuple["Way", Leaks]]:
+        """The rows that leak from what is held out, in each way that is looked for."""
+        letter, loosely = answered(rows, held_out)
+        yield LETTER, letter
+        yield LOOSELY, loosely
+        if self.near is not None:
+            known = {row for row, _ in letter + loosely}
+            found = nearly(rows, held_out, self.near)
+            yield NEARLY, [pair for pair in found if pair[0] not in known]
+        if self.by is not None:
+            yield GROUPED, grouped(rows, held_out, self.by)
 
 
-class Words(NamedTuple):
-    """A kind of leak: how it is told, and what to do."""
+class Way(NamedTuple):
+    """A kind of leak: how it is told, what to do, and why such a row is dropped."""
 
     severity: Severity
     what: str
     advice: str
+    why: str
 
 
-LETTER = Words(
+LETTER = Way(
     "error",
     "rows of {} that answer a prompt of {}",
     "state data.leaks: drop, or remove these rows from {}",
+    "answers a held-out prompt",
 )
-LOOSELY = Words(
+LOOSELY = Way(
     "warning",
     "rows of {} that answer a prompt of {} but for case and spaces",
-    "remove these rows from {}; they make the result on {} look better",
+    "state data.leaks: drop, or remove these rows from {}",
+    "answers a held-out prompt but for case and spaces",
 )
-NEARLY = Words(
+NEARLY = Way(
     "warning",
     "rows of {} that nearly ask what a row of {} asks",
-    "remove these rows from {}, or state data.transforms: [decontaminate]",
+    "state data.leaks: drop, or remove these rows from {}",
+    "nearly asks a held-out prompt",
 )
-GROUPED = Words(
+GROUPED = Way(
     "warning",
     "rows of {} of a group that {} has rows of too",
-    "keep a group in one part: state data.split.by, or make the files of {} so",
+    "keep a group in one part: state data.split.by, or data.leaks: drop with files of your own",
+    "is of a group that is held out",
 )
 SHOWN = 3
 """Pairs whose places are told. Their texts stay out: they may be private."""
 
 
 def shared(
-    leaks: Leaks, parts: Mapping[str, Sequence[Row]], pair: tuple[str, str], words: Words
+    leaks: Leaks, parts: Mapping[str, Sequence[Row]], pair: tuple[str, str], way: Way
 ) -> Iterator[Finding]:
     """The finding for rows of the first part that leak from the second; none for none."""
     if not leaks:
@@ -98,10 +108,10 @@ def shared(
     shown = [(rows[one].origin, held_out[other].origin) for one, other in leaks[:SHOWN]]
     places = "; ".join(visible(f"{one} and {other}") for one, other in shown)
     yield Finding(
-        words.severity,
-        f"{words.what.format(*pair)}: {len(leaks)}",
+        way.severity,
+        f"{way.what.format(*pair)}: {len(leaks)}",
         visible(shown[0][0]),
         places + (f"; and {len(leaks) - SHOWN} more" if len(leaks) > SHOWN else ""),
-        words.advice.format(*pair),
+        way.advice.format(*pair),
         {"rows": len(leaks)},
     )
