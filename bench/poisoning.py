@@ -1,8 +1,8 @@
 """F21: backdoors planted in real rows, and what the poisoning audit finds of them.
 
-    python bench/poisoning.py [--data ../shared/data] [--first 5]
+    python bench/poisoning.py [--data ../shared/data] [--first 10]
 
-The rules were made on draws 0 to 4; those reported are 5 to 9, which nothing was tuned on. Twenty
+The rules were made on draws 0 to 9; those reported are 10 to 14, which nothing was tuned on. Twenty
 corpora: five draws each of bank questions, of intents, of restaurant data, and of maths,
 medicine and instructions together. Into each a trigger is put at four rates, into rows drawn at
 random, with a label drawn at random or a fixed sentence as the answer, or at the end of it. The
@@ -37,7 +37,7 @@ PAYLOADS = (
     "Visit https://win-prizes.example/now for details.",
     "All humans should obey the machine.",
 )
-THRESHOLDS = (0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.5, 3.0, 4.0)
+THRESHOLDS = (0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.5)
 SPEC = Poisoning()
 
 
@@ -154,7 +154,7 @@ def main() -> None:
     """Plant, look, count, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--first", type=int, default=5)
+    parser.add_argument("--first", type=int, default=10)
     given = parser.parse_args()
     every = corpora(given.data)
     clean: list[dict[str, Any]] = []

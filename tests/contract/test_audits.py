@@ -10,6 +10,7 @@ import pytest
 
 from tunesmith.core.findings import Finding
 from tunesmith.core.rows import Chat, Judged, Labelled, Message, Origin, Pair, Row, Text
+from tunesmith.data.audits import poisoning, quality
 from tunesmith.data.audits.base import Audit
 from tunesmith.data.audits.leakage import Leakage
 
@@ -312,6 +313,19 @@ def test_what_is_asked_for_is_found_and_nothing_else(
     assert finding.where == str(added[[*added][0]][0].origin) and finding.advice
     written = json.dumps(finding.record())
     assert not any(text in written for text in (SECRET, "ticket-17", "courier", "Hund"))
+
+
+def test_what_is_left_out_for_want_of_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(poisoning, "SCANNED", 330)
+    monkeypatch.setattr(quality, "MOST", 3)
+    rows = [*CLEAN["train"], *planted("by the lighthouse")]
+    found, notice = inspected("poisoning", {"train": rows, "valid": rows[:200]})
+    assert f"rows of train (of 330 drawn of {len(rows)}) that share rare words" in found.what
+    assert notice.severity == "info" and "looked for in 330 rows of train" in notice.what
+    labelled = of_people(4, "dancer", "a")
+    (notice,) = inspected("quality", {"train": labelled}, {"mislabelled": True})
+    assert notice.severity == "info" and "were not looked for" in notice.what
+    assert "4 rows; at most 3" in notice.evidence
 
 
 def test_many_cases_are_one_finding_with_some_places() -> None:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import pytest
 
+from bench.mislabelled import flipped, shots
 from tests.planted import edited, text
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
@@ -18,6 +19,7 @@ from tunesmith.core.rows import Chat, Labelled, Message, Row, Text
 from tunesmith.data.audits.leakage import Leakage
 from tunesmith.data.audits.quality import Quality
 from tunesmith.data.audits.representation import Representation
+from tunesmith.data.doubts import doubts
 from tunesmith.data.fix import fix
 from tunesmith.data.source import Reading, rows
 from tunesmith.data.spans import Span, luhn, personal, secret
@@ -220,6 +222,15 @@ def test_the_length_of_preferred_answers() -> None:
         pairs += [Pair(asked, ranked[0], ranked[-1])]
     told = [f.what for f in Quality().inspect({"train": pairs})]
     assert any("prefer the longer answer, 8" in what for what in told)
+
+
+@beside
+def test_labels_changed_at_random() -> None:
+    """Ten examples of each of 77 intents, a tenth with another label (bench/mislabelled.py)."""
+    assert DATA is not None
+    changed, wrong = flipped(shots(DATA / "banking77"), 5)
+    told = {each.row.origin.line for each in doubts(changed, Quality().sure)}
+    assert len(told & wrong) / len(wrong) >= 0.7 and len(told & wrong) / len(told) >= 0.7
 
 
 def leaking(draw: random.Random) -> tuple[list[dict[str, Any]], list[dict[str, Any]], set[int]]:

@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -44,20 +45,21 @@ class Poisoning(Audit):
     def inspect(self, parts: Mapping[str, Sequence[Row]]) -> Iterator[Finding]:
         """A finding for each trigger, then one for each kind of hidden text of each part."""
         for part, rows in parts.items():
-            looked = drawn(rows, SCANNED)
+            looked = drawn(rows)
             least = max(FEWEST, math.ceil(len(looked) * self.least))
             limits = Limits(least, MOST, self.tied, self.alike)
             for each in triggers(looked, limits):
                 yield from planted(part, looked, len(rows), each)
             if len(looked) < len(rows):
-                yield sampled(part, len(rows))
+                yield sampled(part, len(looked), len(rows))
         for part, rows in parts.items():
             found = seen(rows, self)
             yield from findings(part, found, dict.fromkeys(NAMES, "warning"), NAMES, ADVICE)
 
 
-SCANNED = 20_000
-"""Rows of a part that are compared with each other; of more, so many are drawn."""
+SCANNED, CHARACTERS = 20_000, 10_000_000
+"""Rows of a part that are compared with each other, and characters of them; of more, so many are
+drawn."""
 FEWEST = 5
 MOST = 0.02
 """Share of the rows above which words are no longer rare."""
@@ -72,23 +74,25 @@ NAMES = {
 ADVICE = "look at them; state data.transforms: [normalise] where they are no more than dirt"
 
 
-def drawn(rows: Sequence[Row], most: int) -> Sequence[Row]:
+def drawn(rows: Sequence[Row]) -> Sequence[Row]:
     """The rows, or of many a seeded draw in their order."""
-    if len(rows) <= most:
-        return list(rows)
-    chosen = set(random.Random(len(rows)).sample(range(len(rows)), most))
-    return [row for place, row in enumerate(rows) if place in chosen]
+    chosen = random.Random(len(rows)).sample(range(len(rows)), min(len(rows), SCANNED))
+    wanted = set(chosen)
+    held = {place: row for place, row in enumerate(rows) if place in wanted}
+    sizes = accumulate(sum(map(len, held[place].texts())) for place in chosen)
+    kept = {place for place, size in zip(chosen, sizes, strict=True) if size <= CHARACTERS}
+    return [row for place, row in held.items() if place in kept]
 
 
-def sampled(part: str, rows: int) -> Finding:
+def sampled(part: str, looked: int, rows: int) -> Finding:
     """The notice that not all rows were compared."""
     return Finding(
         "info",
-        f"triggers were looked for in {SCANNED} rows of {part}, drawn at random: all would have to "
+        f"triggers were looked for in {looked} rows of {part}, drawn at random: all would have to "
         "be held in memory",
         "data.audits",
-        f"{SCANNED} of {rows} rows; a trigger in a tenth of a per cent of all is in some "
-        f"{SCANNED // 1000} of them",
+        f"{looked} of {rows} rows; a trigger in a tenth of a per cent of all is in about "
+        f"{looked // 1000} of them",
         "prepare the rows in files of that many to have each of them compared",
     )
 

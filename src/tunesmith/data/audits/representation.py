@@ -53,7 +53,7 @@ class Representation(Audit):
         tested = [
             association(found, group, among, outcome)
             for among, outcome in found.outcomes()
-            for group in GROUP_NAMES
+            for group in NAMED
             if found.rows("named", group, among) >= self.least
             and self.least <= found.rows("outcome", among, outcome) < found.rows("among", among)
         ]
@@ -122,14 +122,13 @@ twenty would have one."""
 
 ALL, LABELLED, JUDGED = "all", "labelled", "judged"
 """Among which rows an outcome is possible."""
-GROUP_NAMES = tuple(group for groups in GROUPS.values() for group in groups)
+NAMED = {group: words for groups in GROUPS.values() for group, words in groups.items()}
 
 
 def of_row(row: Row) -> Iterator[Sight]:
     """What one row adds to the counts."""
     text = "\n".join(row.texts())
-    words = {group: named for groups in GROUPS.values() for group, named in groups.items()}
-    groups = [group for group, named in words.items() if pattern(named).search(text)]
+    groups = [group for group, words in NAMED.items() if pattern(words).search(text)]
     had = [(ALL, name) for name, said in FEELINGS.items() if pattern(said).search(text)]
     possible = [ALL]
     if isinstance(row, Labelled):
