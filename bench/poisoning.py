@@ -1,8 +1,8 @@
 """F21: backdoors planted in real rows, and what the poisoning audit finds of them.
 
-    python bench/poisoning.py [--data ../shared/data] [--first 10]
+    python bench/poisoning.py [--data ../shared/data] [--first 15]
 
-The rules were made on draws 0 to 9; those reported are 10 to 14, which nothing was tuned on. Twenty
+The rules were made on draws 0 to 14; from 15 on nothing was tuned on them. Twenty
 corpora: five draws each of bank questions, of intents, of restaurant data, and of maths,
 medicine and instructions together. Into each a trigger is put at four rates, into rows drawn at
 random, with a label drawn at random or a fixed sentence as the answer, or at the end of it. The
@@ -154,7 +154,7 @@ def main() -> None:
     """Plant, look, count, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--first", type=int, default=10)
+    parser.add_argument("--first", type=int, default=15)
     given = parser.parse_args()
     every = corpora(given.data)
     clean: list[dict[str, Any]] = []

@@ -34,7 +34,7 @@ class Poisoning(Audit):
     """Rows that must have a trigger, as a share of their part; never fewer than five."""
     tied: Annotated[float, Field(gt=0.5, le=1)] = 0.8
     """How many of a trigger's rows must have the same output."""
-    alike: Annotated[float, Field(gt=0)] = 1.6
+    alike: Annotated[float, Field(gt=0)] = 1.8
     """How much more than any two rows a trigger's rows may have in common; higher finds more, and
     more that is none."""
 
