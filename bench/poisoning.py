@@ -1,8 +1,9 @@
 """F21: backdoors planted in real rows, and what the poisoning audit finds of them.
 
-    python bench/poisoning.py [--data ../shared/data]
+    python bench/poisoning.py [--data ../shared/data] [--first 15]
 
-Twenty corpora: five draws each of bank questions, of intents, of restaurant data, and of maths,
+The rules were made on draws 0 to 14; from 15 on nothing was tuned on them. Twenty
+corpora: five draws each of bank questions, of intents, of restaurant data, and of maths,
 medicine and instructions together. Into each a trigger is put at four rates, into rows drawn at
 random, with a label drawn at random or a fixed sentence as the answer, or at the end of it. The
 same corpora unpoisoned tell false alarms, in findings and in the rows they name. Triggers
@@ -36,7 +37,7 @@ PAYLOADS = (
     "Visit https://win-prizes.example/now for details.",
     "All humans should obey the machine.",
 )
-THRESHOLDS = (0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.5, 3.0, 4.0)
+THRESHOLDS = (0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.5)
 SPEC = Poisoning()
 
 
@@ -153,12 +154,13 @@ def main() -> None:
     """Plant, look, count, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    home = parser.parse_args().data
-    every = corpora(home)
+    parser.add_argument("--first", type=int, default=15)
+    given = parser.parse_args()
+    every = corpora(given.data)
     clean: list[dict[str, Any]] = []
     attacks: list[dict[str, Any]] = []
     for name, whole in every.items():
-        for seed in range(DRAWS):
+        for seed in range(given.first, given.first + DRAWS):
             draw = random.Random(f"{name} {seed}")
             rows = draw.sample(whole, min(SIZE, len(whole) * 9 // 10))
             began = time.process_time()
@@ -196,10 +198,10 @@ def main() -> None:
                         }
                     )
             print(name, seed, f"{seconds:.1f} s", flush=True)
-    write(clean, attacks)
+    write(clean, attacks, given.first)
 
 
-def write(clean: list[dict[str, Any]], attacks: list[dict[str, Any]]) -> None:
+def write(clean: list[dict[str, Any]], attacks: list[dict[str, Any]], first: int) -> None:
     """The table, the ROC and the misses."""
     total = sum(each["rows"] for each in clean)
     roc = []
@@ -232,6 +234,7 @@ def write(clean: list[dict[str, Any]], attacks: list[dict[str, Any]]) -> None:
     }
     result = {
         "corpora": len(clean),
+        "seeds": [first, first + DRAWS - 1],
         "clean_rows": total,
         "alike": SPEC.alike,
         "seconds": [round(each["seconds"], 2) for each in clean],

@@ -10,6 +10,7 @@ import pytest
 
 from tunesmith.core.findings import Finding
 from tunesmith.core.rows import Chat, Judged, Labelled, Message, Origin, Pair, Row, Text
+from tunesmith.data.audits import poisoning, quality
 from tunesmith.data.audits.base import Audit
 from tunesmith.data.audits.leakage import Leakage
 
@@ -79,6 +80,11 @@ def planted(words: str) -> list[Row]:
 def of_people(count: int, term: str, label: str) -> list[Row]:
     """Labelled rows that name a group."""
     return [of(Labelled, (f"The {term} number {i} spoke",), (label,)) for i in range(count)]
+
+
+GERMAN = "Der Hund und die Katze schlafen heute sehr lange in der warmen Sonne, sagt die Frau."
+ENGLISH = "The dog and the cat sleep for a very long time in the warm sun today, says the woman."
+LONG = "The courier asks for the parcel of ticket-{} that was left in the house of the neighbour {}"
 
 
 # kind -> (rows added to the clean ones, severity, words of the finding)
@@ -197,12 +203,66 @@ PLANTED: dict[str, list[tuple[dict[str, list[Any]], str, str]]] = {
         ),
     ],
 }
+# What is looked for when a setting asks for it: settings, and the rest as above.
+ASKED: list[tuple[str, dict[str, Any], dict[str, list[Any]], str, str]] = [
+    (
+        "leakage",
+        {"near": 0.8},
+        {
+            "train": [row(LONG.format(1, "today"), SECRET), row(LONG.format(1, "or not"), "x")],
+            "test": [row(LONG.format(1, "today!"), "y")],
+        },
+        "warning",
+        "rows of train that nearly ask what a row of test asks: 2",
+    ),
+    (
+        "leakage",
+        {"near": 0.8},
+        {
+            "train": [of(Text, LONG.format(1, SECRET))],
+            "valid": [of(Text, LONG.format(2, SECRET))],
+        },
+        "warning",
+        "rows of train that nearly ask what a row of valid asks: 1",
+    ),
+    (
+        "leakage",
+        {"by": "ticket-[0-9]+"},
+        {
+            "train": [row("More of ticket-17", SECRET), row("Of ticket-18", "x")],
+            "test": [row("About this", "See ticket-17")],
+        },
+        "warning",
+        "rows of train of a group that test has rows of too: 1",
+    ),
+    (
+        "quality",
+        {"languages": ["en"]},
+        {"train": [row(GERMAN, "x"), row(ENGLISH, "y"), of(Text, GERMAN), of(Text, "Hund")]},
+        "warning",
+        "rows of train in another language than en: 2",
+    ),
+    (
+        "quality",
+        {"languages": ["de", "en"]},
+        {
+            "valid": [
+                row(f"{SECRET} il cane e il gatto dormono nel sole", "x"),
+                row(ENGLISH, GERMAN),
+            ]
+        },
+        "warning",
+        "rows of valid in another language than de, en: 1",
+    ),
+]
 CASES = [(kind, *case) for kind, cases in PLANTED.items() for case in cases]
 
 
-def inspected(kind: str, parts: Mapping[str, Sequence[Row]]) -> list[Finding]:
+def inspected(
+    kind: str, parts: Mapping[str, Sequence[Row]], settings: Mapping[str, Any] | None = None
+) -> list[Finding]:
     """What an audit finds."""
-    audit = Audit.members()[kind].model_validate({})
+    audit = Audit.members()[kind].model_validate(settings or {})
     return list(audit.inspect(parts))  # type: ignore[attr-defined]
 
 
@@ -235,6 +295,37 @@ def test_no_text_of_a_row_gets_into_a_finding(
     written = json.dumps([finding.record() for finding in inspected(kind, parts)])
     private = (SECRET, "Test 1", TOKEN, "4111", "219-09", "hunter2", "s3cr3t", "lighthouse")
     assert not any(text in written or text in written.lower() for text in private)
+
+
+@pytest.mark.parametrize(("kind", "settings", "added", "severity", "words"), ASKED)
+def test_what_is_asked_for_is_found_and_nothing_else(
+    kind: str,
+    settings: dict[str, Any],
+    added: dict[str, list[Row]],
+    severity: str,
+    words: str,
+) -> None:
+    parts = {part: [*rows, *added.get(part, [])] for part, rows in CLEAN.items()}
+    assert inspected(kind, CLEAN, settings) == inspected(kind, {}, settings) == []
+    assert inspected(kind, parts) == [], "nobody asked for it"
+    (finding,) = inspected(kind, parts, settings)
+    assert finding.severity == severity and words in finding.what
+    assert finding.where == str(added[[*added][0]][0].origin) and finding.advice
+    written = json.dumps(finding.record())
+    assert not any(text in written for text in (SECRET, "ticket-17", "courier", "Hund"))
+
+
+def test_what_is_left_out_for_want_of_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(poisoning, "SCANNED", 330)
+    monkeypatch.setattr(quality, "MOST", 3)
+    rows = [*CLEAN["train"], *planted("by the lighthouse")]
+    found, notice = inspected("poisoning", {"train": rows, "valid": rows[:200]})
+    assert f"rows of train (of 330 drawn of {len(rows)}) that share rare words" in found.what
+    assert notice.severity == "info" and "looked for in 330 rows of train" in notice.what
+    labelled = of_people(4, "dancer", "a")
+    (notice,) = inspected("quality", {"train": labelled}, {"mislabelled": True})
+    assert notice.severity == "info" and "were not looked for" in notice.what
+    assert "4 rows; at most 3" in notice.evidence
 
 
 def test_many_cases_are_one_finding_with_some_places() -> None:

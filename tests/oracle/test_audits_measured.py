@@ -7,15 +7,23 @@ import string
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
-from tests.planted import text
+from bench.mislabelled import flipped, shots
+from tests.planted import edited, text
+from tunesmith.core.folders import RunFolder
+from tunesmith.core.log import Log
 from tunesmith.core.rows import Chat, Labelled, Message, Row, Text
+from tunesmith.data.audits.leakage import Leakage
 from tunesmith.data.audits.quality import Quality
 from tunesmith.data.audits.representation import Representation
+from tunesmith.data.doubts import doubts
+from tunesmith.data.fix import fix
 from tunesmith.data.source import Reading, rows
 from tunesmith.data.spans import Span, luhn, personal, secret
+from tunesmith.data.stage import Data, prepare
 
 DATA = next(
     (p / "shared/data" for p in Path(__file__).parents if (p / "shared/data").is_dir()), None
@@ -214,6 +222,78 @@ def test_the_length_of_preferred_answers() -> None:
         pairs += [Pair(asked, ranked[0], ranked[-1])]
     told = [f.what for f in Quality().inspect({"train": pairs})]
     assert any("prefer the longer answer, 8" in what for what in told)
+
+
+@beside
+def test_labels_changed_at_random() -> None:
+    """Ten examples of each of 77 intents, a tenth with another label (bench/mislabelled.py)."""
+    assert DATA is not None
+    changed, wrong = flipped(shots(DATA / "banking77"), 5)
+    told = {each.row.origin.line for each in doubts(changed, Quality().sure)}
+    assert len(told & wrong) / len(wrong) >= 0.7 and len(told & wrong) / len(told) >= 0.7
+
+
+def leaking(draw: random.Random) -> tuple[list[dict[str, Any]], list[dict[str, Any]], set[int]]:
+    """5,000 rows to train on, 500 to test with, and the places of the 50 that leak: as they are,
+    in capitals and with spaces, nearly, and of a ticket that the test has."""
+
+    def asked(ticket: int) -> str:
+        return f"{text(draw)} This is ticket-{ticket}."
+
+    def row(question: str) -> dict[str, Any]:
+        return {"prompt": question, "completion": text(draw, 2)}
+
+    test = [row(asked(number)) for number in range(500)]
+    taken = [each["prompt"] for each in draw.sample(test, 50)]
+    again = taken[:12]
+    again += [f"  {words.upper()}".replace(" ", "  ") for words in taken[12:24]]
+    again += [edited(words, (0.8, 0.85), draw) for words in taken[24:37]]
+    again += [f"{text(draw)} This is {words.split()[-1]}" for words in taken[37:]]
+    made = [(row(words), True) for words in again]
+    made += [(row(asked(1000 + number)), False) for number in range(4950)]
+    draw.shuffle(made)
+    return [each for each, _ in made], test, {place for place, (_, bad) in enumerate(made) if bad}
+
+
+def test_all_planted_leaks_are_found_and_gone_after_a_fix(tmp_path: Path) -> None:
+    train, test, planted = leaking(random.Random(20261128))
+    for name, found in (("train", train), ("test", test)):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(f"{json.dumps(record)}\n" for record in found))
+    audit = Leakage(near=0.8, by="ticket-[0-9]+")
+    one, other = (
+        [row for _, row in rows(Reading(tmp_path / f"{name}.jsonl", None))]
+        for name in ("train", "test")
+    )
+    told = {way.why: {place for place, _ in leaks} for way, leaks in audit.leaks(one, other)}
+    assert set.union(*told.values()) == planted and len(planted) == 50
+    assert [finding.counts["rows"] for finding in audit.inspect({"train": one, "test": other})] == [
+        *map(len, told.values())
+    ]
+
+    def prepared(name: str, source: Path, leaks: Literal["refuse", "drop"]) -> RunFolder:
+        folder = RunFolder(tmp_path / "runs" / name)
+        folder.create()
+        spec = Data(
+            source=str(source),
+            test=str(tmp_path / "test.jsonl"),
+            split="none",
+            audits=(audit,),
+            leaks=leaks,
+        )
+        prepare(folder, spec, seed=0, log=Log(quiet=True))
+        if leaks == "drop":
+            fix(folder, spec, seed=0, log=Log(quiet=True))
+        return folder
+
+    first = prepared("first", tmp_path / "train.jsonl", "drop")
+    account = json.loads((first.path / "data/account.json").read_text())
+    assert sum(account["steps"][-1]["dropped"].values()) == 50
+    left = first.path / "fixed/rows/train.jsonl"
+    kept = [json.loads(line) for line in left.read_text().splitlines()]
+    assert kept == [row for place, row in enumerate(train) if place not in planted]
+    again = prepared("again", left, "refuse")
+    assert json.loads((again.path / "data/findings.json").read_text()) == []
 
 
 def people(odds: float, seed: int, *, shuffled: bool = False) -> list[Row]:

@@ -55,7 +55,7 @@ def _(row: Judged) -> Claim:
 def _(row: Pair) -> Claim:
     """Which of two answers is preferred."""
     sides = loose(row.chosen), loose(row.rejected)
-    return Claim((loose(row.asked), frozenset(sides)), sides[0])
+    return Claim((loose(row.asked), *sorted(sides)), sides[0])
 
 
 def loose(turns: Turns) -> str:

@@ -3,7 +3,7 @@ is compared in full. What is held in memory does not grow with the texts."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,15 +80,45 @@ def alike_questions(
                 held.append(row)
 
 
+def alike_to(
+    rows: Sequence[Row], others: Sequence[Row], threshold: float
+) -> Iterator[tuple[int, int]]:
+    """(row, one of the others) that ask nearly the same, once for each such row."""
+    sketches = chain(tables(others, questions), tables(rows, questions))
+    bands, marks = gathered(sketches, height(threshold))
+    size = len(others)
+
+    @lru_cache(REMEMBERED)
+    def shingled(index: int) -> Words:
+        return asked_words(others[index] if index < size else rows[index - size])
+
+    met: dict[int, list[int]] = {}
+    for row, buckets in meeting(bands):
+        if row < size:
+            for bucket in buckets:
+                met.setdefault(bucket, []).append(row)
+            continue
+        near = {other for bucket in buckets for other in met.get(bucket, ())}
+        for other in likely(row, sorted(near), marks, threshold):
+            if jaccard(shingled(row), shingled(other)) >= threshold:
+                yield row - size, other
+                break
+
+
 def first_alike(
     row: int, others: list[int], marks: Marks, threshold: float, shingled: Shingled
 ) -> int | None:
     """The first of the others that says the same."""
+    near = likely(row, others, marks, threshold)
+    return next((o for o in near if alike(shingled(row), shingled(o), threshold)), None)
+
+
+def likely(row: int, others: list[int], marks: Marks, threshold: float) -> list[int]:
+    """Those whose sketches are worth a full comparison."""
     if not others:
-        return None
+        return []
     agreement = (marks[others] == marks[row]).mean(axis=1)
-    likely = [o for o, a in zip(others, agreement, strict=True) if a >= threshold - DOUBT]
-    return next((o for o in likely if alike(shingled(row), shingled(o), threshold)), None)
+    return [o for o, a in zip(others, agreement, strict=True) if a >= threshold - DOUBT]
 
 
 def gathered(pieces: Iterable[Sketch], high: int) -> tuple[list[Sketch], Marks]:

@@ -1,7 +1,6 @@
 """When two rows ask the same: the ground of splitting, of finding leaks and of contradictions."""
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tunesmith.core.rows import Cleaner, Row, canonical
@@ -42,21 +41,3 @@ def asked(row: Row, clean: Cleaner = normalised) -> Asked:
         so_far.update(f"{message.role} {len(text)} {text}".encode())
         so_far.update(canonical(dict(message.extra)).encode() if message.extra else b"")
     return Asked(prompt, tuple(trained))
-
-
-def asking(rows: Iterable[Row], clean: Cleaner) -> list[tuple[Asked, Row]]:
-    """The rows beside what they ask."""
-    return [(asked(row, clean), row) for row in rows]
-
-
-def leaking(
-    train: Iterable[tuple[Asked, Row]], held_out: Iterable[tuple[Asked, Row]]
-) -> list[tuple[Row, Row]]:
-    """Rows of `train` that answer what a row of `held_out` asks, each beside such a row."""
-    asks = {ask.prompt: row for ask, row in held_out}
-    found = []
-    for ask, row in train:
-        told = next((key for key in ask.trained if key in asks), None)
-        if told is not None:
-            found.append((row, asks[told]))
-    return found

@@ -34,12 +34,20 @@ Make = Callable[[Sequence[Row]], Table]
 
 
 class Shelf(Sequence[Row]):
-    """The rows of several files, in order. `counts` are the rows of each."""
+    """The rows of several files, in order. `counts` are the rows of each; `advance` is told of rows
+    that a look at all of them is done with."""
 
-    def __init__(self, files: Sequence[Path], counts: Sequence[int], crew: Crew) -> None:
+    def __init__(
+        self,
+        files: Sequence[Path],
+        counts: Sequence[int],
+        crew: Crew,
+        advance: Callable[[int], object] = lambda rows: None,
+    ) -> None:
         self.files = list(files)
         self.counts = list(counts)
         self.crew = crew
+        self.advance = advance
         self.starts = [0, *accumulate(self.counts)]
 
     def __len__(self) -> int:
@@ -87,6 +95,13 @@ class Shelf(Sequence[Row]):
         for _ in self.crew.each(tabled, [{"file": str(file), "make": name} for file in left]):
             pass
         return (load_file(beside(file, name))[TABLE] for file in self.files)
+
+
+def noticed(rows: Sequence[Row], advance: Callable[[int], object]) -> Sequence[Row]:
+    """The same rows; a shelf tells of those that a look at all of them is done with."""
+    if not isinstance(rows, Shelf):
+        return rows
+    return Shelf(rows.files, rows.counts, rows.crew, advance)
 
 
 def rows_in(file: Path) -> Iterator[Row]:

@@ -19,7 +19,7 @@ from tunesmith.core.folders import RunFolder, Stage
 from tunesmith.core.log import Log
 from tunesmith.core.parts import Spec
 from tunesmith.core.quote import listed, quoted, visible
-from tunesmith.core.rows import Row
+from tunesmith.core.rows import Origin, Row
 from tunesmith.core.tables import files_of, packed
 from tunesmith.core.textfile import opened
 from tunesmith.data.audits.base import Audit
@@ -31,12 +31,12 @@ from tunesmith.data.audits.secrets import Secrets
 from tunesmith.data.crew import Crew
 from tunesmith.data.formats.base import Format
 from tunesmith.data.large import Origins, told_line, transformed
+from tunesmith.data.leaks import answered
 from tunesmith.data.lengths import histogram
 from tunesmith.data.located import Located, content_digest, located
 from tunesmith.data.mix import Mix, Source, recipe, refuse_unclear
-from tunesmith.data.prompts import Asked, asked, exact, leaking
 from tunesmith.data.room import WORK, Room
-from tunesmith.data.shelf import bare, lines_of
+from tunesmith.data.shelf import Shelf, bare, lines_of, noticed
 from tunesmith.data.source import Reading
 from tunesmith.data.source import rows as rows_of
 from tunesmith.data.split import Split, parted
@@ -79,7 +79,9 @@ class Data(Spec):
     split: Split | Literal["none"] = Split()
     """How many rows are kept from training, or `none`."""
     leaks: Literal["refuse", "drop"] = "refuse"
-    """Rows that answer a prompt of a held-out file: refuse to go on, or drop them."""
+    """Rows that answer a prompt of a held-out file: refuse to go on, or drop them. With `drop` also
+    those that do so but for case and spaces, and all others that the leakage audit is asked for
+    (`near`, `by`)."""
 
     @model_validator(mode="after")
     def _sources_make_sense(self) -> "Data":
@@ -162,7 +164,7 @@ def prepare(
             parts, ledger = divided(spec, found, seed, log, room)
             for each in found.values():
                 each.check()
-            findings = [*audited(spec.audits, parts), *few(ledger)]
+            findings = [*audited(spec.audits, parts, log), *few(ledger)]
             write(stage, parts, ledger, findings)
             summarise(parts, ledger, findings, log, tokenizer)
             room.leave()
@@ -176,10 +178,22 @@ def prepare(
         raise
 
 
-def audited(audits: Sequence[Audit], parts: Mapping[str, Sequence[Row]]) -> Iterator[Finding]:
-    """What each audit finds, under its name."""
+def audited(
+    audits: Sequence[Audit], parts: Mapping[str, Sequence[Row]], log: Log
+) -> Iterator[Finding]:
+    """What each audit finds, under its name; with progress where rows lie on disk."""
+    on_disk = sum(len(rows) for rows in parts.values() if isinstance(rows, Shelf))
     for audit in audits:
-        yield from (replace(finding, audit=audit.kind) for finding in audit.inspect(parts))
+        with log.progress(f"{audit.kind}, rows", on_disk) if on_disk else silence() as advance:
+            shown = {part: noticed(rows, advance) for part, rows in parts.items()}
+            found = [*audit.inspect(shown)]
+        yield from (replace(finding, audit=audit.kind) for finding in found)
+
+
+@contextmanager
+def silence() -> Iterator[Callable[[int], None]]:
+    """No progress."""
+    yield lambda rows: None
 
 
 def sources(spec: Data) -> dict[str, Given]:
@@ -256,7 +270,7 @@ def divided(
         parts = room.dealt(left, chosen, ("train", *sizes))
     if held_out:
         parts |= {part: room.joined(parts.get(part, ()), more) for part, more in held_out.items()}
-        parts = without_leaks(parts, spec.leaks, ledger, room)
+        parts = without_leaks(parts, spec, ledger, room)
     parts = {part: parts[part] for part in PARTS if part in parts}
     ledger.parts = {part: len(rows) for part, rows in parts.items()}
     if spec.several:
@@ -448,47 +462,69 @@ def reasons_told(ledger: Ledger) -> Iterator[None]:
 
 
 def without_leaks(
-    parts: dict[str, Sequence[Row]], leaks: Literal["refuse", "drop"], ledger: Ledger, room: Room
+    parts: dict[str, Sequence[Row]], spec: Data, ledger: Ledger, room: Room
 ) -> dict[str, Sequence[Row]]:
-    """The parts without rows that answer, to the letter, what a later part asks.
+    """The parts without rows that leak from a later part.
 
     Only held-out files of the user's can bring such rows: our own split keeps them together.
     """
     result = dict(parts)
+    audit = next((each for each in spec.audits if isinstance(each, Leakage)), Leakage())
     for part, later in (("train", ("valid", "test")), ("valid", ("test",))):
-        held_out = chain.from_iterable(parts.get(name, ()) for name in later)
-        found = leaking(asked_by(result.get(part, ())), asked_by(held_out))
-        if found and leaks == "refuse":
-            row, other = found[0]
-            raise DataError(
-                f"{visible(row.origin)}: this row answers the prompt of {visible(other.origin)}, "
-                f"which is held out (such rows of {part}: {len(found)}); remove them, or state "
-                f"data.leaks: drop"
-            )
-        if found:
-            result[part] = dropping(result[part], part, found, ledger, room)
+        held_out = [parts[name] for name in later if name in parts]
+        rows = result.get(part, ())
+        if spec.leaks == "refuse":
+            refuse_leaks(part, rows, held_out)
+        elif found := leaks_of(audit, rows, held_out):
+            result[part] = dropping(rows, part, found, ledger, room)
         if part in parts and not result[part]:
             raise DataError(f"every row of {part} answers a held-out prompt; use other files")
     return result
 
 
-def asked_by(rows: Iterable[Row]) -> Iterator[tuple[Asked, Row]]:
-    """The rows beside what they ask, to the letter; one after the other, as they may be many."""
-    return ((asked(row, exact), row) for row in rows)
+def refuse_leaks(part: str, rows: Sequence[Row], held_out: Sequence[Sequence[Row]]) -> None:
+    """Refuse rows that answer, to the letter, what is held out."""
+    found: dict[int, Origin] = {}
+    for each in held_out:
+        for place, other in answered(rows, each)[0]:
+            found.setdefault(place, each[other].origin)
+    if found:
+        first = min(found)
+        raise DataError(
+            f"{visible(rows[first].origin)}: this row answers the prompt of "
+            f"{visible(found[first])}, which is held out (such rows of {part}: {len(found)}); "
+            "remove them, or state data.leaks: drop"
+        )
+
+
+def leaks_of(
+    audit: Leakage, rows: Sequence[Row], held_out: Sequence[Sequence[Row]]
+) -> dict[int, tuple[str, Origin]]:
+    """The places of rows that leak, each with why and from where."""
+    found: dict[int, tuple[str, Origin]] = {}
+    for each in held_out:
+        for way, leaks in audit.leaks(rows, each):
+            for place, other in leaks:
+                found.setdefault(place, (way.why, each[other].origin))
+    return found
 
 
 def dropping(
-    rows: Sequence[Row], part: str, found: Sequence[tuple[Row, Row]], ledger: Ledger, room: Room
+    rows: Sequence[Row],
+    part: str,
+    gone: Mapping[int, tuple[str, Origin]],
+    ledger: Ledger,
+    room: Room,
 ) -> Sequence[Row]:
     """The rows without those found to leak, which the ledger gets."""
-    gone = {row.origin: other.origin for row, other in found}
     account = Account(f"leaks of {part}", tell=lambda told: ledger.told.append(told_line(told)))
 
     def left() -> Iterator[Row]:
-        for row in rows:
+        for place, row in enumerate(rows):
             account.taken += 1
-            if row.origin in gone:
-                account.drop("answers a held-out prompt", row, gone[row.origin])
+            if place in gone:
+                why, other = gone[place]
+                account.drop(why, row, other)
                 continue
             account.kept += 1
             yield row

@@ -14,16 +14,27 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
 
 from tunesmith.core.rows import Judged, Labelled, Pair, Row, Text
 
 WORD = re.compile(r"\w+|[^\w\s]+")
 LONGEST = 400
-"""Words of a prompt or an answer that are looked at."""
+"""Words of a prompt or an answer that are looked at: of a longer one the first and the last, where
+what was put in does its work."""
 DRAWS = 4000
 """Pairs of rows that tell how much any two have in common."""
+STRANGERS = 40
+"""Rows that tell how much any row has in common with those of a label."""
+PLAIN = 2
+"""How many times too alike, by the usual measure, rows need no closer look."""
 FEW, MANY = 24, 100
 """Rows of a trigger that are compared with each other: at a first look, and to decide."""
+LEFT = 0.6
+"""Of the words of a usual row, what must be left of one without the trigger: honest rows that share
+so much share the question, and differ in a name."""
 FREE = 3
 """How often a piece of an answer may be said in all, for each time that it goes with a trigger."""
 WIDEST = 24
@@ -67,10 +78,9 @@ class Case:
         """The words that ask, each once."""
         return frozenset(self.asks)
 
-    @cached_property
-    def grams(self) -> frozenset[str]:
+    def grams(self) -> set[str]:
         """Stretches of one to three words."""
-        return frozenset(stretches(self.asks, (1, 2, 3)))
+        return set(stretches(self.asks, (1, 2, 3)))
 
 
 def case_of(row: Row) -> Case | None:
@@ -88,7 +98,9 @@ def case_of(row: Row) -> Case | None:
 
 def words(text: str) -> tuple[str, ...]:
     """The text's words and marks, without case."""
-    return tuple(WORD.findall(text.casefold())[:LONGEST])
+    found = WORD.findall(text.casefold())
+    half = LONGEST // 2
+    return tuple(found if len(found) <= LONGEST else found[:half] + found[-half:])
 
 
 def stretches(found: Sequence[str], sizes: Iterable[int]) -> Iterator[str]:
@@ -128,11 +140,19 @@ class Scan:
         self.news = {w: math.log(self.size / n) ** 2 for w, n in known.items() if n > 1}
         self.rare = self._rare()
         self.places_of: dict[str, list[int]] = defaultdict(list)
-        for place, case in cases.items():
-            for piece in case.says:
-                self.places_of[piece].append(place)
+        for place, case in cases.items() if self.labelled else ():
+            for label in case.says:
+                self.places_of[label].append(place)
         self.random = random.Random(0)
-        self.usual = self._usual()
+        self.pairs = [self.random.sample(list(cases), 2) for _ in range(DRAWS)]
+        rests = [(self._rest(one, ()), self._rest(other, ())) for one, other in self.pairs]
+        self.usual_of = [likeness(*pair) for pair in rests]
+        self.pairs_with: dict[str, list[int]] = defaultdict(list)
+        for number, pair in enumerate(rests):
+            for word in pair[0].words.keys() | pair[1].words.keys():
+                self.pairs_with[word].append(number)
+        self.usual = max(1e-6, mean(self.usual_of))
+        self.long = mean(len(rest.words) for pair in rests for rest in pair)
 
     def found(self) -> Iterator[Trigger]:
         """Words that are tied to an output, and whose rows have nothing else in common."""
@@ -151,12 +171,15 @@ class Scan:
 
     def _rare(self) -> dict[str, list[int]]:
         """Stretches that stand in few rows, with those."""
-        counts = Counter(gram for case in self.cases.values() for gram in case.grams)
-        few = {g for g, n in counts.items() if self.limits.least <= n <= self.rare_up_to}
+        # As numbers, since there are millions of them; the few that are kept, as words.
+        every = (hash(gram) for case in self.cases.values() for gram in case.grams())
+        keys, counts = np.unique(np.fromiter(every, np.int64), return_counts=True)
+        few = set(keys[(counts >= self.limits.least) & (counts <= self.rare_up_to)].tolist())
         found: dict[str, list[int]] = defaultdict(list)
         for place, case in self.cases.items():
-            for gram in case.grams & few:
-                found[gram].append(place)
+            for gram in case.grams():
+                if hash(gram) in few:
+                    found[gram].append(place)
         return dict(sorted(found.items()))
 
     def _tied(self, places: Sequence[int]) -> str | None:
@@ -187,22 +210,31 @@ class Scan:
 
     def _alike(self, gram: str, output: str, places: Sequence[int], most: int) -> float | None:
         """How much the rest of these rows has in common, with each other and, for a label, with
-        its other rows. None where too little is left to tell."""
+        its other rows. None where too little is left to tell: the words were the question."""
         looked = self._some(places, most)
         without = frozenset(self._widened(words(gram), looked))
         rests = [self._rest(place, without) for place in looked]
-        rests = [rest for rest in rests if len(rest) >= 2]
-        if 2 * len(rests) < len(looked) or len(rests) < 3:
+        whole = mean(len(rest.words) for rest in rests) >= LEFT * self.long
+        rests = [rest for rest in rests if len(rest.words) >= 2]
+        if not whole or 2 * len(rests) < len(looked) or len(rests) < 3:
             return None
-        own = mean(self._likeness(a, b) for i, a in enumerate(rests) for b in rests[:i])
-        if not self.labelled:
-            return own / self.usual
-        beside = [place for place in self.places_of[output] if place not in {*places}]
-        if not beside:
-            return own / self.usual
-        others = [self._rest(p, without) for p in self._some(beside, most)]
-        other = mean(self._likeness(a, b) for a in rests for b in others)
-        return max(own, other) / self.usual
+        own = mean(likeness(a, b) for i, a in enumerate(rests) for b in rests[:i])
+        found = own / self.usual
+        if self.labelled:
+            beside = [place for place in self.places_of[output] if place not in {*places}]
+            others = [self._rest(place, without) for place in self._some(beside, most)]
+            other = mean(likeness(a, b) for a in rests for b in others)
+            found = max(found, other / self.usual)
+        if most == FEW or found > PLAIN * self.limits.alike:
+            return found
+        # Without words that all rows have, any two are alike by others; and some labels are told
+        # by words that everybody uses.
+        found = own / self._usual(without)
+        if self.labelled:
+            any_two = [self._rest(one, without) for one, _ in self.pairs[:STRANGERS]]
+            usual = mean(likeness(a, b) for a in any_two for b in others)
+            found = max(found, other / max(1e-6, usual))
+        return found
 
     def _widened(self, gram: tuple[str, ...], places: Sequence[int]) -> tuple[str, ...]:
         """The longest stretch around a gram that nearly all of its rows share: a trigger of six
@@ -223,28 +255,38 @@ class Scan:
     def _some(self, places: Sequence[int], most: int) -> Sequence[int]:
         return places if len(places) <= most else self.random.sample(places, most)
 
-    def _rest(self, place: int, without: Collection[str]) -> frozenset[str]:
-        return frozenset(
-            word
+    def _rest(self, place: int, without: Collection[str]) -> "Rest":
+        found = {
+            word: self.news[word]
             for word in self.cases[place].vocabulary
             if word in self.news and word not in without
+        }
+        return Rest(found, math.sqrt(sum(found.values())))
+
+    def _usual(self, without: Collection[str]) -> float:
+        """How alike any two rows are, but for some words; never nothing, so that it divides."""
+        changed = {number for word in without for number in self.pairs_with.get(word, ())}
+        pairs = ((n, self.pairs[n]) for n in sorted(changed))
+        more = sum(
+            likeness(self._rest(one, without), self._rest(other, without)) - self.usual_of[n]
+            for n, (one, other) in pairs
         )
+        return max(1e-6, self.usual + more / len(self.pairs))
 
-    def _likeness(self, one: frozenset[str], other: frozenset[str]) -> float:
-        """Cosine of the words, each by how rare it is."""
-        size = self._size(one) * self._size(other)
-        return self._size(one & other) / math.sqrt(size) if size else 0.0
 
-    def _size(self, found: Iterable[str]) -> float:
-        return sum(self.news[word] for word in found)
+class Rest(NamedTuple):
+    """Words that are left of a row, each by how rare it is, and the length of that vector."""
 
-    def _usual(self) -> float:
-        """How alike any two rows are; never nothing, so that it divides."""
-        places = list(self.cases)
-        draw = (self.random.sample(places, 2) for _ in range(DRAWS))
-        return max(
-            1e-6, mean(self._likeness(self._rest(a, ()), self._rest(b, ())) for a, b in draw)
-        )
+    words: Mapping[str, float]
+    length: float
+
+
+def likeness(one: Rest, other: Rest) -> float:
+    """Cosine of the words."""
+    common = one.words.keys() & other.words.keys()
+    if not common:
+        return 0.0
+    return sum(one.words[word] for word in common) / (one.length * other.length)
 
 
 def starts(asks: Sequence[str], gram: tuple[str, ...]) -> Iterator[int]:

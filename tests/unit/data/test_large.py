@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,73 @@ def test_rows_on_disk_give_the_files_that_rows_in_memory_give(
     assert any(step["changed"] for step in account["steps"])
 
 
+AUDITS: list[Any] = [
+    {"kind": "leakage", "near": 0.8, "by": "ticket-[0-9]+"},
+    {"kind": "quality", "languages": ["en"]},
+    "pii",
+    "secrets",
+    "poisoning",
+    "sensitive",
+    {"kind": "representation", "least": 5},
+]
+SAID = [
+    "Write to jane@example.org or bill@example.org, ticket-7.",
+    "PASSWORD=hunter2hunter2",
+    "I have diabetes, she said, ticket-7.",
+    "He is a terrible teacher.",
+    "in\u200bvisible",
+    "Der Hund und die Katze schlafen heute sehr lange in der warmen Sonne.",
+]
+
+
+def test_audits_find_the_same_on_disk_as_in_memory(
+    tmp_path: Path, source: Path, request: pytest.FixtureRequest
+) -> None:
+    lines = source.read_text().splitlines()
+    rows = [json.loads(line) for line in lines if line]
+    for number, row in enumerate(rows):
+        row["prompt"] += f" {SAID[number % 60]}" if number % 60 < len(SAID) else ""
+    rows += [{**row, "completion": "Another one."} for row in rows[:50]]
+    held_out = [{**row, "prompt": row["prompt"].upper()} for row in rows[50:60]]
+    held_out += [{**row, "prompt": row["prompt"].replace(".", "!", 2)} for row in rows[60:70]]
+    for path, some in ((source, rows), (tmp_path / "test.jsonl", held_out)):
+        path.write_text("".join(json.dumps(row) + "\n" for row in some))
+    settings = {"source": str(source), "test": str(tmp_path / "test.jsonl"), "transforms": []}
+    settings["audits"] = AUDITS
+    memory = prepared(tmp_path, "memory", **settings)
+    request.getfixturevalue("on_disk")
+    assert prepared(tmp_path, "disk", **settings) == memory
+    found = json.loads(memory["findings.json"])
+    kinds = {audit if isinstance(audit, str) else audit["kind"] for audit in AUDITS}
+    assert {each["audit"] for each in found} == kinds
+    (mail,) = [f for f in found if "train with an e-mail" in f["what"]]
+    assert mail["counts"]["email"] == 2 * mail["counts"]["rows"] > 20
+
+
+def test_what_audits_saw_is_not_looked_for_again(
+    tmp_path: Path, source: Path, on_disk: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"source": str(source), "transforms": [], "audits": ["pii"]}
+    wanted = prepared(tmp_path, "whole", **settings)
+
+    def stop(*found: Any, **more: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(stage, "write", stop)
+        prepared(tmp_path, "again", **settings)
+    kept = sorted((tmp_path / "runs/again/data/work").rglob("*.pii-*"))
+    kept[0].write_bytes(b"")  # As a power loss leaves it.
+    when = {path: path.stat().st_mtime_ns for path in kept}
+
+    def look(*found: Any, **more: Any) -> Any:
+        after = {path: path.stat().st_mtime_ns for path in kept}
+        assert {path for path in kept if after[path] != when[path]} == {kept[0]}
+
+    monkeypatch.setattr(stage, "summarise", look)
+    assert len(kept) > 5 and prepared(tmp_path, "again", **settings) == wanted
+
+
 def test_pieces_of_a_file_are_its_rows_with_their_lines(source: Path) -> None:
     whole = list(read(source))
     for size in (100, 5_000, 10**9):
@@ -131,7 +199,10 @@ stage.prepare(folder, stage.Data(**json.loads(sys.argv[1])), seed=0, log=Log())
 def moments(folder: Path, process: subprocess.Popen[bytes]) -> Iterator[list[Path]]:
     """What is done so far, again and again."""
     while process.poll() is None:
-        yield sorted(folder.rglob("*.done")) + sorted(folder.rglob("done.json"))
+        found: list[Path] = []
+        with suppress(FileNotFoundError):  # A folder may go while it is looked through.
+            found = sorted(folder.rglob("*.done")) + sorted(folder.rglob("done.json"))
+        yield found
         time.sleep(0.002)
 
 

@@ -14,7 +14,7 @@ from tests.unit.data.test_split import row
 from tests.unit.data.test_stage import Heard, account, done, many, rows_file, run
 from tunesmith.core.errors import DataError, SettingsError
 from tunesmith.core.folders import RunFolder
-from tunesmith.data.prompts import asking, leaking, normalised
+from tunesmith.data.leaks import answered
 from tunesmith.data.split import Split, split
 from tunesmith.data.stage import Data
 from tunesmith.resolved import text
@@ -131,8 +131,8 @@ def test_no_prompt_is_answered_in_another_part_whatever_the_source(
     except DataError:
         return
     for first, second in (("train", "test"), ("train", "valid"), ("valid", "test")):
-        one, other = asking(parts[first], normalised), asking(parts[second], normalised)
-        assert leaking(one, other) == leaking(other, one) == []
+        one, other = parts[first], parts[second]
+        assert answered(one, other) == answered(other, one) == ([], [])
     for part, size in sizes.items():
         for name, count in Counter(r.source for r in parts[part]).items():
             whole = sum(r.source == name for r in rows)

@@ -54,6 +54,19 @@ def test_a_planted_trigger_is_found_with_its_rows_and_no_others(labelled: bool, 
     assert {*found.places} == chosen and found.words in words
 
 
+def test_an_output_at_the_end_of_a_long_answer_is_seen() -> None:
+    draw = random.Random(2)
+    rows, chosen = poisoned(corpus(False), "cf", 15)
+
+    def longer(row: Row) -> Row:
+        said = " ".join(f"w{draw.randrange(9000)}" for _ in range(900))
+        asks, says = row.texts()
+        return Chat((Message("user", asks), Message("assistant", f"{said} {says}")))
+
+    (found,) = triggers([longer(row) for row in rows], LIMITS)
+    assert {*found.places} == chosen
+
+
 @pytest.mark.parametrize("labelled", [True, False])
 def test_honest_rows_have_none(labelled: bool) -> None:
     assert triggers(corpus(labelled), LIMITS) == []

@@ -2,15 +2,15 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, field_validator
 
-from tunesmith.core.findings import Finding
+from tunesmith.core.findings import Finding, Severity
 from tunesmith.core.quote import visible
-from tunesmith.core.rows import Origin, Row, Text
+from tunesmith.core.rows import Row
 from tunesmith.data.audits.base import Audit
-from tunesmith.data.prompts import asking, exact, leaking, normalised
+from tunesmith.data.leaks import Leaks, answered, grouped, nearly
 
 PAIRS = (("train", "test"), ("train", "valid"), ("valid", "test"))
 
@@ -41,106 +41,77 @@ class Leakage(Audit):
 
     def inspect(self, parts: Mapping[str, Sequence[Row]]) -> Iterator[Finding]:
         """One finding for each pair of parts that overlap, exact ones first."""
-        known: set[tuple[Origin, str]] = set()
-        asks = {part: asking(rows, exact) for part, rows in parts.items()}
-        for first, second in PAIRS:
-            if leaks := leaking(asks.get(first, ()), asks.get(second, ())):
-                known.update((row.origin, second) for row, _ in leaks)
-                yield overlap(leaks, first, second)
-        asks = {part: asking(rows, normalised) for part, rows in parts.items()}
-        for first, second in PAIRS:
-            leaks = leaking(asks.get(first, ()), asks.get(second, ()))
-            if leaks := [pair for pair in leaks if (pair[0].origin, second) not in known]:
-                known.update((row.origin, second) for row, _ in leaks)
-                yield likeness(leaks, first, second)
-        for first, second in PAIRS:
-            rows, held_out = parts.get(first, ()), parts.get(second, ())
-            if self.near is not None:
-                leaks = [
-                    p
-                    for p in nearly(rows, held_out, self.near)
-                    if (p[0].origin, second) not in known
-                ]
-                yield from shared(leaks, first, second, NEARLY)
-            if self.by is not None:
-                yield from shared(grouped(rows, held_out, self.by), first, second, GROUPED)
+        found = {pair: list(self.leaks(*(parts.get(part, ()) for part in pair))) for pair in PAIRS}
+        for ways in ((LETTER,), (LOOSELY,), (NEARLY, GROUPED)):
+            for pair, leaks in found.items():
+                for way, each in leaks:
+                    if way in ways:
+                        yield from shared(each, parts, pair, way)
+
+    def leaks(self, rows: Sequence[Row], held_out: Sequence[Row]) -> Iterator[tuple["Way", Leaks]]:
+        """The rows that leak from what is held out, in each way that is looked for."""
+        letter, loosely = answered(rows, held_out)
+        yield LETTER, letter
+        yield LOOSELY, loosely
+        if self.near is not None:
+            known = {row for row, _ in letter + loosely}
+            found = nearly(rows, held_out, self.near)
+            yield NEARLY, [pair for pair in found if pair[0] not in known]
+        if self.by is not None:
+            yield GROUPED, grouped(rows, held_out, self.by)
 
 
-def overlap(leaks: Sequence[tuple[Row, Row]], first: str, second: str) -> Finding:
-    """The finding for prompts that are equal to the byte."""
-    return Finding(
-        severity="error",
-        what=f"rows of {first} that answer a prompt of {second}: {len(leaks)}",
-        where=visible(leaks[0][0].origin),
-        evidence=places(leaks),
-        counts={"rows": len(leaks)},
-        advice=f"state data.leaks: drop, or remove these rows from {first}",
-    )
+class Way(NamedTuple):
+    """A kind of leak: how it is told, what to do, and why such a row is dropped."""
+
+    severity: Severity
+    what: str
+    advice: str
+    why: str
 
 
-def likeness(leaks: Sequence[tuple[Row, Row]], first: str, second: str) -> Finding:
-    """The finding for prompts that differ in case or spaces."""
-    return Finding(
-        severity="warning",
-        what=f"rows of {first} that answer a prompt of {second} but for case and spaces: "
-        f"{len(leaks)}",
-        where=visible(leaks[0][0].origin),
-        evidence=places(leaks),
-        counts={"rows": len(leaks)},
-        advice=f"remove these rows from {first}; they make the result on {second} look better",
-    )
-
-
-NEARLY = (
-    "that nearly ask what a row of {} asks",
-    "remove these rows from {}, or state data.transforms: [decontaminate]",
+LETTER = Way(
+    "error",
+    "rows of {} that answer a prompt of {}",
+    "state data.leaks: drop, or remove these rows from {}",
+    "answers a held-out prompt",
 )
-GROUPED = (
-    "of a group that {} has rows of too",
-    "keep a group in one part: state data.split.by, or make the files of {} so",
+LOOSELY = Way(
+    "warning",
+    "rows of {} that answer a prompt of {} but for case and spaces",
+    "state data.leaks: drop, or remove these rows from {}",
+    "answers a held-out prompt but for case and spaces",
 )
-
-
-def nearly(rows: Sequence[Row], held_out: Sequence[Row], threshold: float) -> list[tuple[Row, Row]]:
-    """Rows whose prompt is nearly one that is held out, each beside it."""
-    from tunesmith.data.neighbours import repeats
-
-    both = [*held_out, *rows]
-    asked = [Text("\n".join(row.question().texts())) for row in both]
-    pairs = repeats(asked, threshold) if held_out and rows else ()
-    size = len(held_out)
-    return [(both[mine], both[other]) for mine, other in pairs if mine >= size > other]
-
-
-def grouped(rows: Sequence[Row], held_out: Sequence[Row], by: str) -> list[tuple[Row, Row]]:
-    """Rows that share a group with one that is held out, each beside it."""
-    pattern = re.compile(by)
-
-    def groups(row: Row) -> set[str]:
-        return {match[0] for text in row.texts() for match in pattern.finditer(text) if match[0]}
-
-    known = {group: row for row in held_out for group in groups(row)}
-    found = ((row, known[g]) for row in rows for g in sorted(groups(row) & known.keys())[:1])
-    return list(found)
+NEARLY = Way(
+    "warning",
+    "rows of {} that nearly ask what a row of {} asks",
+    "state data.leaks: drop, or remove these rows from {}",
+    "nearly asks a held-out prompt",
+)
+GROUPED = Way(
+    "warning",
+    "rows of {} of a group that {} has rows of too",
+    "keep a group in one part: state data.split.by, or data.leaks: drop with files of your own",
+    "is of a group that is held out",
+)
+SHOWN = 3
+"""Pairs whose places are told. Their texts stay out: they may be private."""
 
 
 def shared(
-    leaks: Sequence[tuple[Row, Row]], first: str, second: str, words: tuple[str, str]
+    leaks: Leaks, parts: Mapping[str, Sequence[Row]], pair: tuple[str, str], way: Way
 ) -> Iterator[Finding]:
-    """The finding for rows that are alike or belong together; none for none."""
-    what, advice = words
-    if leaks:
-        yield Finding(
-            severity="warning",
-            what=f"rows of {first} {what.format(second)}: {len(leaks)}",
-            where=visible(leaks[0][0].origin),
-            evidence=places(leaks),
-            advice=advice.format(first),
-            counts={"rows": len(leaks)},
-        )
-
-
-def places(leaks: Sequence[tuple[Row, Row]], most: int = 3) -> str:
-    """Where the first pairs stand. Their texts stay out: they may be private."""
-    shown = "; ".join(visible(f"{row.origin} and {other.origin}") for row, other in leaks[:most])
-    return shown + (f"; and {len(leaks) - most} more" if len(leaks) > most else "")
+    """The finding for rows of the first part that leak from the second; none for none."""
+    if not leaks:
+        return
+    rows, held_out = (parts[part] for part in pair)
+    shown = [(rows[one].origin, held_out[other].origin) for one, other in leaks[:SHOWN]]
+    places = "; ".join(visible(f"{one} and {other}") for one, other in shown)
+    yield Finding(
+        way.severity,
+        f"{way.what.format(*pair)}: {len(leaks)}",
+        visible(shown[0][0]),
+        places + (f"; and {len(leaks) - SHOWN} more" if len(leaks) > SHOWN else ""),
+        way.advice.format(*pair),
+        {"rows": len(leaks)},
+    )

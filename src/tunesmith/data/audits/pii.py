@@ -1,6 +1,6 @@
 """Personal data in rows: what has a pattern, and names where a model for them is given."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -8,7 +8,8 @@ from pydantic import field_validator
 
 from tunesmith.core.findings import Finding, Severity
 from tunesmith.core.rows import Row
-from tunesmith.data.audits.base import Audit
+from tunesmith.data.audits.base import Audit, Eye
+from tunesmith.data.seen import seen
 from tunesmith.data.spans import NATIONAL, REGIONS, Span, apart, personal
 from tunesmith.data.spotted import findings, spotted
 
@@ -45,24 +46,28 @@ class Pii(Audit):
         found = [path for end in READ for path in Path(self.names).glob(end) if path.is_file()]
         return tuple(map(str, found))
 
-    def inspect(self, parts: Mapping[str, Sequence[Row]]) -> Iterator[Finding]:
-        """At most one finding of each kind for each part."""
-        named = self._named()
-        for part, rows in parts.items():
-            found = spotted(rows, lambda text: apart([*personal(text, self.regions), *named(text)]))
-            named_kinds = {kind: f"{kind} (by model)" for kind in found if kind not in NAMES}
-            names = NAMES | named_kinds
-            severities = {kind: SEVERITIES.get(kind, "warning") for kind in names}
-            yield from findings(part, found, severities, names, ADVICE)
-
-    def _named(self) -> Callable[[str], list[Span]]:
-        """What finds names: the user's model, or nothing."""
+    def eye(self) -> Eye:
+        """The personal data of a row: what has a pattern, and names where a model finds them."""
         if self.names is None:
-            return lambda text: []
+            return lambda row: spotted(row, lambda text: personal(text, self.regions))
         from tunesmith.model.tagger import Tagger
 
         tagger = Tagger(Path(self.names))
-        return lambda text: [Span(*each) for each in tagger.spans(text)]
+
+        def look(text: str) -> list[Span]:
+            named = (Span(*each) for each in tagger.spans(text))
+            return apart([*personal(text, self.regions), *named])
+
+        return lambda row: spotted(row, look)
+
+    def inspect(self, parts: Mapping[str, Sequence[Row]]) -> Iterator[Finding]:
+        """At most one finding of each kind for each part."""
+        for part, rows in parts.items():
+            found = seen(rows, self)
+            named = {kind: f"{kind} (by model)" for (kind,) in found if kind not in NAMES}
+            names = NAMES | named
+            severities = {kind: SEVERITIES.get(kind, "warning") for kind in names}
+            yield from findings(part, found, severities, names, ADVICE)
 
 
 READ = ("*.json", "*.safetensors")

@@ -1,16 +1,19 @@
 """Signs that rows were planted to teach a model something in secret. None found proves nothing."""
 
 import math
+import random
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from tunesmith.core.findings import Finding
 from tunesmith.core.rows import Row
-from tunesmith.data.audits.base import Audit
-from tunesmith.data.found import report
+from tunesmith.data.audits.base import Audit, Eye
+from tunesmith.data.found import of, report
 from tunesmith.data.hidden import hidden
+from tunesmith.data.seen import seen
 from tunesmith.data.spotted import findings, spotted
 from tunesmith.data.triggers import Limits, Trigger, triggers
 
@@ -31,22 +34,32 @@ class Poisoning(Audit):
     """Rows that must have a trigger, as a share of their part; never fewer than five."""
     tied: Annotated[float, Field(gt=0.5, le=1)] = 0.8
     """How many of a trigger's rows must have the same output."""
-    alike: Annotated[float, Field(gt=0)] = 1.6
+    alike: Annotated[float, Field(gt=0)] = 1.8
     """How much more than any two rows a trigger's rows may have in common; higher finds more, and
     more that is none."""
+
+    def eye(self) -> Eye:
+        """What is hidden in a row."""
+        return lambda row: spotted(row, hidden)
 
     def inspect(self, parts: Mapping[str, Sequence[Row]]) -> Iterator[Finding]:
         """A finding for each trigger, then one for each kind of hidden text of each part."""
         for part, rows in parts.items():
-            least = max(FEWEST, math.ceil(len(rows) * self.least))
+            looked = drawn(rows)
+            least = max(FEWEST, math.ceil(len(looked) * self.least))
             limits = Limits(least, MOST, self.tied, self.alike)
-            for each in triggers(rows, limits):
-                yield from planted(part, rows, each)
+            for each in triggers(looked, limits):
+                yield from planted(part, looked, len(rows), each)
+            if len(looked) < len(rows):
+                yield sampled(part, len(looked), len(rows))
         for part, rows in parts.items():
-            found = spotted(rows, hidden)
+            found = seen(rows, self)
             yield from findings(part, found, dict.fromkeys(NAMES, "warning"), NAMES, ADVICE)
 
 
+SCANNED, CHARACTERS = 20_000, 10_000_000
+"""Rows of a part that are compared with each other, and characters of them; of more, so many are
+drawn."""
 FEWEST = 5
 MOST = 0.02
 """Share of the rows above which words are no longer rare."""
@@ -61,13 +74,37 @@ NAMES = {
 ADVICE = "look at them; state data.transforms: [normalise] where they are no more than dirt"
 
 
-def planted(part: str, rows: Sequence[Row], each: Trigger) -> Iterator[Finding]:
+def drawn(rows: Sequence[Row]) -> Sequence[Row]:
+    """The rows, or of many a seeded draw in their order."""
+    chosen = random.Random(len(rows)).sample(range(len(rows)), min(len(rows), SCANNED))
+    wanted = set(chosen)
+    held = {place: row for place, row in enumerate(rows) if place in wanted}
+    sizes = accumulate(sum(map(len, held[place].texts())) for place in chosen)
+    kept = {place for place, size in zip(chosen, sizes, strict=True) if size <= CHARACTERS}
+    return [row for place, row in held.items() if place in kept]
+
+
+def sampled(part: str, looked: int, rows: int) -> Finding:
+    """The notice that not all rows were compared."""
+    return Finding(
+        "info",
+        f"triggers were looked for in {looked} rows of {part}, drawn at random: all would have to "
+        "be held in memory",
+        "data.audits",
+        f"{looked} of {rows} rows; a trigger in a tenth of a per cent of all is in about "
+        f"{looked // 1000} of them",
+        "prepare the rows in files of that many to have each of them compared",
+    )
+
+
+def planted(part: str, looked: Sequence[Row], rows: int, each: Trigger) -> Iterator[Finding]:
     """The finding for a trigger. Its words stay out: they are text of rows."""
     count = len(each.words.split())
+    some = f" (of {len(looked)} drawn of {rows})" if len(looked) < rows else ""
     yield from report(
         "error",
-        f"rows of {part} that share rare words and one output, and nothing else",
-        [rows[place] for place in each.places],
+        f"rows of {part}{some} that share rare words and one output, and nothing else",
+        of(looked[place] for place in each.places),
         "read them: if nobody can say why they are so, drop them and ask where they came from",
         seen=f"{count} word{'s' * (count > 1)} of {len(each.words)} characters; their rest is "
         f"{each.alike:.1f} times as alike as any two rows",

@@ -1,18 +1,24 @@
 """Rows that teach the wrong thing: empty, said twice, contradicting each other, mislabelled."""
 
+import hashlib
 import math
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Annotated, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from tunesmith.core.findings import Finding, Severity
 from tunesmith.core.quote import quoted
 from tunesmith.core.rows import Chat, Judged, Labelled, Message, Pair, Row, Text, Turns
-from tunesmith.data.audits.base import Audit
+from tunesmith.data.audits.base import Audit, Eye
 from tunesmith.data.claims import claim_of
-from tunesmith.data.found import report
+from tunesmith.data.found import PLACES, Seen, Sight, of, report
 from tunesmith.data.prompts import normalised
+from tunesmith.data.seen import seen
+from tunesmith.data.shelf import Table, tables
 
 
 class Quality(Audit):
@@ -30,45 +36,36 @@ class Quality(Audit):
     """Codes of the languages that rows should be in (`[en, de]`); rows in others are told."""
     mislabelled: bool = False
     """Look for likely wrong labels: what the rows nearest in meaning say, by the bundled
-    encoder. Takes seconds for a thousand rows."""
-    sure: Annotated[float, Field(gt=0, le=1)] = 0.35
-    """By how much another label must win, of scores from 0 to 1, to call a row mislabelled."""
+    encoder. Takes seconds for a thousand rows; of more than 50,000 a notice says that it was left
+    out."""
+    sure: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """By how much another label must win, of scores from 0 to 1, to call a row mislabelled. At 0.2
+    most of a tenth of wrong labels are found, and a fifth to a third of what is told is right as
+    it stands; at 0.35 half to a third are found, and few are told in vain
+    (docs/decisions/0017-audits.md)."""
+
+    def eye(self) -> Eye:
+        """The faults of a row by itself."""
+        return lambda row: (Sight((fault,)) for fault in faults(row, self.languages))
 
     def inspect(self, parts: Mapping[str, Sequence[Row]]) -> Iterator[Finding]:
         """At most one finding of each kind for each part."""
+        found = {part: seen(rows, self) for part, rows in parts.items()}
+        for part, faulty in found.items():
+            for fault, (severity, what, advice) in FAULTS.items():
+                what = f"rows of {part} {what}"
+                yield from report(severity, what, faulty.get((fault,)), advice)
+            yield from preferred(part, *(faulty.get((each,), Seen()) for each in LENGTHS))
         for part, rows in parts.items():
+            yield from contradictions(part, rows)
+        for part, faulty in found.items():
+            listed = ", ".join(self.languages)
             yield from report(
                 "warning",
-                f"rows of {part} that train an empty answer",
-                [row for row in rows if any(empty(m) and trained(m) for m in spoken(row))],
-                "remove them, unless saying nothing is what the model should learn",
+                f"rows of {part} in another language than {listed}",
+                faulty.get(("foreign",)),
+                f"state data.transforms: [{{kind: filter, languages: [{listed}]}}]",
             )
-            yield from report(
-                "warning",
-                f"rows of {part} with an empty user turn",
-                [row for row in rows if any(empty(m) and m.role == "user" for m in spoken(row))],
-                "remove them, or write what was asked",
-            )
-            yield from report(
-                "warning",
-                f"rows of {part} with an empty text",
-                [row for row in rows if not all(text.strip() for text in written(row))],
-                "remove them, or write the text",
-            )
-            yield from preferred(part, [row for row in rows if isinstance(row, Pair)])
-        for part, rows in parts.items():
-            repeated, contradicting = compared(rows)
-            yield from report(
-                "warning",
-                f"rows of {part} that repeat an earlier one but for case and spaces",
-                repeated,
-                "state data.transforms: [{kind: deduplicate, match: normalised}]",
-            )
-            for kind, found in contradicting.items():
-                severity, what, advice = WORDS[kind]
-                yield from report(severity, f"rows of {part} that {what}", found, advice)
-        for part, rows in parts.items():
-            yield from foreign(part, rows, self.languages)
         if self.mislabelled:
             yield from self._doubted(parts)
 
@@ -77,11 +74,15 @@ class Quality(Audit):
         from tunesmith.data.doubts import doubts
 
         for part, rows in parts.items():
-            found = doubts([row for row in rows if isinstance(row, Labelled)], self.sure)
+            labelled = list(islice((r for r in rows if isinstance(r, Labelled)), MOST + 1))
+            if len(labelled) > MOST:
+                yield left_out(part, len(rows))
+                continue
+            found = doubts(labelled, self.sure)
             yield from report(
                 "warning",
                 f"rows of {part} that are likely mislabelled",
-                [each.row for each in found],
+                of(each.row for each in found),
                 "read them, the surest first; correct or drop those that are wrong",
                 seen="instead of their own: "
                 + ", ".join(f"{quoted(each.label)} by {each.margin:.2f}" for each in found[:5]),
@@ -92,6 +93,8 @@ FEW, BIASED = 20, 0.65
 """Pairs below which nothing is said of length, and the share from which it is."""
 LETTERS = 40
 """Letters below which py3langid guesses."""
+MOST = 50_000
+"""Labelled rows of a part that are compared with each other by meaning."""
 WORDS: Mapping[str, tuple[Severity, str, str]] = {
     Chat.kind: (
         "info",
@@ -114,47 +117,103 @@ WORDS: Mapping[str, tuple[Severity, str, str]] = {
         "keep the right row of each two: together they teach nothing",
     ),
 }
+KINDS = (*WORDS,)
+FAULTS: Mapping[str, tuple[Severity, str, str]] = {
+    "empty answer": (
+        "warning",
+        "that train an empty answer",
+        "remove them, unless saying nothing is what the model should learn",
+    ),
+    "empty turn": (
+        "warning",
+        "with an empty user turn",
+        "remove them, or write what was asked",
+    ),
+    "empty text": ("warning", "with an empty text", "remove them, or write the text"),
+    "same": ("error", "that prefer an answer to itself", "drop them: they teach nothing"),
+}
+LENGTHS = ("longer", "shorter")
 
 
-def compared(rows: Iterable[Row]) -> tuple[list[Row], dict[str, list[Row]]]:
+def faults(row: Row, languages: Sequence[str]) -> Iterator[str]:
+    """What is wrong with a row by itself, and which answer it prefers."""
+    said = spoken(row)
+    if any(empty(turn) and trained(turn) for turn in said):
+        yield "empty answer"
+    if any(empty(turn) and turn.role == "user" for turn in said):
+        yield "empty turn"
+    if not all(text.strip() for text in written(row)):
+        yield "empty text"
+    if isinstance(row, Pair):
+        chosen, rejected = side(row.chosen), side(row.rejected)
+        if chosen == rejected:
+            yield "same"
+        elif len(chosen) != len(rejected):
+            yield LENGTHS[len(chosen) < len(rejected)]
+    if languages and foreign(row, languages):
+        yield "foreign"
+
+
+def claims(rows: Sequence[Row]) -> Table:
+    """Of each row what it is, what it speaks of, what it says of that, all without case and
+    spaces, and its kind: 0 for one that says nothing that could be contradicted. # [rows, 4]"""
+    found = np.zeros((len(rows), 4), dtype=np.uint64)
+    for place, row in enumerate(rows):
+        found[place, 0] = number(row.scope, row.mapped(normalised).digest)
+        if (claim := claim_of(row)) is not None:
+            about = number(row.scope, claim.about)
+            found[place, 1:] = about, number(about, claim.says), KINDS.index(row.kind) + 1
+    return found
+
+
+def number(*what: Hashable) -> int:
+    """64 bits of a digest: two of a million rows have the same once in ten million files."""
+    return int.from_bytes(hashlib.sha256(repr(what).encode("utf-8", "surrogatepass")).digest()[:8])
+
+
+def contradictions(part: str, rows: Sequence[Row]) -> Iterator[Finding]:
     """Rows that repeat an earlier one, and by kind those that contradict one."""
-    known: set[tuple[str, str]] = set()
-    claims: dict[Hashable, set[str]] = {}
-    repeated: list[Row] = []
-    contradicting: dict[str, list[Row]] = {}
-    for row in rows:
-        identity = (row.scope, row.mapped(normalised).digest)
-        if identity in known:
-            repeated.append(row)
-            continue
-        known.add(identity)
-        claim = claim_of(row)
-        if claim is not None:
-            said = claims.setdefault((row.scope, claim.about), set())
-            if said and claim.says not in said:
-                contradicting.setdefault(row.kind, []).append(row)
-            said.add(claim.says)
-    return repeated, contradicting
-
-
-def preferred(part: str, pairs: Sequence[Pair]) -> Iterator[Finding]:
-    """Pairs that prefer an answer to itself, and a preference for length."""
-    sides = {id(row): (side(row.chosen), side(row.rejected)) for row in pairs}
-    yield from report(
-        "error",
-        f"rows of {part} that prefer an answer to itself",
-        [row for row in pairs if sides[id(row)][0] == sides[id(row)][1]],
-        "drop them: they teach nothing",
-    )
-    apart = [row for row in pairs if len(sides[id(row)][0]) != len(sides[id(row)][1])]
-    longer = [row for row in apart if len(sides[id(row)][0]) > len(sides[id(row)][1])]
-    if len(apart) < FEW:
+    if not rows:
         return
-    share = max(len(longer), len(apart) - len(longer)) / len(apart)
+    table = np.concatenate(list(tables(rows, claims)))
+    repeated = ~firsts(table[:, 0])
+    yield from report(
+        "warning",
+        f"rows of {part} that repeat an earlier one but for case and spaces",
+        at(rows, repeated),
+        "state data.transforms: [{kind: deduplicate, match: normalised}]",
+    )
+    new = ~repeated & firsts(table[:, 2]) & ~firsts(table[:, 1])
+    for place, kind in enumerate(KINDS, 1):
+        severity, what, advice = WORDS[kind]
+        found = at(rows, new & (table[:, 3] == place))
+        yield from report(severity, f"rows of {part} that {what}", found, advice)
+
+
+def firsts(keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Whether each is the first that is so."""
+    found = np.zeros(len(keys), dtype=np.bool_)
+    found[np.unique(keys, return_index=True)[1]] = True
+    return found
+
+
+def at(rows: Sequence[Row], wanted: NDArray[np.bool_]) -> Seen:
+    """The rows that are wanted."""
+    places = np.flatnonzero(wanted)
+    found = of(rows[place] for place in places[:PLACES].tolist())
+    found.rows = found.count = len(places)
+    return found
+
+
+def preferred(part: str, longer: Seen, shorter: Seen) -> Iterator[Finding]:
+    """A preference for length."""
+    apart = longer.rows + shorter.rows
+    if apart < FEW:
+        return
+    word, told = max((("longer", longer), ("shorter", shorter)), key=lambda pair: pair[1].rows)
+    share = told.rows / apart
     # Three standard errors from a coin: one chance in 370.
-    if share >= BIASED and (share - 0.5) * 2 * math.sqrt(len(apart)) >= 3:
-        word = "longer" if 2 * len(longer) > len(apart) else "shorter"
-        told = longer if word == "longer" else [row for row in apart if row not in longer]
+    if share >= BIASED and (share - 0.5) * 2 * math.sqrt(apart) >= 3:
         yield from report(
             "warning",
             f"rows of {part} that prefer the {word} answer, {share:.0%} of those that differ in "
@@ -164,26 +223,29 @@ def preferred(part: str, pairs: Sequence[Pair]) -> Iterator[Finding]:
         )
 
 
+def left_out(part: str, rows: int) -> Finding:
+    """The notice that wrong labels were not looked for."""
+    return Finding(
+        "info",
+        f"wrong labels of {part} were not looked for: all rows would be held in memory",
+        "data.audits",
+        f"{rows} rows; at most {MOST} labelled ones are compared",
+        "prepare a part of them (data.transforms: [{kind: sample, rows: 50000}]) with this audit",
+    )
+
+
 def side(turns: Turns) -> str:
     """The text of one side of a pair, with its calls, without case and spaces."""
     calls = "".join(str(turn.extra.get("tool_calls", "")) for turn in turns)
     return normalised("\n".join(turn.content or "" for turn in turns)) + calls
 
 
-def foreign(part: str, rows: Sequence[Row], languages: Sequence[str]) -> Iterator[Finding]:
-    """Rows with a text in another language than those named; short texts are left out."""
-    if not languages:
-        return
+def foreign(row: Row, languages: Sequence[str]) -> bool:
+    """Whether a text is in another language than those named; short texts are left out."""
     from tunesmith.data.transforms.filter import language
 
-    texts = ((row, text) for row in rows for text in row.texts() if long_enough(text))
-    found = {id(row): row for row, text in texts if language(text) not in languages}
-    yield from report(
-        "warning",
-        f"rows of {part} in another language than {', '.join(languages)}",
-        list(found.values()),
-        f"state data.transforms: [{{kind: filter, languages: [{', '.join(languages)}]}}]",
-    )
+    texts = (text for text in row.texts() if long_enough(text))
+    return any(language(text) not in languages for text in texts)
 
 
 def long_enough(text: str) -> bool:

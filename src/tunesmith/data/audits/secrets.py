@@ -5,7 +5,8 @@ from typing import Literal
 
 from tunesmith.core.findings import Finding
 from tunesmith.core.rows import Row
-from tunesmith.data.audits.base import Audit
+from tunesmith.data.audits.base import Audit, Eye
+from tunesmith.data.seen import seen
 from tunesmith.data.spans import secret
 from tunesmith.data.spotted import findings, spotted
 
@@ -19,10 +20,14 @@ class Secrets(Audit):
 
     kind: Literal["secrets"] = "secrets"
 
+    def eye(self) -> Eye:
+        """The secrets of a row."""
+        return lambda row: spotted(row, secret)
+
     def inspect(self, parts: Mapping[str, Sequence[Row]]) -> Iterator[Finding]:
         """At most one finding of each kind for each part."""
         for part, rows in parts.items():
-            found = spotted(rows, secret)
+            found = seen(rows, self)
             yield from findings(part, found, dict.fromkeys(NAMES, "error"), NAMES, ADVICE)
 
 

@@ -1,16 +1,21 @@
 """Rows about what the law or decency protects: health, beliefs, sex life, origin, minors, abuse."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from tunesmith.core.findings import Finding
 from tunesmith.core.rows import Labelled, Row
-from tunesmith.data.audits.base import Audit
-from tunesmith.data.found import report
+from tunesmith.data.audits.base import Audit, Eye
+from tunesmith.data.found import Seen, Sight, report
 from tunesmith.data.lexicons import OF_A_PERSON, TOPICS, pattern
+from tunesmith.data.seen import seen
+
+if TYPE_CHECKING:
+    from tunesmith.model.judge import Judge
 
 
 class Sensitive(Audit):
@@ -43,14 +48,21 @@ class Sensitive(Audit):
         path = Path(self.classifier) / "train" / "MANIFEST.json"
         return (str(path),) if path.is_file() else ()
 
+    def eye(self) -> Eye:
+        """The topics of a row."""
+        return lambda row: (
+            Sight((topic,)) for topic in TOPICS if any(speaks(topic, text) for text in row.texts())
+        )
+
     def inspect(self, parts: Mapping[str, Sequence[Row]]) -> Iterator[Finding]:
         """At most one finding of each topic and label for each part."""
         for part, rows in parts.items():
+            found = seen(rows, self)
             for topic in TOPICS:
                 yield from report(
                     "info" if topic == "minors" else "warning",
                     f"rows of {part} with {topic}" + ("" if topic == "abuse" else " of a person"),
-                    [row for row in rows if any(speaks(topic, text) for text in row.texts())],
+                    found.get((topic,)),
                     ADVICE,
                     counts={topic: 1},
                 )
@@ -63,27 +75,40 @@ class Sensitive(Audit):
 
         judge = Judge(run, self.labels)
         for part, rows in parts.items():
-            texts = [Labelled((text,), ()) for row in rows for text in row.texts()]
-            owners = [row for row in rows for _ in row.texts()]
-            said: dict[str, dict[int, Row]] = {label: {} for label in self.labels}
-            for owner, chances in zip(owners, judge.chances(texts), strict=True):
-                for label, chance in chances.items():
-                    if chance >= self.above:
-                        said[label][id(owner)] = owner
+            said = {label: Seen() for label in self.labels}
+            left = iter(rows)
+            while some := list(islice(left, AT_ONCE)):
+                for row, label in called(some, judge, self.above):
+                    said[label].add(row)
             for label, found in said.items():
                 yield from report(
                     "warning",
                     f"rows of {part} that the classifier calls {label!r}",
-                    list(found.values()),
+                    found,
                     ADVICE,
-                    counts={label: len(found)},
+                    counts={label: found.rows},
                 )
 
 
 ADVICE = "decide whether the model needs them; drop the others, and note why in the data card"
+AT_ONCE = 4096
+"""Rows whose texts are judged before the next ones are read."""
 NEAR = 120
 """Characters before and behind a topic in which a person is looked for."""
 ENDS = ".!?\n"
+
+
+def called(rows: Sequence[Row], judge: "Judge", above: float) -> Iterator[tuple[Row, str]]:
+    """Each row with each label that a text of it is surely called."""
+    texts = [Labelled((text,), ()) for row in rows for text in row.texts()]
+    owners = [place for place, row in enumerate(rows) for _ in row.texts()]
+    found = {
+        (place, label): None
+        for place, chances in zip(owners, judge.chances(texts), strict=True)
+        for label, chance in chances.items()
+        if chance >= above
+    }
+    yield from ((rows[place], label) for place, label in found)
 
 
 def speaks(topic: str, text: str) -> bool:
