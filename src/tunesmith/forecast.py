@@ -117,7 +117,7 @@ def cost(run: Run, spec: Train, base: Base, counted: dict[str, Any]) -> dict[str
     training, evaluation left out. The objective of `spec` knows its labels."""
     import torch
 
-    from tunesmith.model import layout, quantise
+    from tunesmith.model import devices, layout, quantise
 
     dtype = torch.float32 if run.model.dtype == "auto" else getattr(torch, run.model.dtype)
     plain = outline(base, dtype)
@@ -137,7 +137,10 @@ def cost(run: Run, spec: Train, base: Base, counted: dict[str, Any]) -> dict[str
     # The weights, the gradients, and the two moments of Adam, each as wide as its weight.
     held = sum(p.nbytes for p in [*tuned.parameters(), *on_top]) - spared
     held += 3 * sum(p.nbytes for p in [*inside, *on_top])
-    longest = max(run.train.pass_tokens("cpu"), counted["longest"])
+    longest = max(
+        run.train.pass_tokens(devices.choose(run.train.device, "train.device").type),
+        counted["longest"],
+    )
     kept = longest * (shape * BLOCK_NUMBERS * dtype.itemsize + logits * 4)
     epochs = counted["steps"] / steps_in(counted["epoch"], run.train.batch)
     # Of a mixture an epoch holds other counts than there are rows; their mean length stands in.

@@ -14,16 +14,18 @@ from tests.workflow.test_resume import result
 from tunesmith.core.errors import SettingsError
 from tunesmith.model import devices, heads, layout, recompute
 from tunesmith.model.load import load_model
-from tunesmith.model.policy import Policy
+from tunesmith.model.policy import Policy, evaluating
 from tunesmith.train import room
 from tunesmith.train.methods.adapter import Adapter
 from tunesmith.train.methods.base import Method
 from tunesmith.train.methods.full import Full
+from tunesmith.train.methods.ia3 import Ia3
 from tunesmith.train.methods.lora import Lora
 from tunesmith.train.methods.prefix import Prefix
+from tunesmith.train.methods.prompt import Prompt
 
 Tiny = Callable[[str], Path]
-METHODS = [Lora(rank=4), Lora(rank=4, dropout=0.3), Full(), Adapter(), Prefix()]
+METHODS = [Lora(rank=4), Lora(rank=4, dropout=0.3), Full(), Adapter(), Prefix(), Prompt(), Ia3()]
 RUN_TWICE = [kind for kind in KINDS if kind != "falcon"]
 
 
@@ -75,6 +77,55 @@ def test_as_many_blocks_as_memory_asks_for() -> None:
     assert room.every(need, 1100.0, 8) == 8  # 20 too much, and a block keeps 100
     assert room.every(need, 700.0, 8) == 2  # 340 too much
     assert room.every(need, 100.0, 8) == 1
+    assert room.every(room.Need(1900.0, 0.0), 1710.0 / room.SPARE, 19) == 9  # 1.9 blocks' worth
+
+
+def test_a_container_may_give_back_what_it_has_read(tmp_path: Path) -> None:
+    assert devices.left_of(tmp_path) is None
+    for name, text in (("memory.max", "1000"), ("memory.current", "900")):
+        (tmp_path / name).write_text(text)
+    (tmp_path / "memory.stat").write_text("anon 200\ninactive_file 600\n")
+    assert devices.left_of(tmp_path) == 700
+    (tmp_path / "memory.max").write_text("max\n")
+    assert devices.left_of(tmp_path) is None
+
+
+def test_the_mode_of_a_block_is_that_of_its_forward_pass(tiny: Tiny) -> None:
+    """Contrast reads rows in evaluation mode and goes back outside of it."""
+    model = Lora(rank=4, dropout=0.5).apply(load_model(base_of(tiny("llama"))), 0)
+    policy, rows = Policy(model.train(), None), batch((9, 14, 6), 300)
+    found = []
+    for every in (None, 1):
+        policy.recomputed = recompute.chosen(list(layout.blocks(model)), every)
+        model.zero_grad()
+        with evaluating(model), recompute.counting(list(model.parameters())) as kept:
+            loss = policy.nll(rows)
+        loss.backward()
+        assert model.training
+        found.append((sum(kept.values()), {n: p.grad.clone() for n, p in policy.named()}))
+    (everything, wanted), (less, again) = found
+    assert less < everything
+    assert all(torch.equal(again[name], gradient) for name, gradient in wanted.items())
+
+
+def test_out_of_memory_in_the_pass_that_asks(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be measured is computed again, and training still halves what it must."""
+    base, spec = base_of(tiny("llama")), settings(lr=1e-3)
+    wanted = result(trained(prepared(tmp_path / "whole"), base, spec))
+
+    def full(*_: Any) -> int:
+        raise MemoryError
+
+    monkeypatch.setattr(room, "kept_by", full)
+    assert result(trained(prepared(tmp_path / "short"), base, spec)) == wanted
+
+
+def test_more_blocks_than_there_are(tiny: Tiny) -> None:
+    policy = Policy(load_model(base_of(tiny("llama"))), None)
+    with pytest.raises(SettingsError, match="3 of 2 blocks leaves none"):
+        room.checked(3, policy)
 
 
 def test_a_run_with_little_memory_goes_on_the_same_way(

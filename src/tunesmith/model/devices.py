@@ -48,11 +48,19 @@ def free_memory() -> int:
         free = int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    left = left_of(Path("/sys/fs/cgroup"))
+    return free if left is None else min(free, left)
+
+
+def left_of(group: Path) -> int | None:
+    """Bytes that the container of a control group (version 2) may still use, what it could give back
+    of files it has read among them; None where there is no limit."""
     try:
         limit, used = (
-            int(Path("/sys/fs/cgroup", name).read_text("ascii"))
-            for name in ("memory.max", "memory.current")
+            int((group / name).read_text("ascii")) for name in ("memory.max", "memory.current")
         )
-    except (OSError, ValueError):  # no container, or one without a limit
-        return free
-    return min(free, limit - used)
+        lines = (group / "memory.stat").read_text("ascii").splitlines()
+        given_back = int(dict(line.split() for line in lines)["inactive_file"])
+    except (OSError, KeyError, ValueError):
+        return None
+    return limit - used + given_back

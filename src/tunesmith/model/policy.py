@@ -108,8 +108,10 @@ class Policy:
 
     @property
     def recomputes(self) -> bool:
-        """Whether a block may run twice: one that writes into a cache may not."""
-        return self.packs or not layout.writes(self.model)
+        """Whether a block may run twice: one that writes into a cache may not, and on mps torch does
+        not put random numbers back."""
+        once = layout.writes(self.model) and not self.packs
+        return not once and self.device.type != "mps"
 
     @property
     def still(self) -> bool:
@@ -221,14 +223,18 @@ class Policy:
 
     def _pass(self, batch: Batch, chosen: "torch.Tensor") -> "torch.Tensor":
         plain = layout.causal(self.model)
-        with self._seams(), recompute.switched(self.recomputed, partial(self._seams, back=True)):
-            if not self.packs:
-                told = {} if batch.segments is None else {"token_type_ids": batch.segments}
-                told = told if self._segmented else {}
+        again = recompute.switched(self.recomputed, partial(self._seams, back=True))
+        if not self.packs:
+            told = {} if batch.segments is None else {"token_type_ids": batch.segments}
+            told = told if self._segmented else {}
+            with self._seams(), again:
                 output = plain.base_model(input_ids=batch.ids, **self._behind(batch), **told)
-                return output.last_hidden_state.flatten(0, 1)[chosen]  # type: ignore[no-any-return]
-            packed = attention.pack(batch, share=not layout.drops(self.model))
-            return attention.hidden(plain, packed, lead.of(self.model))[packed.place[chosen]]
+            return output.last_hidden_state.flatten(0, 1)[chosen]  # type: ignore[no-any-return]
+        packed = attention.pack(batch, share=not layout.drops(self.model))
+        with self._seams():
+            before = lead.of(self.model)  # a pass of its own, which writes into a cache
+            with again:
+                return attention.hidden(plain, packed, before)[packed.place[chosen]]
 
     @contextmanager
     def _seams(self, *, back: bool = False) -> Iterator[None]:

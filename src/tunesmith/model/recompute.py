@@ -30,9 +30,9 @@ def chosen(blocks: Sequence[Any], every: int | None) -> list[Any]:
 
 @contextmanager
 def switched(blocks: Sequence[Any], seams: Seams) -> Iterator[None]:
-    """Blocks that keep only their input, for the time of one forward pass in training. `seams` is
+    """Blocks that keep only their input, for the time of one forward pass with gradients. `seams` is
     entered again on the way back."""
-    again = [block for block in blocks if block.training and torch.is_grad_enabled()]
+    again = list(blocks) if torch.is_grad_enabled() else []
     for block in again:
         block.forward = partial(_forward, block, seams)
     try:
@@ -44,12 +44,25 @@ def switched(blocks: Sequence[Any], seams: Seams) -> Iterator[None]:
 
 def _forward(block: Any, seams: Seams, *given: Any, **named: Any) -> Any:
     """The block's own forward under torch's checkpoint, which puts its random numbers back."""
+    training = block.training
     return checkpoint.checkpoint(
         partial(type(block).forward, block, **named),
         *given,
         use_reentrant=False,
-        context_fn=lambda: (nullcontext(), seams()),
+        context_fn=lambda: (nullcontext(), _again(block, training, seams)),
     )
+
+
+@contextmanager
+def _again(block: Any, training: bool, seams: Seams) -> Iterator[None]:
+    """What a block runs in on the way back: the seams, and the mode it was in."""
+    now = block.training
+    block.train(training)
+    try:
+        with seams():
+            yield
+    finally:
+        block.train(now)
 
 
 @contextmanager

@@ -217,8 +217,8 @@ def accumulate(
         smaller = limit.cut(group)
         if len(smaller) == len(group):
             raise ResourceError(
-                f"out of memory on a single row ({group[0].origins[0]}): lower train.length, or "
-                "use a smaller model or train.method=lora"
+                f"out of memory on a single row ({group[0].origins[0]}): lower train.length, set "
+                "train.gradient_checkpointing=1, or use a smaller model or train.method=lora"
             )
         group = smaller
 

@@ -4,6 +4,8 @@ One forward pass over the longest row tells what a token keeps for the way back.
 tokens of a pass, beside what is free now, says how many blocks must be made again.
 """
 
+import gc
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +17,7 @@ from tunesmith.model import layout, recompute
 from tunesmith.model.devices import free_bytes
 from tunesmith.model.policy import Policy
 from tunesmith.train import batches, randomness
+from tunesmith.train.loop import out_of_memory
 from tunesmith.train.objectives.base import Objective
 
 if TYPE_CHECKING:
@@ -35,7 +38,7 @@ class Need:
     kept: float
     """By the blocks, for the way back."""
     rest: float
-    """By the optimiser and the logits."""
+    """By the gradients and the optimiser."""
 
     @property
     def whole(self) -> float:
@@ -67,16 +70,25 @@ def every(need: Need, free: float, blocks: int) -> int | None:
     over = need.whole - SPARE * free
     if over <= 0:
         return None
-    again = over / (need.kept / blocks)
-    return min(blocks, max(1, int(blocks / again)))
+    again = math.ceil(over / (need.kept / blocks))
+    return max(1, blocks // again)
 
 
 def checked(setting: int | str, policy: Policy) -> None:
     """Refuse blocks that cannot be recomputed. Raises SettingsError."""
-    if isinstance(setting, int) and not policy.recomputes:
+    if not isinstance(setting, int):
+        return
+    blocks = len(layout.blocks(policy.model))
+    if setting > blocks:
         raise SettingsError(
-            "train.gradient_checkpointing: this model's blocks write into a cache and cannot run "
-            "twice; say off, and lower train.micro_batch or train.length"
+            f"train.gradient_checkpointing: {setting} of {blocks} blocks leaves none; say off, or "
+            f"a number from 1 (all of them) to {blocks} (one)"
+        )
+    if not policy.recomputes:
+        raise SettingsError(
+            "train.gradient_checkpointing: this model's blocks cannot run twice here (its own "
+            "attention writes into a cache, train.seams is reference, or the device is mps); say "
+            "off, and lower train.micro_batch or train.length"
         )
 
 
@@ -94,8 +106,18 @@ def plan(
     free = free_bytes(policy.device)
     if setting == "off" or policy.still or free is None:
         return None, ""
-    wanted = need(policy, objective, rows, tokens)
     blocks = len(layout.blocks(policy.model))
+    try:
+        wanted = need(policy, objective, rows, tokens)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        gc.collect()
+        every_one = 1 if policy.recomputes else None
+        return (
+            every_one,
+            "the longest row alone is more than memory holds; training tries it in parts",
+        )
     found = every(wanted, free, blocks) if policy.recomputes else None
     said = f"a step needs about {wanted.whole / 1e9:.1f} GB and {free / 1e9:.1f} are free"
     if wanted.whole <= SPARE * free:
