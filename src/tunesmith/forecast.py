@@ -137,10 +137,8 @@ def cost(run: Run, spec: Train, base: Base, counted: dict[str, Any]) -> dict[str
     # The weights, the gradients, and the two moments of Adam, each as wide as its weight.
     held = sum(p.nbytes for p in [*tuned.parameters(), *on_top]) - spared
     held += 3 * sum(p.nbytes for p in [*inside, *on_top])
-    longest = max(
-        run.train.pass_tokens(devices.choose(run.train.device, "train.device").type),
-        counted["longest"],
-    )
+    device = devices.choose(run.train.device, "train.device")
+    longest = max(run.train.pass_tokens(device.type), counted["longest"])
     kept = longest * (shape * BLOCK_NUMBERS * dtype.itemsize + logits * 4)
     epochs = counted["steps"] / steps_in(counted["epoch"], run.train.batch)
     # Of a mixture an epoch holds other counts than there are rows; their mean length stands in.

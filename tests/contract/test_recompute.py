@@ -92,7 +92,8 @@ def test_a_container_may_give_back_what_it_has_read(tmp_path: Path) -> None:
 
 def test_the_mode_of_a_block_is_that_of_its_forward_pass(tiny: Tiny) -> None:
     """Contrast reads rows in evaluation mode and goes back outside of it."""
-    model = Lora(rank=4, dropout=0.5).apply(load_model(base_of(tiny("llama"))), 0)
+    plain = load_model(base_of(tiny("llama"))).requires_grad_(False)
+    model = Lora(rank=4, dropout=0.5).apply(plain, 0)
     policy, rows = Policy(model.train(), None), batch((9, 14, 6), 300)
     found = []
     for every in (None, 1):

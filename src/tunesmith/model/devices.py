@@ -53,8 +53,8 @@ def free_memory() -> int:
 
 
 def left_of(group: Path) -> int | None:
-    """Bytes that the container of a control group (version 2) may still use, what it could give back
-    of files it has read among them; None where there is no limit."""
+    """Bytes that the container of a control group (version 2) may still use, with what it could
+    give back of files it has read; None where there is no limit."""
     try:
         limit, used = (
             int((group / name).read_text("ascii")) for name in ("memory.max", "memory.current")

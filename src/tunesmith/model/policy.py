@@ -108,8 +108,8 @@ class Policy:
 
     @property
     def recomputes(self) -> bool:
-        """Whether a block may run twice: one that writes into a cache may not, and on mps torch does
-        not put random numbers back."""
+        """Whether a block may run twice: one that writes into a cache may not, and on mps torch
+        does not put random numbers back."""
         once = layout.writes(self.model) and not self.packs
         return not once and self.device.type != "mps"
 

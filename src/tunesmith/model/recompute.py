@@ -30,8 +30,8 @@ def chosen(blocks: Sequence[Any], every: int | None) -> list[Any]:
 
 @contextmanager
 def switched(blocks: Sequence[Any], seams: Seams) -> Iterator[None]:
-    """Blocks that keep only their input, for the time of one forward pass with gradients. `seams` is
-    entered again on the way back."""
+    """Blocks that keep only their input, for the time of one forward pass with gradients. `seams`
+    is entered again on the way back."""
     again = list(blocks) if torch.is_grad_enabled() else []
     for block in again:
         block.forward = partial(_forward, block, seams)

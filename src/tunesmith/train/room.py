@@ -113,11 +113,8 @@ def plan(
         if not out_of_memory(error):
             raise
         gc.collect()
-        every_one = 1 if policy.recomputes else None
-        return (
-            every_one,
-            "the longest row alone is more than memory holds; training tries it in parts",
-        )
+        said = "the longest row alone is more than memory holds with all that it keeps"
+        return (1 if policy.recomputes else None), said
     found = every(wanted, free, blocks) if policy.recomputes else None
     said = f"a step needs about {wanted.whole / 1e9:.1f} GB and {free / 1e9:.1f} are free"
     if wanted.whole <= SPARE * free:
