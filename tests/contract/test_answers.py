@@ -110,9 +110,11 @@ def said(model: Any, tokenizer: Tokenizer, *, fast: bool, rows: int, **sampling:
 
 
 @pytest.mark.parametrize("settings", [{}, {"temperature": 1.0, "top_p": 0.9}], ids=str)
+@pytest.mark.parametrize("after", [0, 5])
 def test_answers_are_the_references_greedy_and_sampled(
-    settings: dict[str, Any], tiny: Tiny
+    settings: dict[str, Any], after: int, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(slots, "AFTER", after)
     model, tokenizer = lora(tiny("llama")), Tokenizer.load(tiny("llama"))
     wanted, _ = said(model, tokenizer, fast=False, rows=5, **settings)
     for rows in (5, 7):
@@ -125,6 +127,10 @@ def test_few_rows_or_a_large_or_double_model_have_no_copy(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, tokenizer = lora(tiny("llama")), Tokenizer.load(tiny("llama"))
+    monkeypatch.setattr(slots, "AFTER", 1000)
+    _, used = said(model, tokenizer, fast=True, rows=5)
+    assert used.parts is None  # a few short answers are too few
+    monkeypatch.setattr(slots, "AFTER", 0)
     _, used = said(model, tokenizer, fast=True, rows=slots.LEAST - 1)
     assert used.parts is None and used.least == slots.LEAST
     assert not decode.possible(loaded(tiny("llama")).double())

@@ -5,7 +5,8 @@ oneDNN would choose for itself is 1.5 to 2.7 times as quick as a plain matrix (d
 So every linear layer is copied into it once; layers that read the same input become one product;
 W + scale * B A becomes one matrix, and no narrow product is paid for a token. Attention and
 feed-forward parts are those that `fused` has proven. The copy follows the model: where a weight or
-an adapter changed since, it is made anew. The reference path is the modules' own forward.
+an adapter changed since, it is made anew; a change through `.data` is not seen. The reference path
+is the modules' own forward.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from weakref import WeakKeyDictionary
 import torch
 import torch.nn.functional as functional
 
-from tunesmith.model import fused, layout, lowrank, rotary
+from tunesmith.model import devices, fused, layout, lowrank, rotary
 from tunesmith.model.fused import Part
 from tunesmith.model.products import onednn
 
@@ -238,6 +239,7 @@ def possible(model: Any) -> bool:
     weights = [each.weight for each in layout.linears(model).values()]
     weights.append(layout.head(model).weight)
     single = all(w.device.type == "cpu" and w.dtype == torch.float32 for w in weights)
-    if not single or sum(w.numel() * w.element_size() for w in weights) > LARGEST:
+    size = sum(w.numel() * w.element_size() for w in weights)
+    if not single or size > min(LARGEST, devices.free_memory() // 2):
         return False
     return onednn() is not None and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")

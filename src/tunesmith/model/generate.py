@@ -36,9 +36,11 @@ class Sampling(Spec):
     top_p: float = Field(1.0, gt=0.0, le=1.0)
     """Sample among the likeliest tokens that together have this probability."""
     repetition_penalty: float = Field(1.0, ge=1.0)
-    """Above 1, what the prompt or the answer has already said is less likely."""
+    """Above 1, what the prompt or the answer has already said is less likely, its marks among
+    it."""
     no_repeat_ngram_size: int | None = Field(None, ge=1)
-    """No so many tokens in a row are said twice; what ends a small model's loops."""
+    """No so many tokens in a row are said twice, those of the prompt and of its marks among them:
+    ten or more end a small model's loops, a few forbid honest answers."""
     stop: list[str] = []
     """Texts that end an answer beside the model's own stop tokens; they are cut off."""
     choices: Literal["free", "labels"] | list[str] = "free"

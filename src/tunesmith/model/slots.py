@@ -31,6 +31,9 @@ BLOCK = 8
 """Rows that attend in one call, as far back as the longest of them."""
 LEAST = 4
 """Rows from which a copy of the weights, made for few rows, is worth its time."""
+AFTER = 24
+"""Steps after which it is: making it costs about as much as that many steps save, and short answers
+to a few prompts never get there."""
 LEAST_SHARED = 8
 """Tokens from which a common beginning is worth a mask."""
 
@@ -275,10 +278,13 @@ def room(buffer: torch.Tensor | None, like: torch.Tensor, rows: int, width: int)
 class Slots(Cache):
     """The fast path: `capacity` slots of keys and values, and the passes that fill them.
 
-    From `least` rows on, the model's parts are those of `decode`; never where that is None.
+    From `least` rows on, and once `after` steps were taken, the model's parts are those of
+    `decode`; never where `least` is None.
     """
 
-    def __init__(self, model: Any, capacity: int, *, least: int | None = None) -> None:
+    def __init__(
+        self, model: Any, capacity: int, *, least: int | None = None, after: int = 0
+    ) -> None:
         super().__init__(layers=[])
         self.layers: Any
         self.model, self.plain, self.lead = model, layout.causal(model), lead.of(model)
@@ -289,7 +295,7 @@ class Slots(Cache):
         self.shared, self.before = 0, self.start
         self.index = self.at = torch.zeros(0, dtype=torch.long, device=self.device)
         self.blocks, self._places = list[tuple[slice, int]](), dict[Any, torch.Tensor]()
-        self.least = least
+        self.least, self.after, self.taken = least, after, 0
         self.parts: decode.Parts | None = None
 
     @property
@@ -334,9 +340,11 @@ class Slots(Cache):
 
     def _lay_out(self, rows: int) -> None:
         """Have `decode`'s parts, where so many rows are worth it or the model has changed."""
-        if self.least is None or (self.parts is None and rows < self.least):
+        early = self.least is None or rows < self.least or self.taken < self.after
+        if self.least is None or (self.parts is None and early):
             return
         if self.parts is None or not self.parts.current:
+            self.parts = None  # its memory is given back first
             self.parts = decode.Parts(self.model, attend)
             if not agrees(self.model, self.parts):
                 self.least = self.parts = None
@@ -357,6 +365,9 @@ class Slots(Cache):
         return logits if len(logits) == len(prompts) else logits[ends]
 
     def extend(self, ids: list[int]) -> torch.Tensor:
+        self.taken += 1
+        if self.parts is None and self.taken == self.after:
+            self._lay_out(len(ids))
         self.index = torch.arange(len(ids), device=self.device)
         self.at = torch.tensor(self.lengths, device=self.device)
         self.lengths = [length + 1 for length in self.lengths]
@@ -416,7 +427,8 @@ def chosen(model: Any, capacity: int) -> Rows:
         _PROVED[model] = works(model)
     if not _PROVED[model]:
         return Alone(model)
-    return Slots(model, capacity, least=LEAST if decode.possible(model) else None)
+    least = LEAST if decode.possible(model) else None
+    return Slots(model, capacity, least=least, after=AFTER)
 
 
 def works(model: Any) -> bool:
