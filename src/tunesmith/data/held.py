@@ -1,6 +1,7 @@
 """What becomes of rows that leak from held-out files: refused, or dropped and accounted for."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import product
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.quote import visible
@@ -16,19 +17,20 @@ LATER = (("train", ("valid", "test")), ("valid", ("test",)))
 """A part, and those that hold out from it."""
 
 
-def held_out(parts: Parts) -> Iterator[tuple[str, list[Sequence[Row]]]]:
-    """Each part with what is held out from it.
+def held_out(parts: Parts, files: Collection[str]) -> Iterator[tuple[str, list[Sequence[Row]]]]:
+    """Each part with what is held out from it, where one of the two has rows of the user's `files`.
 
-    Only held-out files of the user's can bring leaks: our own split keeps such rows together.
+    Two parts that are both split off are for `data.split` to keep apart.
     """
     for part, later in LATER:
-        if part in parts:
-            yield part, [parts[name] for name in later if name in parts]
+        others = [name for name in later if name in parts and {part, name} & {*files}]
+        if part in parts and others:
+            yield part, [parts[name] for name in others]
 
 
-def refuse_leaks(parts: Parts) -> None:
+def refuse_leaks(parts: Parts, files: Collection[str]) -> None:
     """Refuse rows that answer, to the letter, what is held out."""
-    for part, others in held_out(parts):
+    for part, others in held_out(parts, files):
         rows = parts[part]
         found: dict[int, Origin] = {}
         for each in others:
@@ -44,27 +46,36 @@ def refuse_leaks(parts: Parts) -> None:
 
 
 def without_leaks(
-    parts: Parts, audits: Sequence[Audit], room: Room, tell: Callable[[Decision], object]
+    parts: Parts,
+    files: Collection[str],
+    audits: Sequence[Audit],
+    room: Room,
+    tell: Callable[[Decision], object],
 ) -> tuple[dict[str, Sequence[Row]], list[Account]]:
-    """The parts without rows that leak from a later part, and what was dropped."""
-    audit = next((each for each in audits if isinstance(each, Leakage)), Leakage())
+    """The parts without rows that any leakage audit calls leaks, and what was dropped."""
+    asked = [each for each in audits if isinstance(each, Leakage)] or [Leakage()]
     result, accounts = dict(parts), []
-    for part, others in held_out(parts):
-        if found := leaks_of(audit, parts[part], others):
-            account = Account(f"leaks of {part}", tell=tell)
-            result[part] = room.again(parts[part], left(parts[part], found, account))
-            accounts.append(account)
+    for part, others in held_out(parts, files):
+        found = leaks_of(asked, parts[part], others)
+        if not found:
+            continue
+        account = Account(f"leaks of {part}", tell=tell)
+        result[part] = room.again(parts[part], left(parts[part], found, account))
+        accounts.append(account)
         if not result[part]:
-            raise DataError(f"every row of {part} answers a held-out prompt; use other files")
+            raise DataError(
+                f"data.leaks: no row of {part} is left ({account}); use other files, or have the "
+                "leakage audit look for less"
+            )
     return result, accounts
 
 
 def leaks_of(
-    audit: Leakage, rows: Sequence[Row], others: Sequence[Sequence[Row]]
+    audits: Sequence[Leakage], rows: Sequence[Row], others: Sequence[Sequence[Row]]
 ) -> dict[int, tuple[str, Origin]]:
     """The places of rows that leak, each with why and from where."""
     found: dict[int, tuple[str, Origin]] = {}
-    for each in others:
+    for audit, each in product(audits, others):
         for way, leaks in audit.leaks(rows, each):
             for place, other in leaks:
                 found.setdefault(place, (way.why, each[other].origin))

@@ -79,9 +79,10 @@ class Data(Spec):
     split: Split | Literal["none"] = Split()
     """How many rows are kept from training, or `none`."""
     leaks: Literal["refuse", "drop"] = "refuse"
-    """Rows that answer a prompt of a held-out file: refuse to go on, or drop them. With `drop` also
-    those that do so but for case and spaces, and all others that the leakage audit is asked for
-    (`near`, `by`)."""
+    """Rows of an earlier part that leak from a later one, where either has a file of yours: refuse
+    to go on when one answers a held-out prompt to the letter, or drop all that any leakage audit
+    is asked for (also but for case and spaces, `near`, `by`). Parts that are both split off are
+    kept apart by `data.split`."""
 
     @model_validator(mode="after")
     def _sources_make_sense(self) -> "Data":
@@ -275,9 +276,9 @@ def divided(
     if held_out:
         parts |= {part: room.joined(parts.get(part, ()), more) for part, more in held_out.items()}
         if spec.leaks == "refuse":
-            refuse_leaks(parts)
+            refuse_leaks(parts, held_out)
         else:
-            parts, accounts = without_leaks(parts, spec.audits, room, ledger.tell)
+            parts, accounts = without_leaks(parts, held_out, spec.audits, room, ledger.tell)
             ledger.steps += accounts
     parts = {part: parts[part] for part in PARTS if part in parts}
     ledger.parts = {part: len(rows) for part, rows in parts.items()}
