@@ -227,7 +227,7 @@ def left_out(part: str, rows: int) -> Finding:
     """The notice that wrong labels were not looked for."""
     return Finding(
         "info",
-        f"wrong labels of {part} were not looked for: each row is compared with all, and they are many",
+        f"wrong labels of {part} were not looked for: they are too many to compare each with all",
         "data.audits",
         f"{rows} rows; at most {MOST} labelled ones are compared",
         "prepare a part of them (data.transforms: [{kind: sample, rows: 50000}]) with this audit",
