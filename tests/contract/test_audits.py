@@ -315,7 +315,7 @@ def test_what_is_asked_for_is_found_and_nothing_else(
     assert not any(text in written for text in (SECRET, "ticket-17", "courier", "Hund"))
 
 
-def test_what_is_left_out_for_want_of_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_left_out_of_many_rows_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(poisoning, "SCANNED", 330)
     monkeypatch.setattr(quality, "MOST", 3)
     rows = [*CLEAN["train"], *planted("by the lighthouse")]
@@ -326,6 +326,22 @@ def test_what_is_left_out_for_want_of_memory_is_told(monkeypatch: pytest.MonkeyP
     (notice,) = inspected("quality", {"train": labelled}, {"mislabelled": True})
     assert notice.severity == "info" and "were not looked for" in notice.what
     assert "4 rows; at most 3" in notice.evidence
+
+
+def test_a_row_of_ten_million_characters_hides_no_other() -> None:
+    rows = [row("word " * 2_000_000, "x"), *planted("by the lighthouse")]
+    (found,) = inspected("poisoning", {"train": rows})
+    assert "rows of train that share rare words" in found.what
+
+
+def test_a_row_for_which_too_little_is_left_does_not_end_the_draw(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [row("word " * 2000, "x") for _ in range(3)] + [row("q", "a") for _ in range(297)]
+    monkeypatch.setattr(poisoning, "CHARACTERS", 7000)
+    (notice,) = inspected("poisoning", {"train": rows})
+    assert notice.severity == "info" and "memory" not in json.dumps(notice.record())
+    assert "looked for in 298 rows of train" in notice.what
 
 
 def test_many_cases_are_one_finding_with_some_places() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from tunesmith.core import disk
 from tunesmith.core.rows import Row, digest
 from tunesmith.data.crew import Crew
 from tunesmith.data.shelf import Shelf, Shelving, shelved, written
+from tunesmith.environment import code_digest
 
 WORK = "work"
 """The folder in the stage's own; it is gone when the stage is finished."""
@@ -16,16 +18,21 @@ WORK = "work"
 
 @dataclass(frozen=True)
 class Room:
-    """A folder that is made when it is needed, and the processes that work in it. `inputs` decide
-    whether what an earlier process left there is still good."""
+    """A folder that is made when it is needed, and the processes that work in it. `inputs` and our
+    code decide whether what an earlier process left there is still good."""
 
     path: Path
     inputs: Mapping[str, Any]
     crew: Crew
 
+    @cached_property
+    def key(self) -> str:
+        """What all that is kept rests on: another version of us may find other things."""
+        return digest({**self.inputs, "code": code_digest()})[:16]
+
     def take(self) -> Path:
         """The folder for these inputs; what was done with others is removed."""
-        folder = self.path / digest(self.inputs)[:16]
+        folder = self.path / self.key
         if self.path.is_dir():
             for other in self.path.iterdir():
                 if other != folder:

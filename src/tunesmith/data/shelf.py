@@ -16,6 +16,7 @@ from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
 from tunesmith.core.disk import make_folders
@@ -91,7 +92,7 @@ class Shelf(Sequence[Row]):
     def tables(self, make: Make) -> Iterator[Table]:
         """What `make` says of the rows, file by file."""
         name = f"{make.__module__}:{make.__qualname__}"
-        left = [file for file in self.files if not beside(file, name).exists()]
+        left = [file for file in self.files if not whole_table(beside(file, name))]
         for _ in self.crew.each(tabled, [{"file": str(file), "make": name} for file in left]):
             pass
         return (load_file(beside(file, name))[TABLE] for file in self.files)
@@ -112,8 +113,17 @@ def rows_in(file: Path) -> Iterator[Row]:
 
 
 def beside(file: Path, make: str) -> Path:
-    """Where what is known of a file's rows is kept."""
-    return file.with_suffix(f".{make.rpartition(':')[2]}")
+    """Where what `make`, by its module and name, knows of a file's rows is kept."""
+    return file.with_suffix(f".{make.replace(':', '.')}")
+
+
+def whole_table(path: Path) -> bool:
+    """Whether a table is there and as long as it says: after a power loss it may not be."""
+    try:
+        with safe_open(path, framework="numpy"):
+            return True
+    except (OSError, SafetensorError):
+        return False
 
 
 def tabled(file: str, make: str) -> None:

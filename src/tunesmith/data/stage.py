@@ -19,7 +19,7 @@ from tunesmith.core.folders import RunFolder, Stage
 from tunesmith.core.log import Log
 from tunesmith.core.parts import Spec
 from tunesmith.core.quote import listed, quoted, visible
-from tunesmith.core.rows import Origin, Row
+from tunesmith.core.rows import Row
 from tunesmith.core.tables import files_of, packed
 from tunesmith.core.textfile import opened
 from tunesmith.data.audits.base import Audit
@@ -30,8 +30,8 @@ from tunesmith.data.audits.quality import Quality
 from tunesmith.data.audits.secrets import Secrets
 from tunesmith.data.crew import Crew
 from tunesmith.data.formats.base import Format
+from tunesmith.data.held import refuse_leaks, without_leaks
 from tunesmith.data.large import Origins, told_line, transformed
-from tunesmith.data.leaks import answered
 from tunesmith.data.lengths import histogram
 from tunesmith.data.located import Located, content_digest, located
 from tunesmith.data.mix import Mix, Source, recipe, refuse_unclear
@@ -41,7 +41,7 @@ from tunesmith.data.source import Reading
 from tunesmith.data.source import rows as rows_of
 from tunesmith.data.split import Split, parted
 from tunesmith.data.steps import chained
-from tunesmith.data.transforms.base import Account, Transform
+from tunesmith.data.transforms.base import Account, Decision, Transform
 from tunesmith.data.transforms.deduplicate import Deduplicate
 
 LONG = 8 * 2**20
@@ -79,9 +79,10 @@ class Data(Spec):
     split: Split | Literal["none"] = Split()
     """How many rows are kept from training, or `none`."""
     leaks: Literal["refuse", "drop"] = "refuse"
-    """Rows that answer a prompt of a held-out file: refuse to go on, or drop them. With `drop` also
-    those that do so but for case and spaces, and all others that the leakage audit is asked for
-    (`near`, `by`)."""
+    """Rows of an earlier part that leak from a later one, where either has a file of yours: refuse
+    to go on when one answers a held-out prompt to the letter, or drop all that any leakage audit
+    is asked for (also but for case and spaces, `near`, `by`). Parts that are both split off are
+    kept apart by `data.split`."""
 
     @model_validator(mode="after")
     def _sources_make_sense(self) -> "Data":
@@ -120,6 +121,10 @@ class Ledger:
     parts: dict[str, int] = field(default_factory=dict)
     mixture: dict[str, Any] | None = None
     """The recipe of several sources, and of each its rows in each part and in one epoch."""
+
+    def tell(self, decision: Decision) -> None:
+        """One decision more."""
+        self.told.append(told_line(decision))
 
     def record(self) -> dict[str, Any]:
         """As plain JSON."""
@@ -270,7 +275,11 @@ def divided(
         parts = room.dealt(left, chosen, ("train", *sizes))
     if held_out:
         parts |= {part: room.joined(parts.get(part, ()), more) for part, more in held_out.items()}
-        parts = without_leaks(parts, spec, ledger, room)
+        if spec.leaks == "refuse":
+            refuse_leaks(parts, held_out)
+        else:
+            parts, accounts = without_leaks(parts, held_out, spec.audits, room, ledger.tell)
+            ledger.steps += accounts
     parts = {part: parts[part] for part in PARTS if part in parts}
     ledger.parts = {part: len(rows) for part, rows in parts.items()}
     if spec.several:
@@ -303,9 +312,7 @@ def rows_in_memory(
     stream = chain.from_iterable(
         rows_from(name, given[name], found[name], ledger, log, keys_of(spec)) for name in named
     )
-    left, ledger.steps = chained(
-        stream, spec.transforms, seed, lambda decision: ledger.told.append(told_line(decision)), {}
-    )
+    left, ledger.steps = chained(stream, spec.transforms, seed, ledger.tell, {})
     return list(left)
 
 
@@ -446,7 +453,7 @@ def watched(path: Path, log: Log) -> Iterator[Callable[[int], object]]:
 def refuse_nothing(spec: Data, rows: Sequence[Row], ledger: Ledger) -> None:
     """Refuse transforms that leave nothing, with the reasons they gave."""
     if not rows:
-        reasons = "; ".join(dropped(account) for account in ledger.steps)
+        reasons = "; ".join(str(account) for account in ledger.steps)
         named = spec.source if isinstance(spec.source, str) else "data.source"
         raise DataError(f"{visible(named)}: no row is left ({reasons}); change the transforms")
 
@@ -457,81 +464,8 @@ def reasons_told(ledger: Ledger) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        lost = "; ".join(dropped(account) for account in ledger.steps if account.dropped)
+        lost = "; ".join(str(account) for account in ledger.steps if account.dropped)
         raise DataError(f"{error} ({lost})" if lost else str(error)) from None
-
-
-def without_leaks(
-    parts: dict[str, Sequence[Row]], spec: Data, ledger: Ledger, room: Room
-) -> dict[str, Sequence[Row]]:
-    """The parts without rows that leak from a later part.
-
-    Only held-out files of the user's can bring such rows: our own split keeps them together.
-    """
-    result = dict(parts)
-    audit = next((each for each in spec.audits if isinstance(each, Leakage)), Leakage())
-    for part, later in (("train", ("valid", "test")), ("valid", ("test",))):
-        held_out = [parts[name] for name in later if name in parts]
-        rows = result.get(part, ())
-        if spec.leaks == "refuse":
-            refuse_leaks(part, rows, held_out)
-        elif found := leaks_of(audit, rows, held_out):
-            result[part] = dropping(rows, part, found, ledger, room)
-        if part in parts and not result[part]:
-            raise DataError(f"every row of {part} answers a held-out prompt; use other files")
-    return result
-
-
-def refuse_leaks(part: str, rows: Sequence[Row], held_out: Sequence[Sequence[Row]]) -> None:
-    """Refuse rows that answer, to the letter, what is held out."""
-    found: dict[int, Origin] = {}
-    for each in held_out:
-        for place, other in answered(rows, each)[0]:
-            found.setdefault(place, each[other].origin)
-    if found:
-        first = min(found)
-        raise DataError(
-            f"{visible(rows[first].origin)}: this row answers the prompt of "
-            f"{visible(found[first])}, which is held out (such rows of {part}: {len(found)}); "
-            "remove them, or state data.leaks: drop"
-        )
-
-
-def leaks_of(
-    audit: Leakage, rows: Sequence[Row], held_out: Sequence[Sequence[Row]]
-) -> dict[int, tuple[str, Origin]]:
-    """The places of rows that leak, each with why and from where."""
-    found: dict[int, tuple[str, Origin]] = {}
-    for each in held_out:
-        for way, leaks in audit.leaks(rows, each):
-            for place, other in leaks:
-                found.setdefault(place, (way.why, each[other].origin))
-    return found
-
-
-def dropping(
-    rows: Sequence[Row],
-    part: str,
-    gone: Mapping[int, tuple[str, Origin]],
-    ledger: Ledger,
-    room: Room,
-) -> Sequence[Row]:
-    """The rows without those found to leak, which the ledger gets."""
-    account = Account(f"leaks of {part}", tell=lambda told: ledger.told.append(told_line(told)))
-
-    def left() -> Iterator[Row]:
-        for place, row in enumerate(rows):
-            account.taken += 1
-            if place in gone:
-                why, other = gone[place]
-                account.drop(why, row, other)
-                continue
-            account.kept += 1
-            yield row
-
-    kept = room.again(rows, left())
-    ledger.steps.append(account)
-    return kept
 
 
 def write(
@@ -565,16 +499,6 @@ def clear(stage: Stage) -> None:
                 disk.discard(path)
         elif path.name != "inputs.json":
             disk.DISK.unlink(path)
-
-
-def dropped(account: Account) -> str:
-    """What a step did, in words."""
-    reasons = ", ".join(f"{count} {reason}" for reason, count in account.dropped.items())
-    lost = f", dropped {sum(account.dropped.values())} ({reasons})" if reasons else ""
-    lost += f", changed {account.changed}" if account.changed else ""
-    lost += f", added {account.added}" if account.added else ""
-    said = "".join(f"; {note}" for note in account.notes)
-    return f"{account.kind}: {account.taken} rows in, {account.kept} kept{lost}{said}"
 
 
 def mixed(ledger: Ledger) -> Iterator[str]:
@@ -613,7 +537,7 @@ def summarise(
 ) -> None:
     """What a person should see: rows in, kept, dropped, the parts, their lengths, the findings."""
     for account in ledger.steps:
-        log.say(dropped(account))
+        log.say(str(account))
     for line in mixed(ledger):
         log.say(line)
     log.say("parts: " + ", ".join(f"{part} {count}" for part, count in ledger.parts.items()))

@@ -24,6 +24,10 @@ WORD = re.compile(r"\w+|[^\w\s]+")
 LONGEST = 400
 """Words of a prompt or an answer that are looked at: of a longer one the first and the last, where
 what was put in does its work."""
+EDGE = 20 * LONGEST
+"""Characters at each end of a text among which those words are sought: a book is not held."""
+READ = 16 * LONGEST
+"""Characters of a row that are read, about: of a prompt and an answer so many words."""
 DRAWS = 4000
 """Pairs of rows that tell how much any two have in common."""
 STRANGERS = 40
@@ -98,7 +102,8 @@ def case_of(row: Row) -> Case | None:
 
 def words(text: str) -> tuple[str, ...]:
     """The text's words and marks, without case."""
-    found = WORD.findall(text.casefold())
+    ends = text if len(text) <= 2 * EDGE else f"{text[:EDGE]} {text[-EDGE:]}"
+    found = WORD.findall(ends.casefold())
     half = LONGEST // 2
     return tuple(found if len(found) <= LONGEST else found[:half] + found[-half:])
 
@@ -110,8 +115,9 @@ def stretches(found: Sequence[str], sizes: Iterable[int]) -> Iterator[str]:
             yield " ".join(found[start : start + size])
 
 
-def triggers(rows: Sequence[Row], limits: Limits) -> list[Trigger]:
-    """The triggers among rows, widest first; of those that share most rows the first alone."""
+def triggers(rows: Iterable[Row], limits: Limits) -> list[Trigger]:
+    """The triggers among rows, widest first; of those that share most rows the first alone. Of the
+    rows nothing is held but the words that are looked at."""
     cases = {place: case for place, row in enumerate(rows) if (case := case_of(row))}
     found: list[Trigger] = []
     for labelled in (True, False):

@@ -19,7 +19,8 @@ from tunesmith.core.errors import DataError, ResourceError
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
 from tunesmith.core.tables import pieces_of, read, read_piece
-from tunesmith.data import crew, large, shelf, stage
+from tunesmith.data import crew, large, room, shelf, stage
+from tunesmith.data.audits import secrets
 from tunesmith.data.stage import Data, prepare
 
 STEPS: list[Any] = [
@@ -149,6 +150,49 @@ def test_what_audits_saw_is_not_looked_for_again(
 
     monkeypatch.setattr(stage, "summarise", look)
     assert len(kept) > 5 and prepared(tmp_path, "again", **settings) == wanted
+
+
+def interrupted(home: Path, name: str, **settings: Any) -> list[Path]:
+    """A stage that ends before its files are written: what is kept of its work."""
+
+    def stop(*found: Any, **more: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(stage, "write", stop)
+        prepared(home, name, **settings)
+    return sorted((home / "runs" / name / "data/work").rglob("*.*"))
+
+
+def test_what_another_version_of_the_rules_saw_is_looked_for_again(
+    tmp_path: Path, source: Path, on_disk: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"source": str(source), "transforms": [], "audits": ["secrets"]}
+    source.write_text(source.read_text().replace('"prompt": "', '"prompt": "PASSWORD=hunter2hun '))
+    monkeypatch.setattr(crew, "cores", lambda: 1)  # In this process rules can be changed.
+    with monkeypatch.context() as before:
+        before.setattr(secrets, "secret", lambda text: [])
+        before.setattr(room, "code_digest", lambda: "of an earlier version")
+        assert interrupted(tmp_path, "upgraded", **settings)
+    found = json.loads(prepared(tmp_path, "upgraded", **settings)["findings.json"])
+    assert [each["audit"] for each in found] == ["secrets"] * 3
+
+
+@pytest.mark.parametrize("left", [0, -1])
+def test_a_table_that_is_not_whole_is_made_again(
+    tmp_path: Path, source: Path, on_disk: None, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    monkeypatch.setattr(crew, "cores", lambda: 1)
+    settings = {"source": str(source), "transforms": [], "audits": ["quality"]}
+    wanted = prepared(tmp_path, "whole", **settings)
+    kept = [path for path in interrupted(tmp_path, "cut", **settings) if path.suffix == ".claims"]
+    kept[1].write_bytes(kept[1].read_bytes()[:left])  # As a power loss leaves it.
+    assert len(kept) > 5 and prepared(tmp_path, "cut", **settings) == wanted
+
+
+def test_functions_of_one_name_keep_their_tables_apart() -> None:
+    places = {shelf.beside(Path("0.jsonl"), f"tunesmith.data.{each}:made") for each in "ab"}
+    assert len(places) == 2 and {place.stem.split(".")[0] for place in places} == {"0"}
 
 
 def test_pieces_of_a_file_are_its_rows_with_their_lines(source: Path) -> None:

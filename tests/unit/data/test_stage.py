@@ -314,8 +314,41 @@ def test_a_leak_from_choosing_to_judging_is_a_leak(tmp_path: Path, run: RunFolde
 def test_only_leaked_rows_is_nothing_to_train_on(tmp_path: Path, run: RunFolder) -> None:
     source = rows_file(tmp_path / "rows.jsonl", *many(5))
     test = rows_file(tmp_path / "test.jsonl", *many(5))
-    with pytest.raises(DataError, match="every row of train"):
+    reasons = r"no row of train is left .*dropped 5 \(5 answers a held-out prompt\)"
+    with pytest.raises(DataError, match=reasons):
         done(run, source=source, test=test, leaks="drop", split={"valid": 0})
+    by: Any = {"kind": "leakage", "by": "^[qa] "}
+    other = rows_file(tmp_path / "test.jsonl", ("q of this group", "x"))
+    reasons = r"dropped 5 \(5 is of a group that is held out\)"
+    with pytest.raises(DataError, match=reasons):
+        done(run, source=source, test=other, leaks="drop", split={"valid": 0}, audits=[by])
+
+
+def test_what_any_leakage_audit_finds_is_dropped(tmp_path: Path, run: RunFolder) -> None:
+    files = {
+        "source": rows_file(tmp_path / "rows.jsonl", *many(50)),
+        "test": rows_file(tmp_path / "test.jsonl", ("of 3 and 4", "x"), ("Q 7", "x")),
+    }
+    asked: Any = [{"kind": "leakage", "by": rf"\b{digit}\b"} for digit in (3, 4)]
+    done(run, leaks="drop", audits=asked, split={"valid": 0}, **files)
+    reasons = {"answers a held-out prompt but for case and spaces": 1}
+    assert account(run)["steps"][-1]["dropped"] == reasons | {"is of a group that is held out": 2}
+
+
+def test_dropping_leaks_is_for_files_and_our_own_split_has_a_rule_for_it(
+    tmp_path: Path, run: RunFolder
+) -> None:
+    said = "The courier asks for the parcel that was left in the house of neighbour {}"
+    settings: Any = {
+        "source": rows_file(tmp_path / "rows.jsonl", *((said.format(i), "x") for i in range(50))),
+        "test": rows_file(tmp_path / "test.jsonl", ("t", "x")),
+        "audits": [{"kind": "leakage", "near": 0.8}],
+        "leaks": "drop",
+    }
+    parts = done(run, **settings)
+    assert len(parts["train"]) == 45 and len(parts["valid"]) == 5
+    (finding,) = json.loads((run.path / "data/findings.json").read_text())
+    assert "nearly ask" in finding["what"] and "data.split.near" in finding["advice"]
 
 
 def test_groups_of_a_key_stay_in_one_part(tmp_path: Path, run: RunFolder) -> None:

@@ -85,7 +85,7 @@ LOOSELY = Way(
 NEARLY = Way(
     "warning",
     "rows of {} that nearly ask what a row of {} asks",
-    "state data.leaks: drop, or remove these rows from {}",
+    "keep them in one part: state data.split.near, or data.leaks: drop with files of your own",
     "nearly asks a held-out prompt",
 )
 GROUPED = Way(

@@ -3,7 +3,6 @@
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -15,7 +14,7 @@ from tunesmith.data.found import of, report
 from tunesmith.data.hidden import hidden
 from tunesmith.data.seen import seen
 from tunesmith.data.spotted import findings, spotted
-from tunesmith.data.triggers import Limits, Trigger, triggers
+from tunesmith.data.triggers import READ, Limits, Trigger, triggers
 
 
 class Poisoning(Audit):
@@ -45,21 +44,21 @@ class Poisoning(Audit):
     def inspect(self, parts: Mapping[str, Sequence[Row]]) -> Iterator[Finding]:
         """A finding for each trigger, then one for each kind of hidden text of each part."""
         for part, rows in parts.items():
-            looked = drawn(rows)
-            least = max(FEWEST, math.ceil(len(looked) * self.least))
+            places = drawn(rows)
+            least = max(FEWEST, math.ceil(len(places) * self.least))
             limits = Limits(least, MOST, self.tied, self.alike)
-            for each in triggers(looked, limits):
-                yield from planted(part, looked, len(rows), each)
-            if len(looked) < len(rows):
-                yield sampled(part, len(looked), len(rows))
+            for each in triggers((rows[place] for place in places), limits):
+                yield from planted(part, rows, places, each)
+            if len(places) < len(rows):
+                yield sampled(part, len(places), len(rows))
         for part, rows in parts.items():
             found = seen(rows, self)
             yield from findings(part, found, dict.fromkeys(NAMES, "warning"), NAMES, ADVICE)
 
 
 SCANNED, CHARACTERS = 20_000, 10_000_000
-"""Rows of a part that are compared with each other, and characters of them; of more, so many are
-drawn."""
+"""Rows of a part that are compared with each other, and characters read of them; of more, so many
+are drawn."""
 FEWEST = 5
 MOST = 0.02
 """Share of the rows above which words are no longer rare."""
@@ -74,22 +73,30 @@ NAMES = {
 ADVICE = "look at them; state data.transforms: [normalise] where they are no more than dirt"
 
 
-def drawn(rows: Sequence[Row]) -> Sequence[Row]:
-    """The rows, or of many a seeded draw in their order."""
+def drawn(rows: Sequence[Row]) -> list[int]:
+    """The places of the rows, or of many those of a seeded draw. Of a long row what is read counts,
+    and one for which too little is left does not end the draw."""
     chosen = random.Random(len(rows)).sample(range(len(rows)), min(len(rows), SCANNED))
     wanted = set(chosen)
-    held = {place: row for place, row in enumerate(rows) if place in wanted}
-    sizes = accumulate(sum(map(len, held[place].texts())) for place in chosen)
-    kept = {place for place, size in zip(chosen, sizes, strict=True) if size <= CHARACTERS}
-    return [row for place, row in held.items() if place in kept]
+    sizes = {
+        place: min(READ, sum(map(len, row.texts())))
+        for place, row in enumerate(rows)
+        if place in wanted
+    }
+    kept, left = [], CHARACTERS
+    for place in chosen:
+        if sizes[place] <= left:
+            kept.append(place)
+            left -= sizes[place]
+    return sorted(kept)
 
 
 def sampled(part: str, looked: int, rows: int) -> Finding:
     """The notice that not all rows were compared."""
     return Finding(
         "info",
-        f"triggers were looked for in {looked} rows of {part}, drawn at random: all would have to "
-        "be held in memory",
+        f"triggers were looked for in {looked} rows of {part}, drawn at random: more are not "
+        "compared with each other",
         "data.audits",
         f"{looked} of {rows} rows; a trigger in a tenth of a per cent of all is in about "
         f"{looked // 1000} of them",
@@ -97,14 +104,16 @@ def sampled(part: str, looked: int, rows: int) -> Finding:
     )
 
 
-def planted(part: str, looked: Sequence[Row], rows: int, each: Trigger) -> Iterator[Finding]:
+def planted(
+    part: str, rows: Sequence[Row], places: Sequence[int], each: Trigger
+) -> Iterator[Finding]:
     """The finding for a trigger. Its words stay out: they are text of rows."""
     count = len(each.words.split())
-    some = f" (of {len(looked)} drawn of {rows})" if len(looked) < rows else ""
+    some = f" (of {len(places)} drawn of {len(rows)})" if len(places) < len(rows) else ""
     yield from report(
         "error",
         f"rows of {part}{some} that share rare words and one output, and nothing else",
-        of(looked[place] for place in each.places),
+        of(rows[places[number]] for number in each.places),
         "read them: if nobody can say why they are so, drop them and ask where they came from",
         seen=f"{count} word{'s' * (count > 1)} of {len(each.words)} characters; their rest is "
         f"{each.alike:.1f} times as alike as any two rows",

@@ -75,6 +75,15 @@ class Account:
             setattr(self, name, dict(Counter(mine) + Counter(theirs)))
         self.notes += [note for note in other.notes if note not in self.notes]
 
+    def __str__(self) -> str:
+        """What the step did, in words."""
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self.dropped.items())
+        lost = f", dropped {sum(self.dropped.values())} ({reasons})" if reasons else ""
+        lost += f", changed {self.changed}" if self.changed else ""
+        lost += f", added {self.added}" if self.added else ""
+        said = "".join(f"; {note}" for note in self.notes)
+        return f"{self.kind}: {self.taken} rows in, {self.kept} kept{lost}{said}"
+
     def record(self) -> dict[str, Any]:
         """As plain JSON."""
         found = asdict(self)
