@@ -16,6 +16,7 @@ from tunesmith.core.log import Log
 from tunesmith.core.mixing import Recipe, recipe_of
 from tunesmith.core.rows import Row
 from tunesmith.core.tables import read_part
+from tunesmith.data.policy import enforce
 from tunesmith.data.stage import prepare
 from tunesmith.model.bases import Base, resolve
 from tunesmith.model.load import context, outline
@@ -46,7 +47,7 @@ EFFICIENCY = 0.5
 def rows(run: Run, log: Log) -> dict[str, Any]:
     """The rows of each part, after transforms and split."""
     with TemporaryDirectory() as aside:
-        folder = RunFolder(Path(aside) / run.name)
+        folder = RunFolder(Path(aside) / "runs" / run.name)
         folder.create()
         prepare(folder, run.data, seed=run.seed, log=log)
         return {"rows": {part: len(read_part(folder.path / "data", part)) for part in PARTS}}
@@ -61,9 +62,10 @@ def whole(
     if run.model.bits is not None:
         environment.need("qlora", "bitsandbytes")
     with TemporaryDirectory() as aside:
-        folder = RunFolder(Path(aside) / run.name)
+        folder = RunFolder(Path(aside) / "runs" / run.name)
         folder.create()
         prepare(folder, run.data, seed=run.seed, log=log)
+        enforce(folder.stage("data").path, run.policy, "train")
         base = resolve(run.model)
         if there is not None:
             refuse_changed(there, folder, run, base, accept)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -941,3 +942,36 @@ def test_the_demo_ends_with_a_table_answers_and_a_page(
     started = time.perf_counter()
     assert say("demo", "--json").value["report"]["rows"] == 120
     assert time.perf_counter() - started < 20
+
+
+def test_a_copied_run_is_not_taken_for_the_one_it_names(
+    say: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows(tmp_path / "rows.jsonl")
+    assert say("data", "rows.jsonl").code == 0
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs" / "rows").rglob("*")}
+    shutil.copytree("runs/rows", "runs/copy")
+    for given in ("runs/copy", "runs/copy/run.yaml"):
+        said = say("data", given)
+        assert said.code == 2 and "runs/copy: its run.yaml says name: rows" in said.err
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "runs" / "rows").rglob("*")}
+    assert say("data", "runs/rows").code == 0
+    assert say("data", "runs/copy", "name=copy").code == 0
+
+
+def test_a_dry_run_refuses_what_the_policy_and_the_device_would(
+    say: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = rows(tmp_path / "rows.jsonl").read_text()
+    talk = {"prompt": "My key is ghp_" + "a1B2" * 9, "completion": "Noted."}
+    (tmp_path / "rows.jsonl").write_text(lines + json.dumps(talk) + "\n")
+    model = f"model={tiny_model('llama', tmp_path / 'model')}"
+    words = ("train", "rows.jsonl", model, "--dry-run", "data.audits=[secrets]")
+    said = say(*words, "policy.secrets=refuse")
+    assert said.code == 3 and "policy.secrets: refuse forbids to train" in said.err
+    assert say(*words).code == 0
+    if not torch.cuda.is_available():
+        assert say(*words, "train.device=cuda").code == 5
+    assert not (tmp_path / "runs").exists()

@@ -14,10 +14,12 @@ is found; they differ in the advice."""
 
 
 class Policy(Spec):
-    """What must not be in the prepared rows, by audit. Findings of severity warning or error
-    count; what is `info` never stops a run. `report` goes on, `keep` trains and refuses to export,
-    `redact` refuses to train until a `redact` transform has left nothing, `refuse` refuses to
-    train. A rule needs its audit in `data.audits`: what was not looked for was not found.
+    """What must not be in the prepared rows, by audit.
+
+    Findings of severity warning or error count; what is `info` never stops a run. `report` goes
+    on, `keep` trains and refuses to export, `redact` refuses to train until a `redact` transform
+    has left nothing, `refuse` refuses to train. A rule needs its audit in `data.audits`: what was
+    not looked for was not found.
 
     The texts below are what a person decides; the compliance page repeats them and decides nothing.
     """
