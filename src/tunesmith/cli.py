@@ -103,7 +103,10 @@ def init(
     found = starter.planned(where) if dry_run else starter.init(where)
     names = [str(path) for path in found]
     verb = "would write" if dry_run else "wrote"
-    text = "\n".join([*(f"{verb} {name}" for name in names), f"next: tunesmith run {names[0]}"])
+    waits = not dry_run and starter.UNSAID in found[0].read_text("utf-8")
+    first = f"say in {names[0]} what is in the columns, then: " if waits else ""
+    following = f"next: {first}tunesmith run {names[0]}"
+    text = "\n".join([*(f"{verb} {name}" for name in names), following])
     show({"written": [] if dry_run else names, "files": names}, text, as_json)
 
 

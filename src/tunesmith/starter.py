@@ -42,9 +42,13 @@ deploy:
 seed: 0
 """
 COLUMNS = """\
-  # No format has the keys {keys}. Say what is in them:
-  # format: {{kind: columns, user: question, assistant: answer}}
+  # No format has the keys {keys}. {said}:
+  {mark}format: {{kind: columns, user: {user}, assistant: {assistant}}}
 """
+UNSAID = "# format:"
+"""In a run file that waits for somebody to say what is in its columns."""
+ASKED = ("question", "query", "request", "ask", "user", "prompt", "input", "message")
+ANSWERED = ("answer", "reply", "response", "assistant", "completion", "output")
 LORA = """\
   method:
     kind: lora  # or full
@@ -163,9 +167,24 @@ def looked(source: Path) -> tuple[type[Row], str]:
     try:
         form = detected(first.fields)
     except DataError:
-        return Chat, COLUMNS.format(keys=listed(first.fields))
+        return Chat, columns(list(first.fields))
     _, row = next(rows(Reading(source, form)))
     return type(row), ""
+
+
+def columns(keys: list[str]) -> str:
+    """The line that says what is in the columns; a comment where their names do not tell."""
+    lower = {key.lower(): key for key in keys}
+    found = [[lower[name] for name in names if name in lower] for names in (ASKED, ANSWERED)]
+    known = all(len(names) == 1 for names in found)
+    user, assistant = (names[0] for names in found) if known else ("question", "answer")
+    return COLUMNS.format(
+        keys=listed(keys),
+        said="Going by their names" if known else "Say what is in them",
+        mark="" if known else "# ",
+        user=quoted(user),
+        assistant=quoted(assistant),
+    )
 
 
 def plan(where: Path) -> Plan:

@@ -158,3 +158,13 @@ def test_a_file_of_another_kind_is_no_rows(home: Path) -> None:
     Path("letter.doc").write_text("x")
     with pytest.raises(SettingsError, match="is no file of rows"):
         starter.init(Path("letter.doc"))
+
+
+def test_columns_that_say_what_they_hold_are_taken_at_their_word(home: Path) -> None:
+    (home / "faq.csv").write_text("Question,answer,note\nWhere?,Here.,x\n")
+    run, *_ = starter.init(home / "faq.csv")
+    text = run.read_text()
+    assert "\n  format: {kind: columns, user: Question, assistant: answer}\n" in text
+    load(run)
+    (home / "two.csv").write_text("question,answer,reply\nWhere?,Here.,There.\n")
+    assert "# format:" in starter.init(home / "two.csv")[0].read_text()
