@@ -96,6 +96,7 @@ def make(export: Export, trained: Path, stage: Path, base: "Base", log: Log) -> 
     from tunesmith.model.trained import load_trained
 
     place = stage / export.kind
+    log.say(f"deploy: {export.kind} is written, and read back in a process of its own")
     policy = load_trained(trained, base)
     policy, measured = export.settled(policy, base, trained.parent / "data", log.say)
     with disk_errors(stage, "write the export"), aside(stage) as (folder, recorded):

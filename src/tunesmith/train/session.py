@@ -264,6 +264,8 @@ class Session:
         )
         for name, seen in (self._account(self.total) or {}).items():
             self.log.say(f"train: {mixture.sentence(name, seen)}")
+        if self.held:
+            self.log.say("train: looking at the held-out rows, as before every training")
         self._look(0)
 
     def _account(self, groups: int) -> dict[str, Any] | None:
