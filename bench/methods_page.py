@@ -36,8 +36,8 @@ HEAD = """# Methods, side by side
 Restaurant data to text (e2e_nlg), 800 rows, one epoch, all 630 test inputs, the bundled
 SmolLM2-135M-Instruct in single precision. Every method tried at most six settings on 400 rows
 first, judged by the held-out loss, and trained on 800 with the best of them, on {where}.
-Minutes (for the 800 rows) and memory are those of {cpu}, by forty rows, taken
-beside other work: orders of magnitude. Intervals are 95 %, by bootstrap over rows. A template of
+Minutes (for the 800 rows) and memory are those of {cpu}, by ten steps of four
+rows on a quiet machine. Intervals are 95 %, by bootstrap over rows. A template of
 ten lines reaches BLEU {floor}.
 
 {verdict}
