@@ -16,6 +16,7 @@ from typing import Any
 
 import side
 import torch
+from speed import ROUNDED
 from whole import keep
 from workloads import WORKLOADS, Encoded
 
@@ -69,6 +70,14 @@ def once(name: str, model: str, encoded: list[Encoded], options: dict[str, Any])
     return {"options": options, "tokens_per_second": speed, "peak_gb": peak, **kept}
 
 
+def check(rounds: list[dict[str, Any]]) -> None:
+    """The same loss before training, as near as bf16 lets two ways through a model come."""
+    for each in rounds:
+        apart = abs(each["ours"]["probe"] / each["trl"]["probe"] - 1)
+        if apart > ROUNDED:
+            raise SystemExit(f"the sides begin {apart:.1e} apart: not the same")
+
+
 def compared(model: str, encoded: list[Encoded], pairs: int) -> dict[str, Any]:
     """Each side tuned, then in turn at its best."""
     short = encoded[: 4 * BATCH]
@@ -80,6 +89,7 @@ def compared(model: str, encoded: list[Encoded], pairs: int) -> dict[str, Any]:
     rounds = [
         {name: once(name, model, encoded, dict(best[name])) for name in TRIES} for _ in range(pairs)
     ]
+    check(rounds)
     ratios = [r["ours"]["tokens_per_second"] / r["trl"]["tokens_per_second"] for r in rounds]
     memory = [r["ours"]["peak_gb"] / r["trl"]["peak_gb"] for r in rounds]
     return {

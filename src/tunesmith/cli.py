@@ -316,26 +316,12 @@ def prepared(
 
     from tunesmith.core.folders import RunFolder
     from tunesmith.core.log import Log
-    from tunesmith.pipeline import Job
+    from tunesmith.pipeline import Job, refuse_other_folder
 
     folder = RunFolder(Path("runs") / loaded.run.name)
     refuse_other_folder(run, folder.path)
     Visit.folder, Visit.given = folder.path, shlex.join([str(run), *(overrides or ())])
     return Job(loaded, folder, Log(folder, quiet=as_json), tuple(accept or ()), restart)
-
-
-def refuse_other_folder(given: Path, meant: Path) -> None:
-    """A run's folder that was copied or renamed says another name than it has: work on it would be
-    done in the folder of that name."""
-    from tunesmith.core.errors import SettingsError
-
-    place = given if given.is_dir() else given.parent
-    is_run = (place / "run.yaml").is_file() and (place / "manifest.json").is_file()
-    if is_run and place.resolve() != meant.resolve():
-        raise SettingsError(
-            f"{place}: its run.yaml says name: {meant.name}, so the work would be done in {meant}; "
-            f"call that one, or say name={place.name} where this folder lies in runs/"
-        )
 
 
 def carry_out(job: "Job", until: str, as_json: bool, *, fix: bool = False) -> None:

@@ -264,6 +264,18 @@ def refuse_unknown(job: Job) -> None:
             raise SettingsError(f"--accept-change {shlex.quote(name)}: no such setting; {advice}")
 
 
+def refuse_other_folder(given: Path | str, meant: Path) -> None:
+    """A run's folder that was copied or renamed says another name than it has: work on it would be
+    done in the folder of that name."""
+    place = Path(given) if Path(given).is_dir() else Path(given).parent
+    is_run = (place / "run.yaml").is_file() and (place / "manifest.json").is_file()
+    if is_run and place.resolve() != meant.resolve():
+        raise SettingsError(
+            f"{place}: its run.yaml says name: {meant.name}, so the work would be done in {meant}; "
+            f"call that one, or say name={place.name} where this folder lies in runs/"
+        )
+
+
 def refuse_itself(job: Job) -> None:
     """A run that started from itself would put away what it stands on."""
     source = Path(job.loaded.run.model.source).expanduser()

@@ -20,6 +20,7 @@ import tunesmith
 from tests.tiny import tiny_model
 from tunesmith import door
 from tunesmith.cli import app
+from tunesmith.core.errors import SettingsError
 
 QUICK = ["train.steps=3", "train.batch=4", "train.probes=1", "evaluate.sampling.max_tokens=6"]
 
@@ -955,6 +956,8 @@ def test_a_copied_run_is_not_taken_for_the_one_it_names(
     for given in ("runs/copy", "runs/copy/run.yaml"):
         said = say("data", given)
         assert said.code == 2 and "runs/copy: its run.yaml says name: rows" in said.err
+    with pytest.raises(SettingsError, match=r"runs/copy: its run\.yaml says name: rows"):
+        tunesmith.train("runs/copy")
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "runs" / "rows").rglob("*")}
     assert say("data", "runs/rows").code == 0
     assert say("data", "runs/copy", "name=copy").code == 0

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 import torch
 import torch.nn.functional as functional
 
-from tunesmith.model import devices, fused, layout, lowrank, rotary
+from tunesmith.model import devices, fused, layout, lowrank
 from tunesmith.model.fused import Part
 from tunesmith.model.products import onednn
 
@@ -200,19 +200,11 @@ def attend(
     **rest: Any,
 ) -> tuple[torch.Tensor, None]:
     """Self-attention with rotary positions over slots."""
-    shape = (*hidden_states.shape[:-1], -1, module.head_dim)
-    query, key, value = (
-        each.unflatten(-1, (-1, module.head_dim))
-        for each in first(hidden_states).split(first.sizes, dim=-1)
-    )
-    if hasattr(module, "q_norm"):
-        query, key = module.q_norm(query), module.k_norm(key)
-    cos, sin = (each.unsqueeze(-2) for each in position_embeddings)  # [row, token, 1, size]
-    query, key = rotary.rotated(query, cos, sin), rotary.rotated(key, cos, sin)
-    query, key, value = (each.transpose(1, 2) for each in (query, key, value))
+    states = first(hidden_states).split(first.sizes, dim=-1)
+    query, key, value = fused.by_head(module, states, position_embeddings)
     key, value = past_key_values.update(key, value, module.layer_idx)
     output, _ = over(query, key, value, attention_mask, **rest)
-    return last(output.reshape(*shape[:-2], -1)), None
+    return last(output.reshape(*hidden_states.shape[:-1], -1)), None
 
 
 BROKEN = (NotImplementedError, TypeError, ValueError, AttributeError, RuntimeError, LookupError)

@@ -169,14 +169,23 @@ def attend(
         return own(module)(  # type: ignore[no-any-return]
             hidden_states, attention_mask=attention_mask, **named, **rest
         )
-    shape = (*hidden_states.shape[:-1], -1, module.head_dim)
-    query, key, value = (each.view(shape) for each in lowrank.together(hidden_states, told))
-    if hasattr(module, "q_norm"):
-        query, key = module.q_norm(query), module.k_norm(key)
-    cos, sin = (each.unsqueeze(-2) for each in position_embeddings)  # [1, token, 1, size]
-    query, key = rotary.rotated(query, cos, sin), rotary.rotated(key, cos, sin)
-    query, key, value = (each.transpose(1, 2) for each in (query, key, value))
+    states = lowrank.together(hidden_states, told)
+    query, key, value = by_head(module, states, position_embeddings)
     dropout = module.attention_dropout if module.training else 0.0
     named_too = settings | rest | {"dropout": dropout}
     output, _ = attention.documents(module, query, key, value, None, plan=plan, **named_too)
     return module.o_proj(output.reshape(*hidden_states.shape[:-1], -1)), None
+
+
+def by_head(
+    module: Any,
+    states: "Sequence[torch.Tensor]",  # queries, keys and values: [row, token, heads x size] each
+    position_embeddings: "tuple[torch.Tensor, torch.Tensor]",  # [row, token, size] each
+) -> "tuple[torch.Tensor, ...]":
+    """Queries, keys and values at their positions, [row, heads, token, size] each."""
+    query, key, value = (each.unflatten(-1, (-1, module.head_dim)) for each in states)
+    if hasattr(module, "q_norm"):
+        query, key = module.q_norm(query), module.k_norm(key)
+    cos, sin = (each.unsqueeze(-2) for each in position_embeddings)  # [row, token, 1, size]
+    query, key = rotary.rotated(query, cos, sin), rotary.rotated(key, cos, sin)
+    return tuple(each.transpose(1, 2) for each in (query, key, value))

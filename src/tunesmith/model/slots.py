@@ -34,8 +34,6 @@ LEAST = 4
 AFTER = 24
 """Steps after which it is: making it costs about as much as that many steps save, and short answers
 to a few prompts never get there."""
-LEAST_SHARED = 8
-"""Tokens from which a common beginning is worth a mask."""
 
 
 class Rows(Protocol):
@@ -328,7 +326,7 @@ class Slots(Cache):
     def enter(self, prompts: list[tuple[int, ...]]) -> torch.Tensor:
         self._lay_out(len(self.lengths) + len(prompts))
         found, group = [], list[tuple[int, ...]]()
-        if len(prompts) > 1 and not self.lengths and alike(prompts) >= LEAST_SHARED:
+        if len(prompts) > 1 and not self.lengths and alike(prompts) >= attention.LEAST_SHARED:
             found, prompts = [self._enter(prompts[:1])], prompts[1:]  # the others go on from it
         for ids in prompts:
             if group and sum(map(len, group)) + len(ids) > PASS_TOKENS:
@@ -351,7 +349,7 @@ class Slots(Cache):
 
     def _enter(self, prompts: list[tuple[int, ...]]) -> torch.Tensor:
         common = alike([self.prompts[0], *prompts]) if self.prompts else 0
-        self.shared = common if common >= LEAST_SHARED else 0
+        self.shared = common if common >= attention.LEAST_SHARED else 0
         self.before = self.start + self.shared
         self.entering = [len(ids) - self.shared for ids in prompts]
         self.lengths += [self.before + length for length in self.entering]
