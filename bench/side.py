@@ -76,7 +76,7 @@ def ours(base: Base, work: Workload, encoded: list[Encoded], options: Found) -> 
     from tunesmith.model.policy import Policy
     from tunesmith.model.tokenizer import Tokenizer
     from tunesmith.train import optimiser
-    from tunesmith.train.batches import Groups, cut, steps_in
+    from tunesmith.train.batches import Groups, common_start, cut, steps_in
     from tunesmith.train.loop import Train, steps
     from tunesmith.train.objectives.base import PassThrough
     from tunesmith.train.objectives.sft import Sft
@@ -88,15 +88,16 @@ def ours(base: Base, work: Workload, encoded: list[Encoded], options: Found) -> 
     policy = Policy(adapted(base, work.method, place), Tokenizer.load(base.folder))
     if spec.arithmetic == "bytes":
         quantise.multiply_in_bytes(policy.model)
-    tokens = spec.pass_tokens(policy.device.type)
+    told: Found = {"tokens": spec.pass_tokens(policy.device.type, common_start(examples))}
+    told |= {"device": policy.device, "laid": policy.laid}
     with torch.no_grad():
-        parts = cut(examples[:PROBED], tokens, policy.device)
+        parts = cut(examples[:PROBED], **told)
         total = sum(policy.nll(part).item() for part in parts)
     optimizer = optimiser.adamw(policy.trainable(), decay=0.0, betas=(0.9, 0.999))
-    groups: Any = Groups(examples, rows=spec.batch, tokens=tokens, seed=0, device=policy.device)
+    groups: Any = Groups(examples, rows=spec.batch, seed=0, **told)
     if order:
         starts = range(0, len(examples), spec.batch)
-        groups = (cut(examples[i : i + spec.batch], tokens, policy.device) for i in starts)
+        groups = (cut(examples[i : i + spec.batch], **told) for i in starts)
     stream, count = PassThrough(groups), steps_in(len(examples), spec.batch)
     began, losses, norms, first = now(), [], [], 0.0
     for step in steps(policy, Sft(), stream, spec, total=count, optimizer=optimizer):

@@ -69,7 +69,7 @@ def ours(base: Any, found: dict[str, list[Encoded]], wanted: float) -> dict[str,
     from tunesmith.model.policy import Policy
     from tunesmith.model.tokenizer import Tokenizer
     from tunesmith.train import optimiser
-    from tunesmith.train.batches import Groups, steps_in
+    from tunesmith.train.batches import Groups, common_start, steps_in
     from tunesmith.train.loop import Train, steps
     from tunesmith.train.objectives.base import PassThrough
     from tunesmith.train.objectives.sft import Sft
@@ -78,7 +78,8 @@ def ours(base: Any, found: dict[str, list[Encoded]], wanted: float) -> dict[str,
     examples = [side.example(number, *each) for number, each in enumerate(found["train"])]
     policy = Policy(side.adapted(base, "lora"), Tokenizer.load(base.folder))
     optimizer = optimiser.adamw(policy.trainable(), decay=0.0, betas=(0.9, 0.999))
-    groups = Groups(examples, rows=BATCH, tokens=spec.pass_tokens("cpu"), seed=0, device="cpu")
+    tokens, laid = spec.pass_tokens("cpu", common_start(examples)), policy.laid
+    groups = Groups(examples, rows=BATCH, tokens=tokens, seed=0, device="cpu", laid=laid)
     total, looks, spent = steps_in(len(examples), BATCH), [], 0.0
     began = time.monotonic()
     for step in steps(policy, Sft(), PassThrough(groups), spec, total=total, optimizer=optimizer):

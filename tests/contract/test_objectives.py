@@ -12,10 +12,13 @@ from transformers import AutoModelForCausalLM
 from tests.rows import example, examples
 from tunesmith.core.records import IGNORE, Batch, Example, Sequence, collate
 from tunesmith.core.rows import Labelled
+from tunesmith.model import attention
 from tunesmith.model.policy import Policy
-from tunesmith.train.batches import bins, halves, shelves
+from tunesmith.train.batches import bins, cut, halves, shelves
+from tunesmith.train.loop import Train
 from tunesmith.train.objectives.base import Objective
 from tunesmith.train.objectives.classify import Classify
+from tunesmith.train.objectives.sft import Sft
 
 Tiny = Callable[[str], Path]
 LABELS = ("blue", "green", "red")
@@ -134,6 +137,29 @@ def test_shelves_hold_every_row_once_and_count_padding() -> None:
         assert len(group) == 1 or max(lengths[i] for i in group) * len(group) <= 64
     padding = sum(max(lengths[i] for i in g) - lengths[j] for g in groups for j in g)
     assert padding <= 12
+
+
+def test_what_all_rows_begin_with_counts_once_in_a_pass(tiny: Tiny) -> None:
+    """Rows of 50 tokens, 40 of which all share: a pass of 80 tokens holds four, not one."""
+    rows = examples((50,) * 8, 300)
+    start = rows[0].sequences[0].ids[:40]
+    whole = [replace(r.sequences[0], ids=(*start, *r.sequences[0].ids[40:])) for r in rows]
+    rows = [replace(r, sequences=(s,)) for r, s in zip(rows, whole, strict=True)]
+    assert [len(b.rows) for b in cut(rows, 80, "cpu")] == [1] * 8
+    parts = cut(rows, 80, "cpu", laid="shared")
+    assert [len(b.rows) for b in parts] == [4, 4]
+    assert all(attention.pack(b, share=True).ids.numel() == 80 for b in parts)
+    policy = policy_for(Sft(), tiny("llama"), torch.float32)
+    assert policy.laid == "shared"
+    wanted = gradient(Sft(), policy, cut(rows, 80, "cpu"))
+    found = gradient(Sft(), policy, parts)
+    assert (found - wanted).norm() <= 1e-6 * wanted.norm() > 0
+
+
+def test_a_long_beginning_widens_the_pass_unless_its_size_is_set() -> None:
+    assert Train().pass_tokens("cpu", 40) == 512
+    assert Train().pass_tokens("cpu", 300) == 1500
+    assert Train(micro_batch=256).pass_tokens("cpu", 300) == 256
 
 
 def test_labels_and_segments_travel_with_halves() -> None:

@@ -10,7 +10,7 @@ waits for every launch instead: there all documents go through one padded call (
 The reference path is the model's own attention on the padded batch.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -62,6 +62,15 @@ class Plan:
 
 LEAST_SHARED = 8
 """Tokens from which a common beginning is worth a mask."""
+
+
+def beginning(rows: Collection[tuple[int, ...]]) -> int:
+    """How many ids all rows begin with alike, where they are worth laying once; else 0. Each row
+    keeps one of its own."""
+    longest = min(map(len, rows)) - 1
+    first, last = min(rows), max(rows)  # in order of ids, so that all others lie between
+    alike = next((at for at in range(longest) if first[at] != last[at]), longest)
+    return alike if alike >= LEAST_SHARED else 0
 
 
 def pack(batch: Batch, *, share: bool = False) -> Packed:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tunesmith.core.late import late
 from tunesmith.core.records import IGNORE, Batch
@@ -27,6 +27,11 @@ else:
     # Autograd functions need torch to be defined.
     losshead = late("tunesmith.model.losshead")
     lowrank = late("tunesmith.model.lowrank")
+
+
+Laid = Literal["padded", "packed", "shared"]
+"""How the rows of a batch reach the model: with padding, end to end, or so that what all of them
+begin with stands once before them."""
 
 
 class Undoable(Protocol):
@@ -112,6 +117,13 @@ class Policy:
         does not put random numbers back."""
         once = layout.writes(self.model) and not self.packs
         return not once and self.device.type != "mps"
+
+    @property
+    def laid(self) -> Laid:
+        """How rows reach the model as it is now: dropout leaves no two beginnings alike."""
+        if not self.packs:
+            return "padded"
+        return "packed" if layout.drops(self.model) else "shared"
 
     @property
     def still(self) -> bool:
@@ -230,7 +242,7 @@ class Policy:
             with self._seams(), again:
                 output = plain.base_model(input_ids=batch.ids, **self._behind(batch), **told)
             return output.last_hidden_state.flatten(0, 1)[chosen]  # type: ignore[no-any-return]
-        packed = attention.pack(batch, share=not layout.drops(self.model))
+        packed = attention.pack(batch, share=self.laid == "shared")
         with self._seams():
             before = lead.of(self.model)  # a pass of its own, which writes into a cache
             with again:

@@ -326,7 +326,7 @@ class Slots(Cache):
     def enter(self, prompts: list[tuple[int, ...]]) -> torch.Tensor:
         self._lay_out(len(self.lengths) + len(prompts))
         found, group = [], list[tuple[int, ...]]()
-        if len(prompts) > 1 and not self.lengths and alike(prompts) >= attention.LEAST_SHARED:
+        if len(prompts) > 1 and not self.lengths and attention.beginning(prompts):
             found, prompts = [self._enter(prompts[:1])], prompts[1:]  # the others go on from it
         for ids in prompts:
             if group and sum(map(len, group)) + len(ids) > PASS_TOKENS:
@@ -348,8 +348,7 @@ class Slots(Cache):
                 self.least = self.parts = None
 
     def _enter(self, prompts: list[tuple[int, ...]]) -> torch.Tensor:
-        common = alike([self.prompts[0], *prompts]) if self.prompts else 0
-        self.shared = common if common >= attention.LEAST_SHARED else 0
+        self.shared = attention.beginning([self.prompts[0], *prompts]) if self.prompts else 0
         self.before = self.start + self.shared
         self.entering = [len(ids) - self.shared for ids in prompts]
         self.lengths += [self.before + length for length in self.entering]
@@ -405,13 +404,6 @@ class Slots(Cache):
         finally:
             self.plain.config._attn_implementation = before
         return output.logits  # type: ignore[no-any-return]
-
-
-def alike(prompts: list[tuple[int, ...]]) -> int:
-    """How many ids all prompts begin with alike; each keeps one of its own."""
-    longest, first = min(map(len, prompts)) - 1, prompts[0]
-    ends = (at for at in range(longest) if any(ids[at] != first[at] for ids in prompts))
-    return next(ends, longest)
 
 
 _PROVED: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()

@@ -9,6 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from tunesmith.core.records import Batch, Example, collate
+from tunesmith.model import attention
+from tunesmith.model.policy import Laid
 from tunesmith.train.mixture import Mixture, whole
 
 
@@ -60,8 +62,7 @@ def shelves(lengths: Sequence[int], limit: int) -> list[list[int]]:
 class Groups:
     """The micro-batches of each step, from step `start` on, for ever. `drawn` is the cursor.
 
-    `padded` says that the model will see padding, which then counts as tokens. Without a `mixture`
-    every example is drawn once an epoch.
+    Without a `mixture` every example is drawn once an epoch.
     """
 
     def __init__(
@@ -73,10 +74,10 @@ class Groups:
         tokens: int,
         seed: int,
         device: Any,
-        padded: bool = False,
+        laid: Laid = "packed",
         start: int = 0,
     ) -> None:
-        self.examples, self.rows, self.tokens, self.padded = examples, rows, tokens, padded
+        self.examples, self.rows, self.tokens, self.laid = examples, rows, tokens, laid
         self.seed, self.device, self.drawn = seed, device, start
         self.mixture = mixture or whole(len(examples))
 
@@ -87,16 +88,24 @@ class Groups:
         places = step_rows(self.mixture, self.rows, self.seed, self.drawn)
         self.drawn += 1
         chosen = [self.examples[p] for p in places]
-        return cut(chosen, self.tokens, self.device, padded=self.padded)
+        return cut(chosen, self.tokens, self.device, laid=self.laid)
 
 
 def cut(
-    examples: Sequence[Example], tokens: int, device: Any, *, padded: bool = False
+    examples: Sequence[Example], tokens: int, device: Any, *, laid: Laid = "packed"
 ) -> list[Batch]:
-    """Examples as micro-batches of at most `tokens` tokens, with `padded` their padding too."""
-    group = shelves if padded else bins
-    groups = group([e.length for e in examples], tokens)
+    """Examples as micro-batches of at most `tokens` tokens, as the model lays them: padding counts
+    where rows are `padded`, and what all begin with counts once where it is `shared`."""
+    common = common_start(examples) if laid == "shared" else 0
+    own = [e.length - common * len(e.sequences) for e in examples]
+    group = shelves if laid == "padded" else bins
+    groups = group(own, tokens - common)
     return [collate([examples[i] for i in group], device) for group in groups]
+
+
+def common_start(examples: Sequence[Example]) -> int:
+    """Tokens that all sequences begin with alike, where they are worth laying once; else 0."""
+    return attention.beginning([s.ids for e in examples for s in e.sequences])
 
 
 def halves(batch: Batch) -> list[Batch]:

@@ -56,8 +56,8 @@ class Train(Spec):
     too_long: Literal["refuse", "drop"] = "refuse"
     """What happens to a longer row: the run is refused, or the row is left out and counted."""
     micro_batch: Positive | None = None
-    """Tokens in one forward pass; by default 512 on a processor and 8,192 on a GPU. Less needs less
-    memory and changes nothing else."""
+    """Tokens in one forward pass; by default 512 on a processor and 8,192 on a GPU, or five times
+    what all rows begin with. Less needs less memory and changes nothing else."""
     gradient_checkpointing: Literal["auto", "off"] | Positive = "auto"
     """Whose inner states are computed again on the way back: those of every block (1), of every
     second (2) and so on. Less memory, more time, the same gradients. `auto` keeps what fits."""
@@ -116,11 +116,15 @@ class Train(Spec):
         """The peak learning rate in force."""
         return self.lr if self.lr is not None else self.method.default_lr
 
-    def pass_tokens(self, device: str) -> int:
-        """Tokens in one forward pass on a type of device (docs/decisions/0002)."""
-        return self.micro_batch or (512 if device == "cpu" else 8192)
+    def pass_tokens(self, device: str, common: int = 0) -> int:
+        """Tokens in one forward pass on a type of device, where all rows begin with so many
+        `common` ones, which a pass reads once (docs/decisions/0002)."""
+        usual = 512 if device == "cpu" else 8192
+        return self.micro_batch or max(usual, REPAYS * common)
 
 
+REPAYS = 5
+"""Times the common beginning that a pass should hold: it is then a fifth of the work at most."""
 HIGHER_IS_BETTER = {"loss": False, "token_accuracy": True, "accuracy": True}
 
 

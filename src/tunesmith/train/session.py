@@ -135,22 +135,27 @@ class Session:
 
     def _make_room(self) -> None:
         """Before any step: whether the longest one fits into memory, and what is done if not."""
-        tokens = self.spec.pass_tokens(self.policy.device.type)
         every, said = room.plan(
             self.spec.gradient_checkpointing,
             self.policy,
             self.spec.objective,
             self.examples["train"],
-            tokens,
+            self._pass_tokens(),
         )
         self.policy.recomputed = recompute.chosen(list(layout.blocks(self.policy.model)), every)
         if said:
             self.log.say(f"warning: train: {said}")
 
+    def _pass_tokens(self) -> int:
+        """Tokens in one pass: more where all rows begin alike, which is then read less often."""
+        shared = self.policy.laid == "shared"
+        common = batches.common_start(self.examples["train"]) if shared else 0
+        return self.spec.pass_tokens(self.policy.device.type, common)
+
     def _cut(self, examples: list[Example]) -> list[Batch]:
         """Micro-batches as this model takes them."""
-        tokens, padded = self.spec.pass_tokens(self.policy.device.type), not self.policy.packs
-        return batches.cut(examples, tokens, self.policy.device, padded=padded)
+        tokens, laid = self._pass_tokens(), self.policy.laid
+        return batches.cut(examples, tokens, self.policy.device, laid=laid)
 
     def _read_rows(self) -> None:
         """Have the states of every row at hand before the first step: no step changes them, and
@@ -187,10 +192,10 @@ class Session:
             self.examples["train"],
             mixture=self.mixture,
             rows=self.spec.batch,
-            tokens=self.spec.pass_tokens(self.policy.device.type),
+            tokens=self._pass_tokens(),
             seed=self.seed,
             device=self.policy.device,
-            padded=not self.policy.packs,
+            laid=self.policy.laid,
             start=start,
         )
         self.stream = self.spec.objective.stream(self.policy, self.groups)

@@ -107,7 +107,7 @@ def test_the_gradient_is_that_of_the_whole_step_however_it_is_cut(kind: str, tin
     flat = torch.cat([g.flatten() for g in wanted if g is not None])
     policy.model.train()
     for tokens in (8, 24, 10**6):
-        group = cut(rows, tokens, "cpu", padded=not policy.packs)
+        group = cut(rows, tokens, "cpu", laid=policy.laid)
         value, found = gradient(policy, objective, group)
         assert value == pytest.approx(float(total.detach()), rel=1e-12)
         assert (found - flat).norm() <= 1e-10 * flat.norm(), tokens
