@@ -15,10 +15,10 @@ from typing import Any
 
 from whole import carried_out, keep, lines, write_rows
 
-SAMPLING = {"max_tokens": 256, "no_repeat_ngram_size": 12}
-"""A model this small says the same step until it is cut off; of 150 training problems that it had
-not seen 142 ended in form without the second setting, 147 with it. On the test problems it changed
-nothing: 141 of 150 with and without."""
+SAMPLING = {"max_tokens": 400, "no_repeat_ngram_size": 8}
+"""A model this small says the same step until it is cut off. Of 250 training problems that it had
+not seen 243 ended in form with neither limit, 244 with 256 or 400 tokens and no twelve of them
+twice, 249 with these."""
 FORM = re.compile(r"(?m)^#### (-?[\d,]*\.?\d+)\s*\Z")
 
 
