@@ -4,9 +4,9 @@ Prompts enter packed end to end, without padding, and go on from what they have 
 first row; then every row adds one token a pass. Keys and values stand in buffers with room ahead,
 so few passes copy the past (transformers' own cache does, every token), and a row that is done
 leaves the others where they are; `sight` attends over them. A trained prefix or prompt stands at
-the beginning of every slot, as if each row had read it. With enough rows the model's parts are those
-of `decode`. The reference path, `Alone`, runs each row by itself through the model's plain forward
-pass; `chosen` takes the fast path only where a probe gives its logits.
+the beginning of every slot, as if each row had read it. With enough rows the parts of a block are
+those of `decode`. The reference path, `Alone`, runs each row by itself through the model's plain
+forward pass; `chosen` takes the fast path only where a probe gives its logits.
 """
 
 from typing import Any, Protocol
