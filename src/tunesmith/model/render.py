@@ -21,8 +21,7 @@ from tunesmith.core.records import Sequence as Ids
 from tunesmith.core.rows import Chat, Message, Origin
 from tunesmith.model.content import Place
 from tunesmith.model.controls import Control
-from tunesmith.model.marks import Region
-from tunesmith.model.marks import rendered as rendered
+from tunesmith.model.marks import Region, rendered
 from tunesmith.model.template import visible
 from tunesmith.model.tokenizer import Tokenizer as Tokenizer
 

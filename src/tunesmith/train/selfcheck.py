@@ -16,7 +16,7 @@ from tunesmith.train.objectives.base import Objective
 if TYPE_CHECKING:
     import torch
 
-    from tunesmith.model.render import Tokenizer
+    from tunesmith.model.tokenizer import Tokenizer
 else:
     torch = late("torch")
 

@@ -29,7 +29,8 @@ from tunesmith.core.tables import read_part
 from tunesmith.model import devices, heads, layout, load, recompute
 from tunesmith.model.bases import Base
 from tunesmith.model.policy import Policy
-from tunesmith.model.render import Tokenizer, longest
+from tunesmith.model.render import longest
+from tunesmith.model.tokenizer import Tokenizer
 from tunesmith.train import (
     ahead,
     batches,

@@ -18,7 +18,7 @@ from tunesmith.core.tables import read_part
 from tunesmith.deploy.stage import Deploy, deploy
 from tunesmith.model import classify
 from tunesmith.model.bases import Base
-from tunesmith.model.render import Tokenizer
+from tunesmith.model.tokenizer import Tokenizer
 from tunesmith.model.trained import load_trained
 from tunesmith.train import cache
 from tunesmith.train.loop import Train
