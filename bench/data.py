@@ -47,7 +47,7 @@ def one(rows: int, audits: Sequence[str]) -> dict[str, Any]:
     sys.path.insert(0, str(ROOT))
     from tunesmith.core.folders import RunFolder
     from tunesmith.core.log import Log
-    from tunesmith.data import stage
+    from tunesmith.data import intake, stage
     from tunesmith.data.crew import cores
 
     class Watch(Log):
@@ -64,7 +64,7 @@ def one(rows: int, audits: Sequence[str]) -> dict[str, Any]:
                 yield advance
             self.seconds[what] = round(time.perf_counter() - began, 2)
 
-    stage.LARGE = 0
+    intake.LARGE = 0
     path = Path("rows.jsonl")
     with path.open("w") as out:
         out.writelines(json.dumps(record) + "\n" for record in planted(rows))

@@ -28,7 +28,7 @@ from tunesmith.evaluate.stage import evaluate
 from tunesmith.model.bases import Base, resolve
 from tunesmith.model.devices import choose
 from tunesmith.model.heads import Meaning
-from tunesmith.model.render import Tokenizer
+from tunesmith.model.tokenizer import Tokenizer
 from tunesmith.model.words import tokenizer_of
 from tunesmith.resolved import text
 from tunesmith.run import Loaded, Run

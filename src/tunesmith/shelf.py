@@ -9,8 +9,9 @@ from typing import Any
 
 from tunesmith.core import disk
 from tunesmith.core.errors import TunesmithError
-from tunesmith.core.folders import RunFolder, refuse_link
+from tunesmith.core.folders import RunFolder
 from tunesmith.core.lock import in_use_by
+from tunesmith.core.manifests import refuse_link
 from tunesmith.pipeline import STAGES
 
 DONE = {"data": "prepared", "train": "trained", "evaluate": "evaluated", "deploy": "finished"}

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.crash.states import QUIET, same, snapshot, two_checkpoints
-from tunesmith.core import disk, folders
+from tunesmith.core import disk, manifests
 from tunesmith.core.disk import Disk
 from tunesmith.core.errors import (
     IntegrityError,
@@ -262,7 +262,7 @@ def test_a_checkpoint_of_another_schema_is_refused_and_not_passed_over(
 ) -> None:
     two_checkpoints(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(folders, "SCHEMA", 2)
+        patch.setattr(manifests, "SCHEMA", 2)
         checkpoint.save(tmp_path, snapshot(3))
     with pytest.raises(SettingsError, match="written with schema 2"):
         checkpoint.newest(tmp_path)

@@ -19,10 +19,13 @@ from tunesmith.core.rows import Chat, Labelled, Message, Row, Text
 from tunesmith.data.audits.leakage import Leakage
 from tunesmith.data.audits.quality import Quality
 from tunesmith.data.audits.representation import Representation
+from tunesmith.data.checksums import luhn
+from tunesmith.data.credentials import secret
 from tunesmith.data.doubts import doubts
 from tunesmith.data.fix import fix
+from tunesmith.data.personal import personal
 from tunesmith.data.source import Reading, rows
-from tunesmith.data.spans import Span, luhn, personal, secret
+from tunesmith.data.spans import Span
 from tunesmith.data.stage import Data, prepare
 
 DATA = next(

@@ -10,7 +10,8 @@ from tunesmith.core.records import IGNORE
 from tunesmith.core.rows import Chat
 from tunesmith.data.formats.base import Format
 from tunesmith.data.source import Reading, rows
-from tunesmith.model.render import Tokenizer, encode
+from tunesmith.model.render import encode
+from tunesmith.model.tokenizer import Tokenizer
 
 DATA = next(
     (p / "shared/data" for p in Path(__file__).parents if (p / "shared/data").is_dir()), None

@@ -20,8 +20,9 @@ from tests.tiny import save_tokenizer, tokenizer_json
 from tunesmith.core.errors import DataError
 from tunesmith.core.records import IGNORE
 from tunesmith.core.rows import Chat, Message
-from tunesmith.model import render, template
-from tunesmith.model.render import Tokenizer, encode, encode_prompt
+from tunesmith.model import marks, render, template
+from tunesmith.model.render import encode, encode_prompt
+from tunesmith.model.tokenizer import Tokenizer
 
 TRL = find_spec("trl")
 pytestmark = pytest.mark.skipif(TRL is None, reason="trl, whose templates are tested, is missing")
@@ -230,7 +231,7 @@ def test_other_kinds_of_tokenizer(family: str, kind: str, shelf: Path, turns: li
     """Unigram and WordPiece: equal wherever their own tokens do not cross an answer's start."""
     tokenizer, theirs = of(family, shelf, kind)
     assume(not tokenizer.pattern.search("".join(turns)))
-    text, regions = render.rendered(talk(*turns), tokenizer)
+    text, regions = marks.rendered(talk(*turns), tokenizer)
     starts = [span.start for span in render.answers(talk(*turns), tokenizer, text, regions)]
     found = theirs(text, add_special_tokens=False, return_offsets_mapping=True)
     crossed = any(a < start < b for start in starts for a, b in found["offset_mapping"])

@@ -22,8 +22,9 @@ from tunesmith.core.rows import Chat, Message
 from tunesmith.model import cache, gguf
 from tunesmith.model.bases import Base, ModelSpec, resolve
 from tunesmith.model.load import is_encoder, load_model
-from tunesmith.model.render import Tokenizer, encode, encode_prompt
+from tunesmith.model.render import encode, encode_prompt
 from tunesmith.model.tensors import read_tensors, tensor_digest
+from tunesmith.model.tokenizer import Tokenizer
 
 Tiny = Callable[[str], Path]
 

@@ -11,8 +11,9 @@ from tests.tiny import CHATML, save_tokenizer, tokenizer_json
 from tunesmith.core.errors import DataError, IntegrityError
 from tunesmith.core.records import IGNORE
 from tunesmith.core.rows import Chat, Message, Origin
-from tunesmith.model.render import Tokenizer, encode, encode_prompt, fit, pieces
+from tunesmith.model.render import encode, encode_prompt, fit, pieces
 from tunesmith.model.template import LIMIT, Template
+from tunesmith.model.tokenizer import Tokenizer
 
 PLACE = Origin("rows.jsonl", 7)
 

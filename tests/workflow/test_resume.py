@@ -17,7 +17,7 @@ from tunesmith.core.errors import DataError, Preempted, SettingsError, TrainErro
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
 from tunesmith.core.records import Batch
-from tunesmith.train import checkpoint, session, stage
+from tunesmith.train import checkpoint, held_out, session, stage
 from tunesmith.train.methods.base import Method
 from tunesmith.train.methods.lora import Lora
 from tunesmith.train.objectives.lm import Lm
@@ -93,7 +93,8 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
             asked.append(Preempted)
 
     monkeypatch.setattr(session.Session, "_note", noted)
-    monkeypatch.setattr(session, "requested", lambda: asked[0] if asked else None)
+    for module in (session, held_out):
+        monkeypatch.setattr(module, "requested", lambda: asked[0] if asked else None)
 
 
 @pytest.mark.parametrize("objective", [None, Thrice()], ids=["sft", "three steps a group"])
@@ -122,6 +123,7 @@ def test_asked_to_stop_in_the_first_look_it_begins_anew(
     whole = result(trained(prepared(tmp_path / "whole"), base))
     folder = prepared(tmp_path / "stopped")
     with monkeypatch.context() as patch:
+        patch.setattr(held_out, "requested", lambda: Preempted)
         patch.setattr(session, "requested", lambda: Preempted)
         with pytest.raises(Preempted):
             trained(folder, base)

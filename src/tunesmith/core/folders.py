@@ -1,7 +1,6 @@
-"""A run's files: manifests with hashes, and the folders of a run and its stages."""
+"""The folders of a run and of its stages: begun, finished by a manifest, or making way."""
 
 import errno
-import json
 import os
 import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -10,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.core import disk, lock
+from tunesmith.core.aside import Aside
 from tunesmith.core.disk import (
     disk_errors,
     file_digest,
-    json_bytes,
     make_folders,
     read_json,
     sync_file,
@@ -26,11 +25,10 @@ from tunesmith.core.errors import (
     SettingsError,
     TunesmithError,
 )
+from tunesmith.core.inputs import changed, normalised, shown, told
 from tunesmith.core.log import redacted
+from tunesmith.core.manifests import SCHEMA, check_file, read_sealed, refuse_link, sealed
 from tunesmith.core.rows import digest
-
-SCHEMA = 1
-"""The version written into every manifest."""
 
 SINKS = "sinks"
 """Where other tools keep their copies of a stage's numbers, as they like: links, locks and all."""
@@ -40,35 +38,6 @@ UNLISTED = ("checkpoints", SINKS, "MANIFEST.json")
 
 PAGES = ("evaluate", "cards")
 """Folders that may hold pages alone, written of the stages as they were and of no one digest."""
-
-
-def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
-    """`value` with the digest of itself: a manifest that notices its own damage."""
-    return {**value, "seal": digest(value)}
-
-
-def read_sealed(path: Path) -> dict[str, Any]:
-    """A manifest written with its seal; one changed bit is an IntegrityError."""
-    value = read_json(path)
-    content = {k: v for k, v in value.items() if k != "seal"} if isinstance(value, dict) else {}
-    if not content or value.get("seal") != digest(content):
-        raise IntegrityError(f"{path}: its content does not match its seal; it was damaged")
-    if content.get("schema") != SCHEMA:
-        raise SettingsError(
-            f"{path}: written with schema {content.get('schema')}, and this version reads "
-            f"{SCHEMA}; use the version that wrote it, or give the command again with --restart"
-        )
-    return content
-
-
-def check_file(path: Path, facts: Mapping[str, Any], *, hashes: bool = True) -> None:
-    """Refuse a file whose size, or hash, differs from its manifest's `facts`."""
-    if path.is_symlink() or not path.is_file():
-        raise IntegrityError(f"{path}: the manifest lists this file and it is not there")
-    with disk_errors(path, "read"):
-        same_size = path.stat().st_size == facts["bytes"]
-    if not same_size or (hashes and file_digest(path) != facts["sha256"]):
-        raise IntegrityError(f"{path}: differs from what was written; it was damaged or changed")
 
 
 class RunFolder:
@@ -144,8 +113,7 @@ class Stage:
         self.run = run
         self.name = name
         self.path = run.path / name
-        self._moved: list[tuple[Path, Path]] = []
-        """What `set_aside` moved, from where and to where, in order."""
+        self._aside = Aside(run.path)
         self._say: Callable[[str], object] = lambda line: None
         self._replaced = ""
         """The digest of the finished result that made way for this one."""
@@ -243,10 +211,9 @@ class Stage:
         write_json(self.path / "MANIFEST.json", sealed(manifest))
         if self._replaced == self.digest:
             # The very same once more: what was made from it still holds.
-            back = [place.name for place, _ in self._moved if place != self.path]
-            self._put_back(but=self.path)
+            back = ", ".join(place.name for place in reversed(self._aside.back(but=self.path)))
             if back:
-                self._say(f"{self.name}: the same as before, so {', '.join(back)} came back")
+                self._say(f"{self.name}: the same as before, so {back} came back")
 
     def manifest(self) -> dict[str, Any]:
         """The manifest of the finished stage, after every file it lists was verified."""
@@ -301,16 +268,7 @@ class Stage:
         except (IntegrityError, SettingsError):
             name = "unreadable"
         self._replaced = self.digest if self.finished else ""
-        parent, count = self.run.path / "earlier" / name, len(self._moved)
-        for place in [*self._made_from_this(), self.path]:
-            with disk_errors(place, f"move this to {parent}"):
-                make_folders(parent)
-                target = unused(parent / place.name)
-                disk.DISK.rename(place, target)
-                self._moved.append((place, target))
-                disk.DISK.sync_folder(parent)
-                disk.DISK.sync_folder(self.run.path)
-        return [target for _, target in reversed(self._moved[count:])]
+        return self._aside.move([*self._made_from_this(), self.path], name)[::-1]
 
     @contextmanager
     def unbegun_if_refused(self, kept: Callable[[], bool] = lambda: False) -> Iterator[None]:
@@ -328,20 +286,7 @@ class Stage:
         with suppress(OSError, ResourceError):
             if self.path.exists():
                 disk.discard(self.path)
-            self._put_back()
-
-    def _put_back(self, but: Path | None = None) -> None:
-        """Move what made way to where it was, this stage first; `but` stays where it is now."""
-        for place, target in reversed(self._moved):
-            if place != but:
-                with disk_errors(place, f"move this back from {target}"):
-                    disk.DISK.rename(target, place)
-                    disk.DISK.sync_folder(self.run.path)
-                    disk.DISK.sync_folder(target.parent)
-                with suppress(OSError):  # Not empty: of other results.
-                    disk.DISK.rmdir(target.parent)
-                    disk.DISK.rmdir(target.parent.parent)
-        self._moved = [moved for moved in self._moved if moved[0] == but]
+            self._aside.back()
 
     def _made_from_this(self) -> list[Path]:
         """The other folders of the run that rest on this finished result, last made first."""
@@ -405,44 +350,3 @@ class Stage:
             refuse_link(path)
             (folders if path.is_dir() else files).append(path)
         return files, folders
-
-
-def refuse_link(path: Path) -> None:
-    """No symbolic link is followed inside a run."""
-    if path.is_symlink():
-        raise IntegrityError(f"{path}: is a symbolic link; put a real file or folder there")
-
-
-def normalised(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Inputs as JSON reads them back, without secrets; null is the same as not there."""
-    plain: dict[str, Any] = json.loads(json_bytes(redacted(inputs)))
-    return {name: value for name, value in plain.items() if value is not None}
-
-
-def unused(path: Path) -> Path:
-    """`path`, or the first of `path-2`, `path-3` ... that is free."""
-    number, free = 1, path
-    while free.exists():
-        number += 1
-        free = path.with_name(f"{path.name}-{number}")
-    return free
-
-
-def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The fields that differ, sorted; one that is missing counts as null."""
-    return [
-        {"field": name, "was": before.get(name), "now": after.get(name)}
-        for name in sorted({*before, *after})
-        if before.get(name) != after.get(name)
-    ]
-
-
-def told(changes: Collection[Mapping[str, Any]]) -> str:
-    """What changed, in words."""
-    return ", ".join(f"{c['field']} {shown(c['was'])} -> {shown(c['now'])}" for c in changes)
-
-
-def shown(value: Any) -> str:
-    """A value in a sentence: JSON, shortened in the middle."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:40]}...{text[-15:]}"

@@ -22,6 +22,8 @@ from tunesmith.core.quote import visible
 from tunesmith.core.rows import Origin, Row, canonical
 from tunesmith.core.tables import Record
 from tunesmith.data.crew import Crew
+from tunesmith.data.intake import Given, left_by_steps
+from tunesmith.data.ledger import told_lines
 from tunesmith.data.located import Located
 from tunesmith.data.mix import Source
 from tunesmith.data.records import Change, change_of, in_own_form, in_plain_form
@@ -34,8 +36,7 @@ from tunesmith.data.stage import (
     PARTS,
     STEPS,
     Data,
-    Given,
-    left_by_steps,
+    keys_of,
     locate,
     sources,
 )
@@ -125,7 +126,15 @@ def come_to_rest(
         spec = renewed(spec, files)
         found = locate(spec, home, {})
         room = Room(folder / WORK, {}, crew)
-        left, ledger = left_by_steps(spec, found, seed, Log(quiet=True), room)
+        left, ledger = left_by_steps(
+            sources(spec),
+            found,
+            spec.transforms,
+            room,
+            keys=keys_of(spec),
+            seed=seed,
+            log=Log(quiet=True),
+        )
         if at_rest(ledger.steps):
             given = {called: givens[name] for name, called in named(spec)}
             kept = {called: replace(new, given=given[called]) for called, new in files.items()}
@@ -137,7 +146,7 @@ def come_to_rest(
                 f"({moving}); take out the step that undoes another one"
             )
         places = Places({found[name].place: files[called].origins for name, called in named(spec)})
-        told = [places.translated(line) for line in told_lines_of(ledger.told)]
+        told = [places.translated(line) for line in told_lines(ledger.told)]
         passes.append(Pass([each.record() for each in ledger.steps], told))
         heads = Heads([iter(left)])
 
@@ -297,7 +306,7 @@ def every_decision(
 ) -> Iterator[bytes]:
     """Every decision with its pass; counted, and the first ones kept, on the way."""
     for number, each in enumerate(passes, 1):
-        for told in told_lines_of(each.told):
+        for told in told_lines(each.told):
             found = json.loads(told)
             key = (found["step"], found["did"], found["why"])
             counts[key] += 1
@@ -305,16 +314,6 @@ def every_decision(
                 other = f" ({found['other']})" if "other" in found else ""
                 shown.setdefault(key, []).append(f"{found['row']}{other}")
             yield f"{canonical({**found, 'pass': number})}\n".encode()
-
-
-def told_lines_of(told: Iterable[bytes | Path]) -> Iterator[bytes]:
-    """What was decided, a whole line at a time."""
-    for each in told:
-        if isinstance(each, bytes):
-            yield each
-        else:
-            with each.open("rb") as lines:
-                yield from lines
 
 
 def page(

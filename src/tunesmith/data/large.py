@@ -26,10 +26,11 @@ from tunesmith.core.rows import Row, canonical
 from tunesmith.core.tables import pieces_of, read, read_piece
 from tunesmith.data.crew import Crew
 from tunesmith.data.formats.base import Format
+from tunesmith.data.ledger import told_line
 from tunesmith.data.shelf import FILE, Shelf, rows_in, shelved, written
 from tunesmith.data.source import Reading, detected, made
 from tunesmith.data.steps import chained, counting
-from tunesmith.data.transforms.base import Account, Decision, Transform
+from tunesmith.data.transforms.base import Account, Transform
 from tunesmith.data.whole import whole
 
 TOLD = "decisions.jsonl"
@@ -256,11 +257,6 @@ def forget(shelf: Shelf) -> None:
         for path in file.parent.glob(f"{file.stem}.*"):
             if path.suffix not in (".told", ".done"):
                 disk.DISK.unlink(path)
-
-
-def told_line(decision: Decision) -> bytes:
-    """A decision as a line."""
-    return f"{canonical(decision.record())}\n".encode()
 
 
 def decisions_of(out: Path) -> Path:

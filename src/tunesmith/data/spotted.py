@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from tunesmith.core.findings import Finding, Severity
 from tunesmith.core.rows import Row
 from tunesmith.data.found import MASKS, Seen, Sight, everything, report
-from tunesmith.data.spans import Span, masked
+from tunesmith.data.spans import Span
 
 
 def spotted(row: Row, look: Callable[[str], Sequence[Span]]) -> Iterator[Sight]:
@@ -17,6 +17,11 @@ def spotted(row: Row, look: Callable[[str], Sequence[Span]]) -> Iterator[Sight]:
             masks.append(masked(span.kind, text[span.start : span.end]))
     for kind, masks in found.items():
         yield Sight((kind,), len(masks), tuple(masks[:MASKS]))
+
+
+def masked(kind: str, text: str) -> str:
+    """What a report shows of a span: its kind and length, and no character of it."""
+    return f"{kind} of {len(text)} characters"
 
 
 def findings(

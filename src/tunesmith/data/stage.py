@@ -1,27 +1,23 @@
 """From files of rows to the parts of a run: read, transform, split, audit, every row counted."""
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from itertools import chain
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from tunesmith.core import disk, mixing
-from tunesmith.core.disk import CHUNK, make_folders, write_json, write_parts
+from tunesmith.core import disk
+from tunesmith.core.disk import make_folders, write_json, write_parts
 from tunesmith.core.errors import DataError, Interrupted, Preempted, ResourceError
 from tunesmith.core.findings import Finding
 from tunesmith.core.folders import RunFolder, Stage
 from tunesmith.core.log import Log
 from tunesmith.core.parts import Spec
-from tunesmith.core.quote import listed, quoted, visible
+from tunesmith.core.quote import visible
 from tunesmith.core.rows import Row
-from tunesmith.core.tables import files_of, packed
-from tunesmith.core.textfile import opened
+from tunesmith.data import mixed
 from tunesmith.data.audits.base import Audit
 from tunesmith.data.audits.leakage import Leakage
 from tunesmith.data.audits.pii import Pii
@@ -31,25 +27,17 @@ from tunesmith.data.audits.secrets import Secrets
 from tunesmith.data.crew import Crew
 from tunesmith.data.formats.base import Format
 from tunesmith.data.held import refuse_leaks, without_leaks
-from tunesmith.data.large import Origins, told_line, transformed
+from tunesmith.data.intake import Given, left_by_steps, rows_from
+from tunesmith.data.ledger import Ledger, told_lines
 from tunesmith.data.lengths import histogram
 from tunesmith.data.located import Located, content_digest, located
-from tunesmith.data.mix import Mix, Source, recipe, refuse_unclear
+from tunesmith.data.mix import Mix, Source, refuse_unclear
 from tunesmith.data.room import WORK, Room
 from tunesmith.data.shelf import Shelf, bare, lines_of, noticed
-from tunesmith.data.source import Reading
-from tunesmith.data.source import rows as rows_of
 from tunesmith.data.split import Split, parted
-from tunesmith.data.steps import chained
-from tunesmith.data.transforms.base import Account, Decision, Transform
+from tunesmith.data.transforms.base import Transform
 from tunesmith.data.transforms.deduplicate import Deduplicate
 
-LONG = 8 * 2**20
-"""Bytes of a file above which reading it shows progress."""
-LARGE = 32 * 2**20
-"""Bytes of the sources above which rows stay on disk: in memory they take about five times that."""
-PACKING = 5
-"""How often a text is larger than its compressed file, about."""
 PARTS = ("train", "valid", "test")
 STEPS = "steps"
 DECISIONS = "decisions.jsonl"
@@ -99,43 +87,6 @@ class Data(Spec):
         return tuple(Source(path=each) if isinstance(each, str) else each for each in listed)
 
 
-@dataclass(frozen=True)
-class Given:
-    """A setting that names rows: for which part they are, in which form, and of which source."""
-
-    path: str
-    part: str
-    format: Format | None
-    source: str = ""
-    """The source's name in a mixture; else rows have the name of their place."""
-
-
-@dataclass
-class Ledger:
-    """What happened to every row, from the files to the parts."""
-
-    files: list[dict[str, Any]] = field(default_factory=list)
-    steps: list[Account] = field(default_factory=list)
-    told: list[bytes | Path] = field(default_factory=list)
-    """What was decided of single rows: lines of JSON, or files of them."""
-    parts: dict[str, int] = field(default_factory=dict)
-    mixture: dict[str, Any] | None = None
-    """The recipe of several sources, and of each its rows in each part and in one epoch."""
-
-    def tell(self, decision: Decision) -> None:
-        """One decision more."""
-        self.told.append(told_line(decision))
-
-    def record(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return {
-            "files": self.files,
-            "steps": [account.record() for account in self.steps],
-            "parts": self.parts,
-            "mixture": self.mixture,
-        }
-
-
 def prepare(
     folder: RunFolder,
     spec: Data,
@@ -169,7 +120,7 @@ def prepare(
             parts, ledger = divided(spec, found, seed, log, room)
             for each in found.values():
                 each.check()
-            findings = [*audited(spec.audits, parts, log), *few(ledger)]
+            findings = [*audited(spec.audits, parts, log), *mixed.unmeasured(ledger.mixture)]
             write(stage, parts, ledger, findings)
             summarise(parts, ledger, findings, log, tokenizer)
             room.leave()
@@ -189,16 +140,15 @@ def audited(
     """What each audit finds, under its name; with progress where rows lie on disk."""
     on_disk = sum(len(rows) for rows in parts.values() if isinstance(rows, Shelf))
     for audit in audits:
-        with log.progress(f"{audit.kind}, rows", on_disk) if on_disk else silence() as advance:
+        told = log.progress(f"{audit.kind}, rows", on_disk) if on_disk else nullcontext(silence)
+        with told as advance:
             shown = {part: noticed(rows, advance) for part, rows in parts.items()}
             found = [*audit.inspect(shown)]
         yield from (replace(finding, audit=audit.kind) for finding in found)
 
 
-@contextmanager
-def silence() -> Iterator[Callable[[int], None]]:
+def silence(rows: int) -> None:
     """No progress."""
-    yield lambda rows: None
 
 
 def sources(spec: Data) -> dict[str, Given]:
@@ -259,9 +209,11 @@ def divided(
     spec: Data, found: Mapping[str, Located], seed: int, log: Log, room: Room
 ) -> tuple[dict[str, Sequence[Row]], Ledger]:
     """The parts, and what happened on the way to them."""
-    left, ledger = left_by_steps(spec, found, seed, log, room)
-    refuse_nothing(spec, left, ledger)
     given = sources(spec)
+    left, ledger = left_by_steps(
+        given, found, spec.transforms, room, keys=keys_of(spec), seed=seed, log=log
+    )
+    refuse_nothing(spec, left, ledger)
     held_out: dict[str, list[Row]] = {}
     for name, each in given.items():
         if each.part != "source":
@@ -270,7 +222,7 @@ def divided(
     parts: dict[str, Sequence[Row]] = {"train": left}
     if sizes := sizes_of(spec):
         rule = spec.split if isinstance(spec.split, Split) else Split()
-        with reasons_told(ledger):
+        with ledger.reasons_told():
             chosen = parted(left, sizes, rule, seed, kept=kept_whole(spec))
         parts = room.dealt(left, chosen, ("train", *sizes))
     if held_out:
@@ -283,61 +235,8 @@ def divided(
     parts = {part: parts[part] for part in PARTS if part in parts}
     ledger.parts = {part: len(rows) for part, rows in parts.items()}
     if spec.several:
-        ledger.mixture = mixture(spec, parts)
+        ledger.mixture = mixed.mixture(spec.several, spec.mix, parts)
     return parts, ledger
-
-
-def left_by_steps(
-    spec: Data, found: Mapping[str, Located], seed: int, log: Log, room: Room
-) -> tuple[Sequence[Row], Ledger]:
-    """The rows of the sources as the transforms leave them."""
-    ledger = Ledger()
-    rows = rows_on_disk if size_of(spec, found) >= LARGE else rows_in_memory
-    return rows(spec, found, ledger, log, room, seed), ledger
-
-
-def size_of(spec: Data, found: Mapping[str, Located]) -> int:
-    """Bytes of the rows to be transformed; of compressed files, about those inside."""
-    named = [name for name, each in sources(spec).items() if each.part == "source"]
-    files = [file for name in named for file in files_of(found[name].path)]
-    return sum(file.stat().st_size * (PACKING if packed(file) else 1) for file in files)
-
-
-def rows_in_memory(
-    spec: Data, found: Mapping[str, Located], ledger: Ledger, log: Log, room: Room, seed: int
-) -> Sequence[Row]:
-    """The rows of the sources as the transforms leave them, in memory."""
-    given = sources(spec)
-    named = [name for name, each in given.items() if each.part == "source"]
-    stream = chain.from_iterable(
-        rows_from(name, given[name], found[name], ledger, log, keys_of(spec)) for name in named
-    )
-    left, ledger.steps = chained(stream, spec.transforms, seed, ledger.tell, {})
-    return list(left)
-
-
-def rows_on_disk(
-    spec: Data, found: Mapping[str, Located], ledger: Ledger, log: Log, room: Room, seed: int
-) -> Sequence[Row]:
-    """The same on disk, by several processes."""
-    given = {name: each for name, each in sources(spec).items() if each.part == "source"}
-    settings = [
-        Origins(found[name].path, called(each, found[name]), each.format, found[name].origin)
-        for name, each in given.items()
-    ]
-    work = transformed(
-        settings,
-        spec.transforms,
-        room.take(),
-        room.crew,
-        seed=seed,
-        keys=keys_of(spec),
-        log=log,
-    )
-    for (name, each), reading in zip(given.items(), work.readings, strict=True):
-        note_file(name, each, found[name], reading, ledger, log)
-    ledger.steps, ledger.told = work.accounts, [*work.told]
-    return work.shelf
 
 
 def keys_of(spec: Data) -> tuple[str, ...]:
@@ -365,107 +264,12 @@ def kept_whole(spec: Data) -> dict[str, set[str]]:
     return found
 
 
-LONGEST = 10_000_000
-"""Rows of an epoch: their order is held in memory."""
-
-
-def mixture(spec: Data, parts: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
-    """The recipe with the rows of each source: in each part and, where shares are of rows, in one
-    epoch and left out of it. Training counts again what it draws: a row may be too long."""
-    rule = recipe(spec.several, spec.mix)
-    counted = {part: Counter(row.source for row in rows) for part, rows in parts.items()}
-    train = {each.name: counted["train"][each.name] for each in rule.sources}
-    empty = [name for name, count in train.items() if not count]
-    if empty:
-        raise DataError(
-            f"data.source: no row of {quoted(empty[0])} is left to train on; give it more rows, "
-            "lower data.split, or leave the source out"
-        )
-    counts = rule.counts(train, train)
-    if sum(counts.values()) > LONGEST:
-        raise DataError(
-            f"data.source: by these shares an epoch would be {sum(counts.values()):,} rows, until "
-            "every row of the rarest source is seen; lower the other weights, or say "
-            "data.mix.until=first"
-        )
-    epoch = counts if rule.by == "rows" else dict.fromkeys(train)
-    found = rule.record()
-    for each in found["sources"]:
-        name = each["name"]
-        drawn = epoch[name]
-        each["rows"] = {part: count[name] for part, count in counted.items()}
-        each["epoch"] = drawn
-        each["left_out"] = None if drawn is None else max(0, train[name] - drawn)
-    return found
-
-
-def rows_from(
-    name: str,
-    given: Given,
-    there: Located,
-    ledger: Ledger,
-    log: Log,
-    keys: tuple[str, ...] = (),
-) -> Iterator[Row]:
-    """The rows that one setting names, with what their records say under `keys`; afterwards the
-    ledger has them."""
-    origin = lru_cache(there.origin)  # Rows of one file come together.
-    reading = Reading(there.path, given.format, called(given, there), keys=keys)
-    with watched(there.path, log) as advance:
-        for _, row in rows_of(reading, advance=advance):
-            yield row.at(origin(row.origin.file))
-    note_file(name, given, there, reading, ledger, log)
-
-
-def called(given: Given, there: Located) -> str:
-    """What rows are told to be of; the name of their file where that is nothing."""
-    return given.source or (there.place if there.fetched else "")
-
-
-def note_file(
-    name: str, given: Given, there: Located, reading: Reading, ledger: Ledger, log: Log
-) -> None:
-    """Say what was read, and keep it in the ledger."""
-    form = reading.format.kind if reading.format else ""
-    how = "stated" if given.format else "found"
-    unused = list(reading.unused)
-    ledger.files.append(
-        {"file": there.place, "as": name, "format": form, "rows": reading.rows, "unused": unused}
-    )
-    rest = f"; keys not used: {listed(unused)}" if unused else ""
-    log.say(f"{visible(given.path)}: {reading.rows} rows, format {form} ({how}){rest}")
-
-
-@contextmanager
-def watched(path: Path, log: Log) -> Iterator[Callable[[int], object]]:
-    """Progress in bytes for files that take a while, silence for the others."""
-    size = 0
-    for each in files_of(path):
-        with opened(each) as file:
-            size += file.seek(0, 2)
-    if size < LONG:
-        yield lambda read: None
-        return
-    with log.progress(f"reading {visible(path.name)}, bytes", size) as advance:
-        yield advance
-
-
 def refuse_nothing(spec: Data, rows: Sequence[Row], ledger: Ledger) -> None:
     """Refuse transforms that leave nothing, with the reasons they gave."""
     if not rows:
         reasons = "; ".join(str(account) for account in ledger.steps)
         named = spec.source if isinstance(spec.source, str) else "data.source"
         raise DataError(f"{visible(named)}: no row is left ({reasons}); change the transforms")
-
-
-@contextmanager
-def reasons_told(ledger: Ledger) -> Iterator[None]:
-    """Inside, rows that are too few to divide are told with what the transforms dropped."""
-    try:
-        yield
-    except DataError as error:
-        lost = "; ".join(str(account) for account in ledger.steps if account.dropped)
-        raise DataError(f"{error} ({lost})" if lost else str(error)) from None
 
 
 def write(
@@ -480,16 +284,6 @@ def write(
     write_json(stage.path / "findings.json", [finding.record() for finding in findings])
 
 
-def told_lines(told: Iterable[bytes | Path]) -> Iterator[bytes]:
-    """What was decided, line by line."""
-    for each in told:
-        if isinstance(each, bytes):
-            yield each
-        else:
-            with each.open("rb") as lines:
-                yield from iter(lambda: lines.read(CHUNK), b"")  # noqa: B023
-
-
 def clear(stage: Stage) -> None:
     """Remove what a killed process left: another split may not have each of its parts. Its work on
     many rows stays."""
@@ -499,33 +293,6 @@ def clear(stage: Stage) -> None:
                 disk.discard(path)
         elif path.name != "inputs.json":
             disk.DISK.unlink(path)
-
-
-def mixed(ledger: Ledger) -> Iterator[str]:
-    """What an epoch holds of each source, a line each."""
-    for each in (ledger.mixture or {}).get("sources", ()):
-        rows = each["rows"]
-        held = ", ".join(f"{part} {count}" for part, count in rows.items())
-        drawn = each["epoch"]
-        often = "" if drawn is None else f"; in an epoch {mixing.seen(rows['train'], drawn)}"
-        yield f"source {visible(each['name'])}: {held}{often}"
-
-
-def few(ledger: Ledger) -> Iterator[Finding]:
-    """Sources without a held-out row where others have one: nothing is known of them there."""
-    sources = (ledger.mixture or {}).get("sources", ())
-    measured = {part for each in sources for part, count in each["rows"].items() if count}
-    for each in sources:
-        for part, count in each["rows"].items():
-            if not count and each["replay"] is None and part in measured:
-                yield Finding(
-                    "warning",
-                    f"the source {quoted(each['name'])} has no {part} row, so it is not measured "
-                    "by itself",
-                    "data.source",
-                    f"{each['rows']['train']} rows to train on",
-                    f"Give it more rows, or a file of its own as {part}",
-                )
 
 
 def summarise(
@@ -538,7 +305,7 @@ def summarise(
     """What a person should see: rows in, kept, dropped, the parts, their lengths, the findings."""
     for account in ledger.steps:
         log.say(str(account))
-    for line in mixed(ledger):
+    for line in mixed.told(ledger.mixture):
         log.say(line)
     log.say("parts: " + ", ".join(f"{part} {count}" for part, count in ledger.parts.items()))
     for line in histogram(parts["train"], tokenizer):

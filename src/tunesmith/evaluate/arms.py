@@ -27,7 +27,7 @@ from tunesmith.evaluate.scores import (
     keep_scores,
 )
 from tunesmith.model.devices import Device, choose
-from tunesmith.model.render import Tokenizer
+from tunesmith.model.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from tunesmith.model.bases import Base

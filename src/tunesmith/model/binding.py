@@ -10,7 +10,7 @@ from tunesmith.core.errors import IntegrityError
 
 if TYPE_CHECKING:
     from tunesmith.model.bases import Base
-    from tunesmith.model.render import Tokenizer
+    from tunesmith.model.tokenizer import Tokenizer
 
 NAME = "tunesmith.json"
 SCHEMA = 1
@@ -107,7 +107,7 @@ def held(bits: int | None) -> str:
 
 def check_tokenizer(folder: Path, record: Mapping[str, Any]) -> None:
     """Refuse a tokenizer or a chat template that changed since the export."""
-    from tunesmith.model.render import Tokenizer
+    from tunesmith.model.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(folder)
     for what, found in (

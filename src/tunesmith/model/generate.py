@@ -20,7 +20,7 @@ from tunesmith.model import layout, repeats
 if TYPE_CHECKING:
     import torch
 
-    from tunesmith.model.render import Tokenizer
+    from tunesmith.model.tokenizer import Tokenizer
     from tunesmith.model.trie import Trie
 else:
     torch = late("torch")

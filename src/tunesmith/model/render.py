@@ -19,10 +19,10 @@ from tunesmith.core.quote import quoted
 from tunesmith.core.records import IGNORE, Example
 from tunesmith.core.records import Sequence as Ids
 from tunesmith.core.rows import Chat, Message, Origin
-from tunesmith.model.marks import Region
-from tunesmith.model.marks import rendered as rendered
+from tunesmith.model.content import Place
+from tunesmith.model.controls import Control
+from tunesmith.model.marks import Region, rendered
 from tunesmith.model.template import visible
-from tunesmith.model.tokenizer import Control, Place
 from tunesmith.model.tokenizer import Tokenizer as Tokenizer
 
 

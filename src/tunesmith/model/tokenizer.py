@@ -1,31 +1,32 @@
 """Text to ids and back, so that no text a user writes can become a control token.
 
-`tokenizer.json` is the only source. From it three plain encoders are made, in which the control
-strings do not exist: not as added tokens, and not in the model's own vocabulary or merges. They
-differ in what they put before the first word, which depends on where in a text a stretch stands.
+`tokenizer.json` is the only source. Content is encoded by what `content` makes of it, in which the
+control strings do not exist.
 """
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tunesmith.core.disk import make_folders, write_json, write_text
 from tunesmith.core.errors import IntegrityError
 from tunesmith.core.rows import digest
+from tunesmith.model.content import Place, built, encoders
+from tunesmith.model.controls import Control, control, structural
 from tunesmith.model.template import PLAIN, Template
-
-Place = Literal["first", "after", "inside"]
-"""Where a stretch stands: at the start of the text, after a control token, within running text."""
-
-HIDDEN = "\U0010fffe{}"
-"""What a control string is called in a plain encoder: a code point that no text may hold."""
-
-WORD_STARTS = ("\u2581", "\u0120", "\u010a")
-"""Marks some vocabularies use for a space or a line break."""
+from tunesmith.model.tokenizer_files import (
+    WORDS,
+    completed,
+    ending,
+    read,
+    roles,
+    template_text,
+    words_of,
+)
 
 ROUNDTRIPS = (
     "Hello  world",
@@ -34,25 +35,6 @@ ROUNDTRIPS = (
     "\u6771\u4eac \u2615 A b",
 )
 """A tokenizer that gives all of these back is taken as lossless, and is then held to it."""
-
-WORDS = "added_words"
-"""The setting that tells words added as content from control strings, which a text cannot write."""
-
-ROLES = (
-    "bos_token", "eos_token", "pad_token", "unk_token", "cls_token", "sep_token", "mask_token",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Control:
-    """One control string, and how much space around it belongs to it."""
-
-    text: str
-    id: int
-    special: bool
-    left: bool
-    right: bool
-    word: bool
 
 
 @dataclass(frozen=True)
@@ -252,214 +234,3 @@ class Tokenizer:
         kept = {k: v for k, v in self.generation.items() if v is not None}
         stops = {"eos_token_id": list(self.stop_ids)} if self.stop_ids else {}
         write_json(folder / "generation_config.json", {**kept, **stops})
-
-
-def read(path: Path, absent: Any = None) -> Any:
-    """A JSON object from a folder; `absent` where the file is not there and need not be."""
-    if absent is not None and not path.is_file():
-        return absent
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise IntegrityError(
-            f"{path}: is missing. Save the tokenizer with a current transformers: "
-            "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise IntegrityError(f"{path}: is not JSON ({error}). Get the file again.") from error
-    if not isinstance(value, dict):
-        raise IntegrityError(f"{path}: is not a JSON object. Get the file again.")
-    return value
-
-
-def completed(record: dict[str, Any], settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """`tokenizer.json` with the added tokens that only `tokenizer_config.json` names."""
-    added = list(record.get("added_tokens") or [])
-    known = {token["content"] for token in added}
-    more = settings.get("added_tokens_decoder") or {}
-    for number, token in sorted(more.items(), key=lambda item: int(item[0])):
-        if token["content"] not in known:
-            flags = {k: bool(token.get(k)) for k in ("single_word", "lstrip", "rstrip")}
-            added.append(
-                {"id": int(number), "content": token["content"], **flags}
-                | {k: bool(token.get(k)) for k in ("normalized", "special")}
-            )
-    record = {**record, "added_tokens": added, "truncation": None, "padding": None}
-    vocabulary = record.get("model", {}).get("vocab")
-    if not vocabulary:
-        raise IntegrityError(f"{folder}/tokenizer.json: has no vocabulary. Get the file again.")
-    return record
-
-
-def roles(settings: Mapping[str, Any], fallback: Mapping[str, Any]) -> dict[str, str]:
-    """The named special tokens as texts."""
-    named = {}
-    for role in ROLES:
-        value = settings.get(role, fallback.get(role))
-        if isinstance(value, Mapping):
-            value = value.get("content")
-        if isinstance(value, str):
-            named[role] = value
-    return named
-
-
-def words_of(
-    settings: Mapping[str, Any], named: Mapping[str, str], folder: Path
-) -> tuple[str, ...]:
-    """The added tokens that are content. One that ends or fills a text may not be among them."""
-    words = settings.get(WORDS, [])
-    plain = isinstance(words, list) and all(isinstance(word, str) for word in words)
-    if not plain or set(words) & set(named.values()):
-        raise IntegrityError(
-            f"{folder}/tokenizer_config.json: {WORDS} is not a list of words that are no special "
-            "tokens. Get the file again."
-        )
-    return tuple(words)
-
-
-def ending(record: Mapping[str, Any], stops: Any) -> dict[str, str]:
-    """The end of sequence by name, where only the model's files say its id."""
-    texts = {token["id"]: token["content"] for token in record["added_tokens"]}
-    listed = stops if isinstance(stops, list) else [stops]
-    return {"eos_token": texts[listed[0]]} if listed and listed[0] in texts else {}
-
-
-def template_text(folder: Path, settings: Mapping[str, Any]) -> str | None:
-    """The chat template: the file first, then the field, as transformers reads them."""
-    path = folder / "chat_template.jinja"
-    if path.is_file():
-        try:
-            return path.read_text("utf-8")
-        except UnicodeDecodeError as error:
-            raise IntegrityError(f"{path}: is not UTF-8 text. Get the file again.") from error
-    found = settings.get("chat_template")
-    if isinstance(found, list):
-        named = {each["name"]: each["template"] for each in found}
-        found = named.get("default")
-    return found if isinstance(found, str) else None
-
-
-def structural(token: Mapping[str, Any], words: Collection[str]) -> bool:
-    """Whether an added token is a control string, not a word or a run of space added for length."""
-    text = token["content"]
-    if text in words and not token["special"]:
-        return False
-    for mark in WORD_STARTS:
-        text = text.replace(mark, " ")
-    return bool(token["special"]) or not (text.isspace() or not text)
-
-
-def control(token: Mapping[str, Any]) -> Control:
-    """A control string from its entry in `tokenizer.json`."""
-    return Control(
-        text=token["content"],
-        id=token["id"],
-        special=token["special"],
-        left=token["lstrip"],
-        right=token["rstrip"],
-        word=token["single_word"],
-    )
-
-
-def built(record: Mapping[str, Any], folder: Path) -> Any:
-    """A `tokenizers` object from its JSON."""
-    from tokenizers import Tokenizer as Engine
-
-    try:
-        return Engine.from_str(json.dumps(record))
-    except Exception as error:  # the library raises plain Exception for every flaw
-        raise IntegrityError(
-            f"{folder}/tokenizer.json: the tokenizers library cannot read it ({error}). "
-            "Get the file again."
-        ) from error
-
-
-def places(record: Mapping[str, Any]) -> tuple[Place, ...]:
-    """The places at which this tokenizer encodes a text differently."""
-    text = json.dumps([record.get("normalizer"), record.get("pre_tokenizer")])
-    depends = any(mark in text for mark in ('"Prepend"', '"Metaspace"', '"add_prefix_space": true'))
-    return ("first", "after", "inside") if depends else ("first",)
-
-
-def encoders(record: Mapping[str, Any], words: Collection[str], folder: Path) -> dict[Place, Any]:
-    """An encoder of content for every place at which this tokenizer has its own."""
-    return {place: built(plain(record, words, place), folder) for place in places(record)}
-
-
-def plain(record: Mapping[str, Any], words: Collection[str], place: Place) -> dict[str, Any]:
-    """The encoder for one place, in which control strings do not exist."""
-    added = record["added_tokens"]
-    controls = [token for token in added if structural(token, words)]
-    hidden = {token["content"]: HIDDEN.format(token["id"]) for token in controls}
-    kept = [token for token in added if token not in controls]
-    changes = {"first": unchanged, "after": once, "inside": never}[place]
-    return {
-        **record,
-        "added_tokens": kept,
-        "post_processor": None,
-        "normalizer": rewritten(record.get("normalizer"), changes),
-        "pre_tokenizer": rewritten(record.get("pre_tokenizer"), changes),
-        "model": concealed(record["model"], hidden),
-    }
-
-
-def concealed(model: Mapping[str, Any], hidden: Mapping[str, str]) -> dict[str, Any]:
-    """A model that can make none of the `hidden` strings out of text.
-
-    Unigram and WordPiece look whole strings up, BPE with `ignore_merges` does too, and merges
-    converted from other formats may spell a control string.
-    """
-    model = dict(model)
-    vocabulary = model["vocab"]
-    if isinstance(vocabulary, Mapping):
-        model["vocab"] = {hidden.get(text, text): number for text, number in vocabulary.items()}
-        if model.get("unk_token") is not None:
-            model["unk_token"] = hidden.get(model["unk_token"], model["unk_token"])
-    else:
-        model["vocab"] = [[hidden.get(text, text), score] for text, score in vocabulary]
-    if "merges" in model:
-        model["merges"] = [each for each in model["merges"] if not spells(each, hidden)]
-    return model
-
-
-def spells(merge: Sequence[str] | str, hidden: Mapping[str, str]) -> bool:
-    """Whether a merge makes or uses a hidden string."""
-    left, right = merge.split(" ") if isinstance(merge, str) else merge
-    return left in hidden or right in hidden or left + right in hidden
-
-
-def unchanged(step: dict[str, Any]) -> dict[str, Any] | None:
-    """At the start of a text: as the tokenizer says."""
-    return step
-
-
-def once(step: dict[str, Any]) -> dict[str, Any] | None:
-    """After a control token: what is put before the first word of a text only, is not put."""
-    if step.get("type") == "Metaspace" and step.get("prepend_scheme") == "first":
-        return {**step, "prepend_scheme": "never"}
-    return step
-
-
-def never(step: dict[str, Any]) -> dict[str, Any] | None:
-    """Within running text: nothing is put before the first word."""
-    if step.get("type") == "Prepend":
-        return None
-    if step.get("type") == "Metaspace":
-        return {**step, "prepend_scheme": "never"}
-    if step.get("add_prefix_space"):
-        return {**step, "add_prefix_space": False}
-    return step
-
-
-Change = Callable[[dict[str, Any]], dict[str, Any] | None]
-
-
-def rewritten(step: Any, change: Change) -> Any:
-    """A normalizer or pre-tokenizer with `change` made to each of its steps."""
-    if not isinstance(step, Mapping):
-        return step
-    for key in ("normalizers", "pretokenizers"):
-        if key in step:
-            steps: Iterable[Any] = (rewritten(each, change) for each in step[key])
-            return {**step, key: [each for each in steps if each is not None]}
-    return change(dict(step))

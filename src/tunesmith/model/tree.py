@@ -21,7 +21,7 @@ from tunesmith.model import layout
 from tunesmith.model.attention import after
 from tunesmith.model.lead import Lead, of
 from tunesmith.model.policy import evaluating
-from tunesmith.model.slots import Sight, sight
+from tunesmith.model.sight import Sight, sight
 from tunesmith.model.trie import ROOT, Trie, grown
 
 NAME = "tunesmith_tree"

@@ -7,7 +7,8 @@ from tunesmith.core.errors import DataError
 from tunesmith.core.quote import quoted
 from tunesmith.core.records import IGNORE
 from tunesmith.core.rows import Chat, Message
-from tunesmith.model.render import Tokenizer, encode, encode_prompt
+from tunesmith.model.render import encode, encode_prompt
+from tunesmith.model.tokenizer import Tokenizer
 
 ROOT = 0
 

@@ -17,7 +17,7 @@ from tunesmith.model.tensors import read_tensors
 from tunesmith.train.objectives.base import Objective
 
 if TYPE_CHECKING:
-    from tunesmith.model.render import Tokenizer
+    from tunesmith.model.tokenizer import Tokenizer
 
 NUMBERS = {
     "ids": np.int32,

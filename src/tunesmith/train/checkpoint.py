@@ -18,13 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.core import disk, folders
+from tunesmith.core import disk, manifests
 from tunesmith.core.disk import disk_errors, make_folders
 from tunesmith.core.errors import IntegrityError, ResourceError, TrainError, TunesmithError
-from tunesmith.core.folders import check_file, refuse_link
 from tunesmith.core.late import late
 from tunesmith.core.lock import process_runs
 from tunesmith.core.log import Log
+from tunesmith.core.manifests import check_file, refuse_link
 from tunesmith.core.signals import deferred
 from tunesmith.train.state import join, split
 
@@ -184,7 +184,7 @@ def write(
         try:
             disk.DISK.mkdir(temporary)
             files = {n: disk.write_new(temporary / n, c) for n, c in contents.items()}
-            manifest = folders.sealed({"schema": folders.SCHEMA, "step": step, "files": files})
+            manifest = manifests.sealed({"schema": manifests.SCHEMA, "step": step, "files": files})
             content = memoryview(disk.json_bytes(manifest))
             disk.write_new(temporary / MANIFEST, [content])
             disk.DISK.sync_folder(temporary)
@@ -229,7 +229,7 @@ def verify(path: Path, *, hashes: bool) -> dict[str, Any]:
     refuse_link(path)
     if not (path / MANIFEST).exists():
         raise IntegrityError(f"{path}: has no {MANIFEST}, so it was never finished")
-    manifest = folders.read_sealed(path / MANIFEST)
+    manifest = manifests.read_sealed(path / MANIFEST)
     if f"step-{manifest['step']:08d}" != path.name:
         raise IntegrityError(f"{path}: holds step {manifest['step']}; it was renamed or mixed up")
     known = {STATE, *(f"{part}.safetensors" for part in TENSORS)}

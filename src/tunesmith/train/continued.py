@@ -8,7 +8,7 @@ from tunesmith.train.methods.base import Method
 
 if TYPE_CHECKING:
     from tunesmith.model.bases import Base
-    from tunesmith.model.render import Tokenizer
+    from tunesmith.model.tokenizer import Tokenizer
 
 ADVICE = "or take the run up as a whole: model.start=merged"
 

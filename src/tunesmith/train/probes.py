@@ -6,7 +6,7 @@ from typing import Any
 from tunesmith.core.rows import Chat
 from tunesmith.model import newrows, render
 from tunesmith.model.policy import Policy, evaluating
-from tunesmith.model.render import Tokenizer
+from tunesmith.model.tokenizer import Tokenizer
 
 PROBE_TOKENS = 64
 """Longest answer to a probe prompt."""

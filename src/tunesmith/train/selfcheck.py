@@ -1,7 +1,7 @@
 """What is checked before the first step and after the second: mistakes a loss curve would hide."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import DataError, TrainError
@@ -16,7 +16,7 @@ from tunesmith.train.objectives.base import Objective
 if TYPE_CHECKING:
     import torch
 
-    from tunesmith.model.render import Tokenizer
+    from tunesmith.model.tokenizer import Tokenizer
 else:
     torch = late("torch")
 
@@ -24,6 +24,24 @@ LEAST_SHARE = 0.01
 """Under this share of trained tokens a mask is more likely wrong than meant."""
 TOLERANCE = 1e-4
 """Relative difference allowed between the fast seams and the model's own loss, in fp32."""
+
+
+def rows(
+    policy: Policy,
+    objective: Objective,
+    examples: Sequence[Example],
+    replayed: Collection[str],
+    log: Log,
+) -> dict[str, Any]:
+    """What there is to learn from, in tokens or in labels; no row of a `replayed` source is the
+    task's."""
+    if objective.scores:
+        return {"tokens": sum(e.length for e in examples), "labels": len(policy.labels)}
+    facts = tokens(examples, policy.tokenizer)
+    if objective.chats:
+        own = [e for e in examples if e.source not in replayed]
+        facts |= stopping(own, policy.tokenizer, log)
+    return facts
 
 
 def tokens(examples: Sequence[Example], tokenizer: "Tokenizer") -> dict[str, Any]:

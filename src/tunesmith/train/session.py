@@ -1,6 +1,7 @@
 """One call of the train stage: from a base model or the newest checkpoint to finished weights.
 
 One class, and longer than most files: it is the order of things in a training, read top to bottom.
+What is written down on the way is in `progress`, what a look measures in `held_out`.
 """
 
 import json
@@ -21,15 +22,17 @@ from tunesmith.core.errors import (
 from tunesmith.core.folders import Stage
 from tunesmith.core.late import late
 from tunesmith.core.log import Log
-from tunesmith.core.records import Batch, Example, Tally
+from tunesmith.core.records import Batch, Example
 from tunesmith.core.rows import Chat
 from tunesmith.core.signals import deferred, error, requested
 from tunesmith.core.tables import read_part
-from tunesmith.model import devices, features, heads, layout, load, recompute
+from tunesmith.model import devices, heads, layout, load, recompute
 from tunesmith.model.bases import Base
 from tunesmith.model.policy import Policy
-from tunesmith.model.render import Tokenizer, longest
+from tunesmith.model.render import longest
+from tunesmith.model.tokenizer import Tokenizer
 from tunesmith.train import (
+    ahead,
     batches,
     checkpoint,
     mixture,
@@ -40,9 +43,9 @@ from tunesmith.train import (
     selfcheck,
     weights,
 )
-from tunesmith.train.copies import Copies
-from tunesmith.train.loop import Step, Train, Watch, improves, steps, tallied
-from tunesmith.train.record import Lines
+from tunesmith.train.held_out import Asked, by_source, measured, until_asked
+from tunesmith.train.loop import Step, Train, Watch, improves, steps
+from tunesmith.train.progress import Progress
 from tunesmith.train.state import flatten_optimizer, restore_optimizer
 
 if TYPE_CHECKING:
@@ -58,10 +61,6 @@ MOVED_BY = 2
 START_OVER = "`tunesmith train RUN.yaml --restart`"
 LOOKS = 5
 """Looks at the held-out rows in a run that says nothing else."""
-
-
-class _Asked(Exception):
-    """The process was asked to stop in the middle of a look."""
 
 
 class Session:
@@ -87,12 +86,7 @@ class Session:
         self.total = spec.steps or spec.epochs * per_epoch
         self.look_every = spec.evaluate_every or max(1, self.total // LOOKS)
         self.watch = Watch(spec.best, spec.patience)
-        self.curves = Lines(stage.path / "curves.jsonl")
-        self.answers = Lines(stage.path / "probes.jsonl")
-        self.facts: dict[str, Any] = {"seconds": 0.0, "tokens": 0, "supervised": 0}
-        self.facts["micro_batch_limit"] = None
-        self.losses: list[float] = []
-        self.copies = Copies(log)
+        self.progress = Progress(stage, log)
         self.moved: selfcheck.Moved | None = None
 
     def run(self) -> None:
@@ -100,7 +94,7 @@ class Session:
         self._build()
         start = self._resume()
         self._make_room()
-        with self.copies.open(self.spec.sinks, self.stage):
+        with self.progress.copies.open(self.spec.sinks, self.stage):
             if start == 0:
                 self._first_look()
             self._loop(start)
@@ -131,7 +125,8 @@ class Session:
         self._open_stream(start=0)
         self.held = {name: self._cut(found) for name, found in by_source(self.examples["valid"])}
         if self.policy.still:
-            self._read_rows()
+            rows = [example for part in self.examples.values() for example in part]
+            ahead.read(self.policy, self.base, rows, self._cut, self.log)
 
     def _make_room(self) -> None:
         """Before any step: whether the longest one fits into memory, and what is done if not."""
@@ -156,26 +151,6 @@ class Session:
         """Micro-batches as this model takes them."""
         tokens, laid = self._pass_tokens(), self.policy.laid
         return batches.cut(examples, tokens, self.policy.device, laid=laid)
-
-    def _read_rows(self) -> None:
-        """Have the states of every row at hand before the first step: no step changes them, and
-        none depends on which rows a step happens to put together."""
-        self.policy.model.eval()
-        kept = self.policy.features = features.opened(self.policy, self.base, self.log.say)
-        rows = [example for part in self.examples.values() for example in part]
-        unread = [example for example in rows if not kept.knows(example)]
-        if len(unread) < len(rows):
-            self.log.say(f"train: {len(rows) - len(unread)} of {len(rows)} rows were read before")
-        if not unread:
-            return
-        found = self._cut(unread)
-        try:
-            with self.log.progress("reading rows", len(found)) as advance:
-                for batch in found:
-                    self.policy.states(batch)
-                    advance(1)
-        finally:
-            kept.settle()
 
     def _check_context(self, model: Any) -> None:
         row = max((e for part in self.examples.values() for e in part), key=longest)
@@ -207,8 +182,7 @@ class Session:
             # Before a checkpoint goes over it: the model is still what training starts from.
             self.moved = selfcheck.Moved(self.policy)
         if saved is None:
-            self.curves.rewind(0)
-            self.answers.rewind(0)
+            self.progress.begin()
             return 0
         names = self._trainable_names()
         weights.restore(self.policy, self.spec.method, saved.model)
@@ -220,10 +194,7 @@ class Session:
         self.stream.restore(saved.stream)
         randomness.restore(saved.random)
         self.watch = Watch(**{**saved.best, "patience": self.spec.patience})
-        self.facts |= saved.progress["facts"]
-        self.losses = saved.progress["losses"]
-        self.curves.rewind(saved.progress["written"]["curves"])
-        self.answers.rewind(saved.progress["written"]["probes"])
+        self.progress.go_on(saved.progress)
         self.log.say(f"train: going on from step {saved.step} of {self.total}")
         return int(saved.step)
 
@@ -253,17 +224,18 @@ class Session:
     def _first_look(self) -> None:
         """Refuse what can be known to be wrong before any work, and note where training starts."""
         self._refuse_full_disk()
-        facts = self._facts_of_rows()
+        rows, objective = self.examples["train"], self.spec.objective
+        facts = selfcheck.rows(self.policy, objective, rows, self.replayed, self.log)
         if self.spec.seams == "fast":
-            facts |= selfcheck.loss(self.policy, self.spec.objective, self.examples["train"][0])
-        facts["guessing"] = self.spec.objective.guessing(self.policy)
-        selfcheck.words(self.policy, self.examples["train"], self.log)
-        self.facts["start"] = facts
+            facts |= selfcheck.loss(self.policy, objective, rows[0])
+        facts["guessing"] = objective.guessing(self.policy)
+        selfcheck.words(self.policy, rows, self.log)
         counts = layout.sizes(parameter for _, parameter in self.policy.named())
-        self.facts["trainable_parameters"], self.facts["parameters"] = counts
+        sizes = dict(zip(("trainable_parameters", "parameters"), counts, strict=True))
+        self.progress.facts |= {"start": facts, **sizes}
         self.log.event("start", **facts, steps=self.total, mixture=self._account(self.total))
         self.log.say(
-            f"train: {len(rows_of(self.examples['train']))} rows, {facts['tokens']} tokens "
+            f"train: {len(rows_of(rows))} rows, {facts['tokens']} tokens "
             f"({self._goal(facts)}), {self.total} steps, "
             f"{counts[0]:,} of {counts[1]:,} parameters move"
         )
@@ -287,24 +259,13 @@ class Session:
         moments = 2 * sum(parameter.nbytes for parameter in self.policy.trainable())
         checkpoint.make_room(self._checkpoints, 2 * result + moments, self.log)
 
-    def _facts_of_rows(self) -> dict[str, Any]:
-        """What there is to learn from, in tokens or in labels."""
-        if self.spec.objective.scores:
-            rows = self.examples["train"]
-            return {"tokens": sum(e.length for e in rows), "labels": len(self.policy.labels)}
-        facts = selfcheck.tokens(self.examples["train"], self.tokenizer)
-        if self.spec.objective.chats:
-            own = [e for e in self.examples["train"] if e.source not in self.replayed]
-            facts |= selfcheck.stopping(own, self.tokenizer, self.log)
-        return facts
-
     def _goal(self, facts: Mapping[str, Any]) -> str:
         if self.spec.objective.scores:
             return f"{facts['labels']} labels"
         return f"{facts['trained_share']:.0%} trained"
 
     def _loop(self, start: int) -> None:
-        began, before = time.monotonic(), self.facts["seconds"]
+        began, before = time.monotonic(), self.progress.facts["seconds"]
         running = steps(
             self.policy,
             self.spec.objective,
@@ -313,13 +274,13 @@ class Session:
             total=self.total,
             optimizer=self.optimizer,
             start=start,
-            limit=self.facts["micro_batch_limit"],
+            limit=self.progress.facts["micro_batch_limit"],
         )
         with deferred(), self.log.progress("training", self.total, done=start) as advance:
             if start and self._is_look(start) and not self.watch.has_seen(start):
                 self._save_if_due(start, self._look(start))
             for step in self._until_exhausted(running):
-                self.facts["seconds"] = before + time.monotonic() - began
+                self.progress.facts["seconds"] = before + time.monotonic() - began
                 self._note(step)
                 done = step.number + 1
                 if self.moved is not None and done == MOVED_BY:
@@ -338,27 +299,7 @@ class Session:
         self.log.say(f"train: stopped early; the best was step {self.watch.best_step}")
 
     def _note(self, step: Step) -> None:
-        self.facts["tokens"] += step.tokens
-        self.facts["supervised"] += step.supervised
-        self.losses.append(step.loss)
-        self._note_memory(step)
-        values = {"loss": step.loss, "norm": step.norm, "rate": step.rate, **step.means}
-        self.curves.add(step.number + 1, {**values, "tokens": step.tokens})
-        self.copies.write(step.number + 1, values)
-
-    def _note_memory(self, step: Step) -> None:
-        """Say once that memory ran out, and record how far micro-batches were cut."""
-        known, limit = self.facts["micro_batch_limit"], step.limit
-        if limit == known:
-            return
-        if known is None:
-            self.log.say(
-                f"warning: memory ran out at step {step.number + 1}; micro-batches are at most "
-                f"{limit} tokens from here, padding counted. A step still sees the same rows; to "
-                "save the failed tries, start with a lower train.micro_batch"
-            )
-        self.log.event("out of memory", step=step.number + 1, micro_batch_limit=limit)
-        self.facts["micro_batch_limit"] = limit
+        self.progress.note(step)
 
     def _is_look(self, done: int) -> bool:
         return done % self.look_every == 0 or done == self.total
@@ -367,42 +308,28 @@ class Session:
         """Held-out measures and probe answers after `done` steps; True when the best so far."""
         try:
             if self.spec.objective.fits_head:
-                rows = self._until_asked(self._cut(self.examples["train"]))
+                rows = until_asked(self._cut(self.examples["train"]))
                 self.spec.objective.fit_head(self.policy, rows)
             if not self.held:
                 return False
-            found = {name: self._tallied(batches) for name, batches in self.held.items()}
-        except _Asked:
+            found = measured(self.policy, self.spec.objective, self.held)
+        except Asked:
             # Someone waits for this process to end: the look is made again after resuming. Before
             # the first step there is nothing to save, and later no way back to it.
             wanted = requested()
             if done == 0 and wanted is not None:
                 raise error(wanted) from None
             return False
-        measures = sum(found.values(), Tally()).means()
-        apart = {name: tally.means() for name, tally in found.items()} if len(found) > 1 else {}
-        sources = {"sources": apart} if apart else {}
-        self.curves.add(done, {"held_out": measures, **sources})
-        self.copies.write(done, paths("held_out", measures) | paths("held_out", apart))
-        self.log.event("held_out", step=done, **measures, **sources)
-        value = measures[self.spec.best]
+        self.progress.note_held_out(done, found)
+        value = found.whole[self.spec.best]
         if value != value:
             raise TrainError(f"step {done}: the held-out {self.spec.best} is not a number")
         self._probe(done)
         if done == 0:
             # What is not trained yet is no result, only what to compare one with.
-            self.facts["held_out_before"] = value
+            self.progress.facts["held_out_before"] = value
             return False
         return self.watch.see(done, value)
-
-    def _tallied(self, held: Iterable[Batch]) -> Tally:
-        return tallied(self.policy, self.spec.objective, self._until_asked(held))
-
-    def _until_asked(self, held: Iterable[Batch]) -> Iterator[Batch]:
-        for batch in held:
-            if requested() is not None:
-                raise _Asked
-            yield batch
 
     def _probe(self, done: int) -> None:
         if not (self.spec.probes and self.spec.objective.chats):
@@ -411,7 +338,7 @@ class Session:
         prepared = read_part(self.stage.run.stage("data").path, "valid")
         asked = [row for row in prepared if isinstance(row, Chat) and row.digest in kept]
         for shown in probes.asked(self.policy, self.tokenizer, asked[: self.spec.probes]):
-            self.answers.add(done, shown)
+            self.progress.answers.add(done, shown)
 
     def _save_if_due(self, done: int, is_best: bool) -> None:
         wanted = requested()
@@ -427,7 +354,7 @@ class Session:
 
     def _save(self, done: int) -> None:
         names = self._trainable_names()
-        written = {"curves": self.curves.settle(), "probes": self.answers.settle()}
+        progress = self.progress.state()
         tensors, described = flatten_optimizer(self.optimizer, names)
         snapshot = checkpoint.Snapshot(
             step=done,
@@ -438,7 +365,7 @@ class Session:
             random=randomness.capture(),
             stream=self.stream.state(),
             best=asdict(self.watch),
-            progress={"facts": self.facts, "losses": self.losses, "written": written},
+            progress=progress,
             digests={"base": self.base.digest, "template": self.tokenizer.template_digest},
         )
         best = self.watch.best_step
@@ -460,11 +387,9 @@ class Session:
         rows = rows_of(e for place, e in enumerate(self.examples["train"]) if drawn[place])
         write_json(self.stage.path / "rows.json", {"trained_on": rows})
         write_json(self.stage.path / "train.json", self._result())
-        self.stage.finish(best_step=self.watch.best_step, tokens=self.facts["tokens"])
-        self.log.say(
-            f"train: done in {self.facts['seconds']:.0f} s, "
-            f"{self.facts['tokens'] / max(self.facts['seconds'], 1e-9):.0f} tokens/s"
-        )
+        tokens, seconds = (self.progress.facts[name] for name in ("tokens", "seconds"))
+        self.stage.finish(best_step=self.watch.best_step, tokens=tokens)
+        self.log.say(f"train: done in {seconds:.0f} s, {tokens / max(seconds, 1e-9):.0f} tokens/s")
 
     def _restore_best(self) -> None:
         """The weights of the best look; without held-out rows, the last ones."""
@@ -480,7 +405,7 @@ class Session:
                 f"back, or start over: {START_OVER}"
             ) from error
         weights.restore(self.policy, self.spec.method, saved.model)
-        before = self.facts["held_out_before"]
+        before = self.progress.facts["held_out_before"]
         if not improves(self.spec.best, after, before):
             self.log.say(
                 f"warning: training did not help: held-out {self.spec.best} was {before:.4f} "
@@ -502,35 +427,18 @@ class Session:
             "row": spec.objective.row.kind,
             "rows": {part: len(rows_of(found)) for part, found in self.examples.items()},
             "mixture": self._account(self.groups.drawn),
-            "steps": len(self.losses),
+            "steps": len(self.progress.losses),
             "best_step": self.watch.best_step,
             "best_value": self.watch.best_value,
             "measure": spec.best,
-            "first_loss": self.losses[0],
-            "last_loss": self.losses[-1],
+            "first_loss": self.progress.losses[0],
+            "last_loss": self.progress.losses[-1],
             "rate": spec.rate,
             "pooling": None if self.policy.head is None else self.policy.head.pooling,
             "seams": {"packed": self.policy.packs, "head": self.policy.splits_head},
             "threads": torch.get_num_threads(),
-            **self.facts,
+            **self.progress.facts,
         }
-
-
-def by_source(examples: Iterable[Example]) -> Iterator[tuple[str, list[Example]]]:
-    """Examples source by source, in the order in which sources are met."""
-    found: dict[str, list[Example]] = {}
-    for example in examples:
-        found.setdefault(example.source, []).append(example)
-    yield from found.items()
-
-
-def paths(path: str, values: Mapping[str, Any]) -> dict[str, float]:
-    """Nested measures by path: `held_out/loss`, `held_out/reviews/loss`."""
-    found: dict[str, float] = {}
-    for name, value in values.items():
-        here = f"{path}/{name}"
-        found |= paths(here, value) if isinstance(value, Mapping) else {here: value}
-    return found
 
 
 def rows_of(examples: Iterable[Example]) -> list[str]:

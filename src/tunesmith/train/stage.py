@@ -14,7 +14,7 @@ from tunesmith.core.rows import Labelled, Row, digest
 from tunesmith.core.tables import read_part
 from tunesmith.model import load, render
 from tunesmith.model.bases import Base
-from tunesmith.model.render import Tokenizer
+from tunesmith.model.tokenizer import Tokenizer
 from tunesmith.model.words import tokenizer_of
 from tunesmith.train import cache, checkpoint, continued
 from tunesmith.train.loop import Train

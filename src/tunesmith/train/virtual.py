@@ -10,7 +10,7 @@ from tunesmith.train import peft_folder
 if TYPE_CHECKING:
     import torch
 
-    from tunesmith.model.render import Tokenizer
+    from tunesmith.model.tokenizer import Tokenizer
 else:
     torch = late("torch")
 

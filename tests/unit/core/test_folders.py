@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tunesmith.core import folders
+from tunesmith.core import manifests
 from tunesmith.core.disk import Disk, read_json, write_bytes, write_json
 from tunesmith.core.errors import IntegrityError, ResourceError, SettingsError
 from tunesmith.core.folders import RunFolder, Stage
@@ -167,7 +167,7 @@ def test_a_flipped_bit_in_our_own_records_is_noticed(run: RunFolder, name: str) 
         broken[bit // 8] ^= 1 << bit % 8
         (stage.path / name).write_bytes(bytes(broken))
         with pytest.raises(IntegrityError, match=name):
-            folders.read_sealed(stage.path / name)
+            manifests.read_sealed(stage.path / name)
     with pytest.raises(IntegrityError, match="--restart"):
         run.stage("train").begin({"lr": 1})
     assert run.stage("train").begin({"lr": 1}, restart=True) is True

@@ -14,7 +14,7 @@ from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
 from tunesmith.core.tables import read
 from tunesmith.data import fix as module
-from tunesmith.data import large, shelf, stage
+from tunesmith.data import intake, large, shelf
 from tunesmith.data.fix import fix
 from tunesmith.data.stage import Data, prepare
 
@@ -200,10 +200,9 @@ def test_rows_on_disk_are_fixed_like_rows_in_memory(
 ) -> None:
     source = lines(tmp_path / "rows.jsonl", corpus(600, each=40, leaks=10).train)
     memory = fixed(tmp_path, "memory", source=source, transforms=STEPS)
-    for where in (stage, large, shelf):
-        monkeypatch.setattr(
-            where, "LARGE" if where is stage else "FILE", 0 if where is stage else 9999
-        )
+    monkeypatch.setattr(intake, "LARGE", 0)
+    monkeypatch.setattr(large, "FILE", 9999)
+    monkeypatch.setattr(shelf, "FILE", 9999)
     disk = fixed(tmp_path, "disk", source=source, transforms=STEPS)
     names = ("rows/rows.jsonl", "decisions.json", "decisions.md")
     assert [(disk / n).read_bytes() for n in names[:2]] == [

@@ -19,7 +19,7 @@ from tunesmith.core.errors import DataError, ResourceError
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
 from tunesmith.core.tables import pieces_of, read, read_piece
-from tunesmith.data import crew, large, room, shelf, stage
+from tunesmith.data import crew, intake, large, room, shelf, stage
 from tunesmith.data.audits import secrets
 from tunesmith.data.stage import Data, prepare
 
@@ -48,7 +48,7 @@ def source(tmp_path: Path) -> Path:
 @pytest.fixture
 def on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every source is large, and its pieces are small."""
-    monkeypatch.setattr(stage, "LARGE", 0)
+    monkeypatch.setattr(intake, "LARGE", 0)
     monkeypatch.setattr(large, "FILE", 40_000)
     monkeypatch.setattr(shelf, "FILE", 40_000)
 
@@ -232,8 +232,8 @@ import json, sys
 from pathlib import Path
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
-from tunesmith.data import large, shelf, stage
-stage.LARGE, large.FILE, shelf.FILE = 0, 40_000, 40_000
+from tunesmith.data import intake, large, shelf, stage
+intake.LARGE, large.FILE, shelf.FILE = 0, 40_000, 40_000
 folder = RunFolder(Path("runs/killed"))
 folder.create()
 stage.prepare(folder, stage.Data(**json.loads(sys.argv[1])), seed=0, log=Log())

@@ -5,7 +5,9 @@ import time
 
 import pytest
 
-from tunesmith.data.spans import Span, apart, personal, secret
+from tunesmith.data.credentials import secret
+from tunesmith.data.personal import personal
+from tunesmith.data.spans import Span, apart
 
 PERSONAL = [
     ("email", "write to ", "Jane.O'Neil+x@mail.example.org", ", please"),

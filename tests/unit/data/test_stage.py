@@ -14,6 +14,7 @@ from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
 from tunesmith.core.rows import Chat
 from tunesmith.core.tables import read_part
+from tunesmith.data import intake
 from tunesmith.data import stage as stage_module
 from tunesmith.data.stage import Data, prepare
 
@@ -426,7 +427,7 @@ def test_the_field_that_divides_is_in_no_part(
     tmp_path: Path, run: RunFolder, monkeypatch: pytest.MonkeyPatch, large: bool
 ) -> None:
     if large:
-        monkeypatch.setattr(stage_module, "LARGE", 0)
+        monkeypatch.setattr(intake, "LARGE", 0)
     records = [
         {"prompt": f"q {i}", "completion": f"a {i}", "customer": f"jane{i}@example.org"}
         for i in range(30)

@@ -10,7 +10,7 @@ from tests.documents import document
 from tests.trained import chat
 from tunesmith.core.records import Example
 from tunesmith.core.rows import Chat
-from tunesmith.model.render import Tokenizer
+from tunesmith.model.tokenizer import Tokenizer
 from tunesmith.train import cache
 from tunesmith.train.objectives.lm import Lm
 from tunesmith.train.objectives.sft import Sft

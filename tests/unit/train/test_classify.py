@@ -18,7 +18,7 @@ from tunesmith.core.tables import read_part
 from tunesmith.deploy.stage import Deploy, deploy
 from tunesmith.model import classify
 from tunesmith.model.bases import Base
-from tunesmith.model.render import Tokenizer
+from tunesmith.model.tokenizer import Tokenizer
 from tunesmith.model.trained import load_trained
 from tunesmith.train import cache
 from tunesmith.train.loop import Train
@@ -159,7 +159,7 @@ def test_stopped_and_resumed_it_is_the_run_that_never_stopped(
 
     def dies(self: Session, step: object) -> None:
         note(self, step)  # type: ignore[arg-type]
-        if len(self.losses) == 5:
+        if len(self.progress.losses) == 5:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:

@@ -188,7 +188,7 @@ def test_stopped_and_resumed_it_is_the_run_that_never_stopped(
 
     def dies(self: Session, step: object) -> None:
         note(self, step)  # type: ignore[arg-type]
-        if len(self.losses) == 5:
+        if len(self.progress.losses) == 5:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:

@@ -16,7 +16,7 @@ from tunesmith.evaluate.scores import by_shares
 from tunesmith.model import classify, heads, layout
 from tunesmith.model.load import load_model
 from tunesmith.model.policy import Policy
-from tunesmith.model.render import Tokenizer
+from tunesmith.model.tokenizer import Tokenizer
 from tunesmith.model.trained import load_trained
 from tunesmith.train.loop import tallied
 from tunesmith.train.methods.frozen import Frozen

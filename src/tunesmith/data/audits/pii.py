@@ -9,8 +9,10 @@ from pydantic import field_validator
 from tunesmith.core.findings import Finding, Severity
 from tunesmith.core.rows import Row
 from tunesmith.data.audits.base import Audit, Eye
+from tunesmith.data.personal import personal
+from tunesmith.data.phones import NATIONAL, REGIONS
 from tunesmith.data.seen import seen
-from tunesmith.data.spans import NATIONAL, REGIONS, Span, apart, personal
+from tunesmith.data.spans import Span, apart
 from tunesmith.data.spotted import findings, spotted
 
 

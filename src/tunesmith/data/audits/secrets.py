@@ -6,16 +6,16 @@ from typing import Literal
 from tunesmith.core.findings import Finding
 from tunesmith.core.rows import Row
 from tunesmith.data.audits.base import Audit, Eye
+from tunesmith.data.credentials import secret
 from tunesmith.data.seen import seen
-from tunesmith.data.spans import secret
 from tunesmith.data.spotted import findings, spotted
 
 
 class Secrets(Audit):
     """API keys, access tokens, private keys, passwords in addresses or behind their name.
 
-    Some twenty issuers' forms are known (data/spans.py); a password without any word that calls
-    it one is not found.
+    Some twenty issuers' forms are known (data/credentials.py); a password without any word that
+    calls it one is not found.
     """
 
     kind: Literal["secrets"] = "secrets"

@@ -14,9 +14,11 @@ from tunesmith.core import disk
 from tunesmith.core.errors import DataError
 from tunesmith.core.quote import visible
 from tunesmith.core.rows import Chat, Judged, Pair, Row
+from tunesmith.data import credentials, personal
 from tunesmith.data.found import turns
 from tunesmith.data.nested import texts_in
-from tunesmith.data.spans import KINDS, NATIONAL, REGIONS, Span, apart, personal, secret
+from tunesmith.data.phones import NATIONAL, REGIONS
+from tunesmith.data.spans import Span, apart
 from tunesmith.data.transforms.base import Account, Transform
 
 KEY = 32
@@ -62,7 +64,8 @@ class Redact(Transform):
     @model_validator(mode="after")
     def names_are_known(self) -> "Redact":
         """A region without a form, or a kind that nothing finds, was meant otherwise."""
-        for given, known in ((self.regions, NATIONAL), (self.spare, KINDS)):
+        kinds = (*personal.KINDS, *credentials.KINDS)
+        for given, known in ((self.regions, NATIONAL), (self.spare, kinds)):
             if unknown := [each for each in given if each not in known]:
                 raise ValueError(f"{unknown[0]!r} is not known here; known: {', '.join(known)}")
         return self
@@ -89,8 +92,8 @@ class Redact(Transform):
 
     def found(self, text: str) -> list[Span]:
         """What stands in a text, in order, none over another; secrets first."""
-        secrets_first = secret(text) if "secrets" in self.find else []
-        behind = personal(text, self.regions) if "personal" in self.find else []
+        secrets_first = credentials.secret(text) if "secrets" in self.find else []
+        behind = personal.personal(text, self.regions) if "personal" in self.find else []
         found = apart([*secrets_first, *behind])
         return [each for each in found if each.kind not in self.spare]
 

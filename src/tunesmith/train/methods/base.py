@@ -15,7 +15,7 @@ from tunesmith.train import tuned
 if TYPE_CHECKING:
     import torch
 
-    from tunesmith.model.render import Tokenizer
+    from tunesmith.model.tokenizer import Tokenizer
 
 
 class Method(Part):

@@ -9,7 +9,7 @@ from tunesmith.train import peft_folder, virtual
 from tunesmith.train.methods.base import Method
 
 if TYPE_CHECKING:
-    from tunesmith.model.render import Tokenizer
+    from tunesmith.model.tokenizer import Tokenizer
 
 
 class Prefix(Method):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tunesmith.model.heads import Head, Meaning
     from tunesmith.model.policy import Policy
-    from tunesmith.model.render import Tokenizer
+    from tunesmith.model.tokenizer import Tokenizer
 
 
 class Objective(Part):

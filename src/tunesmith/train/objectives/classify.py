@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch.nn.functional as functional
 
     from tunesmith.model.policy import Policy
-    from tunesmith.model.render import Tokenizer
+    from tunesmith.model.tokenizer import Tokenizer
 else:
     torch = late("torch")
     functional = late("torch.nn.functional")

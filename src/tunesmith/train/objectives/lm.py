@@ -10,7 +10,7 @@ from tunesmith.train.objectives.base import Objective
 
 if TYPE_CHECKING:
     from tunesmith.model.policy import Policy
-    from tunesmith.model.render import Tokenizer
+    from tunesmith.model.tokenizer import Tokenizer
 
 
 class Lm(Objective):
