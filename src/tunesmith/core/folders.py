@@ -38,6 +38,9 @@ SINKS = "sinks"
 UNLISTED = ("checkpoints", SINKS, "MANIFEST.json")
 """What a finished stage's manifest leaves out: it may change, or go, and the result is the same."""
 
+DIGEST = "digest of "
+"""How an input begins that is the digest of a content: its digits say nothing to a reader."""
+
 PAGES = ("evaluate", "cards")
 """Folders that may hold pages alone, written of the stages as they were and of no one digest."""
 
@@ -158,13 +161,15 @@ class Stage:
         restart: bool = False,
         saved: bool = True,
         say: Callable[[str], object] = lambda line: None,
+        called: Mapping[str, str] | None = None,
     ) -> bool:
         """True when there is work and the folder is ready, False when it was done already.
 
         A finished stage with other inputs, or any stage with `restart`, moves to `earlier/`, and
         with it what was made from it; `say` hears why and where. An unfinished one with the same
         inputs goes on; with other inputs it is refused, every changed field named, unless the
-        field is in `accept`, or nothing is `saved` that could be gone on with.
+        field is in `accept`, or nothing is `saved` that could be gone on with. `called` says what
+        a person calls the content behind a digest.
         """
         refuse_link(self.path)
         wanted, self._say = normalised(inputs), say
@@ -174,7 +179,7 @@ class Stage:
             if self._sealed("MANIFEST.json")["inputs_digest"] == digest(wanted):
                 self.manifest()
                 return False
-            self._make_way(told(changed(self.inputs, wanted)))
+            self._make_way(told(changed(self.inputs, wanted), called or {}))
         elif not saved and self.begun and changed(self.inputs, wanted):
             self.set_aside()
         started = self._started()
@@ -378,10 +383,12 @@ class Stage:
 
     def _refusal(self, change: Mapping[str, Any]) -> str:
         name, was, now = change["field"], shown(change["was"]), shown(change["now"])
+        what = f"{name} was {was} when this was begun and is now {now}"
+        if name.startswith(DIGEST):
+            what = f"{plainly(name)} {happened(change)} since this was begun"
         return (
-            f"{self.path}: {name} was {was} when this was begun and is now {now}; go on with the "
-            f"new value by --accept-change {shlex.quote(name)}, or start over: "
-            f"`tunesmith {self.name} RUN.yaml --restart`"
+            f"{self.path}: {what}; go on with it as it is now by --accept-change "
+            f"{shlex.quote(name)}, or start over: `tunesmith {self.name} RUN.yaml --restart`"
         )
 
     def _sweep(self) -> None:
@@ -437,9 +444,26 @@ def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[st
     ]
 
 
-def told(changes: Collection[Mapping[str, Any]]) -> str:
-    """What changed, in words."""
-    return ", ".join(f"{c['field']} {shown(c['was'])} -> {shown(c['now'])}" for c in changes)
+def told(changes: Collection[Mapping[str, Any]], called: Mapping[str, str]) -> str:
+    """What changed, in words; contents by what they are `called`."""
+    return ", ".join(
+        f"{called.get(c['field'], plainly(c['field']))} {happened(c)}"
+        if c["field"].startswith(DIGEST)
+        else f"{c['field']} {shown(c['was'])} -> {shown(c['now'])}"
+        for c in changes
+    )
+
+
+def happened(change: Mapping[str, Any]) -> str:
+    """What became of a content."""
+    if change["was"] is None:
+        return "is new"
+    return "is gone" if change["now"] is None else "changed"
+
+
+def plainly(name: str) -> str:
+    """What the digest of this name is of."""
+    return name.removeprefix(DIGEST)
 
 
 def shown(value: Any) -> str:
