@@ -29,9 +29,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+# `readable=False`: whether a path can be read is told where it is opened, with what to do.
 RunFile = Annotated[
     Path,
-    typer.Argument(metavar="RUN.yaml", help="A run file, a file of rows, or a run's folder."),
+    typer.Argument(
+        metavar="RUN.yaml", help="A run file, a file of rows, or a run's folder.", readable=False
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -93,7 +96,7 @@ def demo(as_json: Json = False, dry_run: DryRun = False) -> None:
 
 @app.command()
 def init(
-    where: Annotated[Path, typer.Argument(metavar="DIR|FILE")] = Path("."),
+    where: Annotated[Path, typer.Argument(metavar="DIR|FILE", readable=False)] = Path("."),
     as_json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -190,11 +193,15 @@ for until, what in STAGED.items():
 @app.command()
 def predict(
     run: Finished,
-    rows: Annotated[Path, typer.Argument(metavar="ROWS", help="A file of rows to answer.")],
+    rows: Annotated[
+        Path, typer.Argument(metavar="ROWS", help="A file of rows to answer.", readable=False)
+    ],
     overrides: Overrides = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE", help="Append here; a second call goes on."),
+        typer.Option(
+            "--out", metavar="FILE", help="Append here; a second call goes on.", readable=False
+        ),
     ] = None,
     base: FromBase = False,
     task: Annotated[

@@ -242,6 +242,8 @@ def attempt(what: str, look: Callable[[], str], fix: str = "") -> Check:
     """A look that fails with a sentence."""
     try:
         return Check(what, True, look())
+    except ResourceError as error:
+        return Check(what, False, str(error))  # Nothing is damaged: to do it again mends nothing.
     except TunesmithError as error:
         return Check(what, False, str(error), fix)
 

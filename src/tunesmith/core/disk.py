@@ -19,6 +19,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from tunesmith.core import rights
 from tunesmith.core.errors import IntegrityError, ResourceError
 from tunesmith.core.quote import visible
 
@@ -29,8 +30,6 @@ ADVICE = {
     errno.ENOSPC: "free some space and give the same command again",
     errno.EDQUOT: "your disk quota is used up: free some space and give the same command again",
     errno.EROFS: "the disk is read-only: choose a folder on another one",
-    errno.EACCES: "you have no right to do this here: choose another folder",
-    errno.EPERM: "you have no right to do this here: choose another folder",
     errno.EIO: "the disk reports a fault: check it before you go on",
     errno.EMFILE: "too many files are open: raise `ulimit -n`",
     errno.ELOOP: "symbolic links are not followed here: name the real file",
@@ -122,12 +121,15 @@ def disk_errors(path: Path, doing: str, needed: int | None = None) -> Iterator[N
 
 def sentence(error: OSError, path: Path, doing: str, needed: int | None) -> str:
     """What failed where, the bytes needed and free, and what to do."""
+    reason = (error.strerror or str(error)).lower()
+    if error.errno in rights.DENIED:
+        advice = rights.missing(path, "r" if doing.startswith("read") else "w")
+        return f"{visible(path)}: cannot {doing}: {reason}; {advice}"
     try:
         free = f"{DISK.free(path)} bytes are free"
     except OSError:
         free = "the free space is unknown"
     wanted = "" if needed is None else f"{needed} bytes are needed, "
-    reason = (error.strerror or str(error)).lower()
     advice = ADVICE.get(error.errno or 0, "mend that and give the same command again")
     return f"{visible(path)}: cannot {doing}: {reason} ({wanted}{free}); {advice}"
 
