@@ -96,14 +96,23 @@ def demo(as_json: Json = False, dry_run: DryRun = False) -> None:
 
 @app.command()
 def init(
-    where: Annotated[Path, typer.Argument(metavar="DIR|FILE", readable=False)] = Path("."),
+    where: Annotated[
+        Path,
+        typer.Argument(
+            metavar="ROWS", help="A file or folder of rows; or a new name.", readable=False
+        ),
+    ] = Path("."),
+    to: Annotated[
+        Path | None,
+        typer.Argument(metavar="RUN.yaml", help="The run file; by default named as the rows."),
+    ] = None,
     as_json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
     """Write a first run file that fits the rows; a new folder gets example rows."""
     from tunesmith import starter
 
-    found = starter.planned(where) if dry_run else starter.init(where)
+    found = starter.planned(where, to) if dry_run else starter.init(where, to)
     names = [str(path) for path in found]
     verb = "would write" if dry_run else "wrote"
     waits = not dry_run and starter.UNSAID in found[0].read_text("utf-8")
