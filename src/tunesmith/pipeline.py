@@ -239,7 +239,10 @@ def held_out(job: Job) -> list[Row]:
 def unmeasured(job: Job) -> None:
     """A run without rows to measure by goes on; what was measured of another is put away."""
     part, stage = job.loaded.run.evaluate.part, job.folder.stage("evaluate")
-    job.log.say(f"evaluate: no {part} rows, so nothing is measured")
+    job.log.say(
+        f"evaluate: no {part} rows, so nothing is measured: whether tuning helped or harmed is not "
+        f"known. Hold rows out by data.split, or name a file as data.{part}"
+    )
     if stage.begun:
         stage.set_aside()
 
