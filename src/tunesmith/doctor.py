@@ -139,7 +139,8 @@ def torch_build() -> Check:
     """What torch computes with."""
     import torch
 
-    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
+    device = "mps, which is untested" if torch.backends.mps.is_available() else "no GPU"
+    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else device
     capability = torch.backends.cpu.get_cpu_capability()
     said = f"{torch.get_num_threads()} threads, {capability}, {device}"
     return Check("torch computes with", True, said)

@@ -52,7 +52,7 @@ class Evaluate(Spec):
     batch: int = Field(32, ge=1)
     """Rows generated at the same time. Changes speed and memory, never an answer."""
     device: Device = "auto"
-    """Where answers are made, those of `predict` and `chat` too: `auto`, `cpu`, `cuda` or `mps`."""
+    """Where answers are made, those of `predict` and `chat` too: as `train.device`."""
     bootstrap: int = Field(1000, ge=100)
     """Samples of the rows that an interval is drawn from."""
     general: str | None = None
