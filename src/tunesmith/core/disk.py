@@ -85,6 +85,10 @@ class Disk:
         """Move a name, at once and whole."""
         os.rename(source, target)
 
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name, at once; one that is there is an error."""
+        os.link(source, target)
+
     def unlink(self, path: Path) -> None:
         """Remove a file."""
         os.unlink(path)
@@ -169,6 +173,20 @@ def write_parts(path: Path, parts: Iterable[bytes], *, needed: int | None = None
             with suppress(OSError):
                 DISK.unlink(temporary)
             raise
+
+
+def write_once(path: Path, content: bytes) -> None:
+    """Put `content` at a new `path`, whole or not at all. Where several do, the first one wins."""
+    temporary = path.parent / f".{os.getpid()}-{secrets.token_hex(8)}.tmp"
+    with disk_errors(path, "write", len(content)):
+        try:
+            write_new(temporary, [memoryview(content)])
+            with suppress(FileExistsError):
+                DISK.link(temporary, path)
+            DISK.sync_folder(path.parent)
+        finally:
+            with suppress(OSError):
+                DISK.unlink(temporary)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
