@@ -226,13 +226,13 @@ def predict(
 
     arm: Arm = "base" if base else "tuned"
     if dry_run:
-        left = predictions.planned(run, rows, out, overrides or (), arm, task).left
-        show({"rows": left}, f"{rows}: {left} rows to answer", as_json)
+        asked = predictions.planned(run, rows, out, overrides or (), arm, task)
+        show({"rows": asked.left}, asked.told(out, f"{rows}: {asked.left} rows to answer"), as_json)
         return
-    log = Log(quiet=as_json)
-    made = predictions.write(run, rows, out, overrides or (), arm, log, task).left
+    asked = predictions.write(run, rows, out, overrides or (), arm, Log(quiet=as_json), task)
     if out is not None:
-        show({"out": str(out), "written": made}, f"{out}: {made} rows added", as_json)
+        said = asked.told(out, f"{out}: {asked.left} rows added")
+        show({"out": str(out), "written": asked.left}, said, as_json)
 
 
 @app.command()

@@ -211,7 +211,7 @@ def sentence(found: dict[str, Any]) -> str:
         f"tokens: {found['tokens']:,} an epoch{trained}, the longest row {found['longest']}\n"
         f"steps: {found['steps']}; {found['moving_parameters']:,} of "
         f"{found['parameters']:,} parameters move\n"
-        f"roughly: {found['memory_bytes'] / 2**30:.1f} GiB of memory, "
+        f"roughly: {found['memory_bytes'] / 1e9:.1f} GB of memory, "
         f"{about(found['train_seconds'])} of training on this machine{again}, evaluation left out\n"
         "Nothing was written."
     )

@@ -412,6 +412,14 @@ def test_predict_goes_on_where_it_broke_off(there: Path, say: Command, tmp_path:
     assert out.read_bytes().startswith(whole)
 
 
+def test_predict_says_that_nothing_is_left(there: Path, say: Command, tmp_path: Path) -> None:
+    asked, out = rows(tmp_path / "asked.jsonl", 2), tmp_path / "answers.jsonl"
+    words = ["predict", "bot", str(asked), "--out", str(out)]
+    assert say(*words).out == f"{out}: 2 rows added\n"
+    for again in (words, [*words, "--dry-run"]):
+        assert say(*again).out == f"nothing to do: all 2 rows are answered in {out}\n"
+
+
 def test_predict_does_not_mix_the_answers_to_two_files(
     there: Path, say: Command, tmp_path: Path
 ) -> None:

@@ -181,8 +181,12 @@ def write_once(path: Path, content: bytes) -> None:
     with disk_errors(path, "write", len(content)):
         try:
             write_new(temporary, [memoryview(content)])
-            with suppress(FileExistsError):
+            try:
                 DISK.link(temporary, path)
+            except FileExistsError:
+                pass
+            except OSError:  # This disk knows no second names: on it the last one wins.
+                DISK.rename(temporary, path)
             DISK.sync_folder(path.parent)
         finally:
             with suppress(OSError):
