@@ -58,6 +58,12 @@ class Asked:
         """Rows that are still to be answered."""
         return self.total - self.done
 
+    def told(self, out: Path | None, what: str) -> str:
+        """`what` there is to say of the rows that were left, or that none were."""
+        if self.left:
+            return what
+        return f"nothing to do: all {self.total} rows are answered in {out}"
+
 
 def opening(record: Record) -> bytes:
     """How the line of a row begins: the row itself, and the key of its answer."""

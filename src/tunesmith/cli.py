@@ -29,9 +29,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+# `readable=False`: whether a path can be read is told where it is opened, with what to do.
 RunFile = Annotated[
     Path,
-    typer.Argument(metavar="RUN.yaml", help="A run file, a file of rows, or a run's folder."),
+    typer.Argument(
+        metavar="RUN.yaml", help="A run file, a file of rows, or a run's folder.", readable=False
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -93,14 +96,23 @@ def demo(as_json: Json = False, dry_run: DryRun = False) -> None:
 
 @app.command()
 def init(
-    where: Annotated[Path, typer.Argument(metavar="DIR|FILE")] = Path("."),
+    where: Annotated[
+        Path,
+        typer.Argument(
+            metavar="ROWS", help="A file or folder of rows; or a new name.", readable=False
+        ),
+    ] = Path("."),
+    to: Annotated[
+        Path | None,
+        typer.Argument(metavar="RUN.yaml", help="The run file; by default named as the rows."),
+    ] = None,
     as_json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
     """Write a first run file that fits the rows; a new folder gets example rows."""
     from tunesmith import starter
 
-    found = starter.planned(where) if dry_run else starter.init(where)
+    found = starter.planned(where, to) if dry_run else starter.init(where, to)
     names = [str(path) for path in found]
     verb = "would write" if dry_run else "wrote"
     waits = not dry_run and starter.UNSAID in found[0].read_text("utf-8")
@@ -190,11 +202,15 @@ for until, what in STAGED.items():
 @app.command()
 def predict(
     run: Finished,
-    rows: Annotated[Path, typer.Argument(metavar="ROWS", help="A file of rows to answer.")],
+    rows: Annotated[
+        Path, typer.Argument(metavar="ROWS", help="A file of rows to answer.", readable=False)
+    ],
     overrides: Overrides = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE", help="Append here; a second call goes on."),
+        typer.Option(
+            "--out", metavar="FILE", help="Append here; a second call goes on.", readable=False
+        ),
     ] = None,
     base: FromBase = False,
     task: Annotated[
@@ -210,13 +226,13 @@ def predict(
 
     arm: Arm = "base" if base else "tuned"
     if dry_run:
-        left = predictions.planned(run, rows, out, overrides or (), arm, task).left
-        show({"rows": left}, f"{rows}: {left} rows to answer", as_json)
+        asked = predictions.planned(run, rows, out, overrides or (), arm, task)
+        show({"rows": asked.left}, asked.told(out, f"{rows}: {asked.left} rows to answer"), as_json)
         return
-    log = Log(quiet=as_json)
-    made = predictions.write(run, rows, out, overrides or (), arm, log, task).left
+    asked = predictions.write(run, rows, out, overrides or (), arm, Log(quiet=as_json), task)
     if out is not None:
-        show({"out": str(out), "written": made}, f"{out}: {made} rows added", as_json)
+        said = asked.told(out, f"{out}: {asked.left} rows added")
+        show({"out": str(out), "written": asked.left}, said, as_json)
 
 
 @app.command()

@@ -94,7 +94,7 @@ def memory() -> Check:
     """Main memory, and which models fit into it."""
     size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     room = 0.7 * size / 1e9
-    said = f"{size / 2**30:.0f} GiB; fits full tuning to ~{room / FULL:.1f}B parameters"
+    said = f"{size / 1e9:.0f} GB; fits full tuning to ~{room / FULL:.1f}B parameters"
     fix = "tunesmith train RUN.yaml train.micro_batch=256"
     return Check("memory", size >= NEEDED_MEMORY, f"{said}, LoRA to ~{room / LORA:.1f}B", fix)
 
@@ -103,7 +103,7 @@ def disk() -> Check:
     """Space for a run and the cache of models."""
     free = shutil.disk_usage(Path.cwd()).free
     enough = free >= NEEDED_DISK
-    return Check("disk", enough, f"{free / 2**30:.0f} GiB free here", "rm -r runs/*/earlier")
+    return Check("disk", enough, f"{free / 1e9:.0f} GB free here", "rm -r runs/*/earlier")
 
 
 def writing(folder: Path) -> Check:
@@ -139,7 +139,8 @@ def torch_build() -> Check:
     """What torch computes with."""
     import torch
 
-    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
+    device = "mps, which is untested" if torch.backends.mps.is_available() else "no GPU"
+    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else device
     capability = torch.backends.cpu.get_cpu_capability()
     said = f"{torch.get_num_threads()} threads, {capability}, {device}"
     return Check("torch computes with", True, said)
@@ -242,6 +243,8 @@ def attempt(what: str, look: Callable[[], str], fix: str = "") -> Check:
     """A look that fails with a sentence."""
     try:
         return Check(what, True, look())
+    except ResourceError as error:
+        return Check(what, False, str(error))  # Nothing is damaged: to do it again mends nothing.
     except TunesmithError as error:
         return Check(what, False, str(error), fix)
 

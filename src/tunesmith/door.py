@@ -13,6 +13,7 @@ import typer
 import typer.exceptions
 
 from tunesmith import environment
+from tunesmith.core import rights
 from tunesmith.core.errors import ResourceError, SettingsError, TunesmithError
 from tunesmith.core.log import redact
 from tunesmith.core.quote import printable
@@ -23,7 +24,10 @@ INTERNAL = 7
 
 NO_MEMORY = "out of memory; close other programs, or lower train.micro_batch"
 
-OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EMFILE)
+OF_THE_MACHINE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE),
+    *rights.DENIED,
+)
 
 
 class Visit:
@@ -103,9 +107,7 @@ def surprise(error: Exception, as_json: bool) -> int:
     if out_of_memory(error):
         return tell(ResourceError(NO_MEMORY), ResourceError.code, as_json)
     if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
-        where = f"{error.filename}: " if error.filename else ""
-        sentence = f"{where}{error.strerror}; free or repair the disk, then run it again"
-        return tell(ResourceError(sentence), ResourceError.code, as_json)
+        return tell(ResourceError(failed(error)), ResourceError.code, as_json)
     import traceback
 
     path = keep(traceback.format_exc())
@@ -115,6 +117,16 @@ def surprise(error: Exception, as_json: bool) -> int:
         f"this is a fault of tunesmith, and what a report needs is in {path}"
     )
     return tell(told, INTERNAL, as_json)
+
+
+def failed(error: OSError) -> str:
+    """What the machine refused, and what to do."""
+    where = f"{error.filename}: " if error.filename else ""
+    advice = "free or repair the disk, then run it again"
+    if error.errno in rights.DENIED and error.filename:
+        path = Path(os.fsdecode(error.filename))
+        advice = rights.missing(path, "r" if os.path.lexists(path) else "w")
+    return f"{where}{error.strerror}; {advice}"
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -23,9 +23,11 @@ from tunesmith.model.load import context, outline
 from tunesmith.model.render import fit
 from tunesmith.model.words import tokenizer_of
 from tunesmith.run import Run
+from tunesmith.train import room
 from tunesmith.train.batches import steps_in
 from tunesmith.train.loop import Train
 from tunesmith.train.mixture import mixed
+from tunesmith.train.room import STATES, Need
 from tunesmith.train.stage import (
     fitted,
     has_saved,
@@ -42,6 +44,8 @@ PARTS = ("train", "valid", "test")
 BLOCK_NUMBERS = 17
 # A training step reaches about this share of a plain matrix product's speed.
 EFFICIENCY = 0.5
+# Seconds of plain matrix products by which this machine is known.
+PROBE = 0.5
 
 
 def rows(run: Run, log: Log) -> dict[str, Any]:
@@ -119,14 +123,15 @@ def cost(run: Run, spec: Train, base: Base, counted: dict[str, Any]) -> dict[str
     training, evaluation left out. The objective of `spec` knows its labels."""
     import torch
 
-    from tunesmith.model import devices, layout, quantise
+    from tunesmith.model import devices, layout, quantise, recompute
 
     dtype = torch.float32 if run.model.dtype == "auto" else getattr(torch, run.model.dtype)
     plain = outline(base, dtype)
     plain.requires_grad_(False)
     spared = 0.0 if run.model.bits is None else quantise.spared(plain, run.model.bits)
     every = sum(p.numel() for p in plain.parameters())
-    shape = len(layout.blocks(plain)) * layout.width(plain)
+    blocks, width = list(layout.blocks(plain)), layout.width(plain)
+    within = sum(p.numel() for block in blocks for p in block.parameters())
     size = layout.vocabulary(plain)
     with torch.device("meta"):
         tuned = run.train.method.apply(plain, run.seed)
@@ -136,39 +141,58 @@ def cost(run: Run, spec: Train, base: Base, counted: dict[str, Any]) -> dict[str
     logits = 0 if spec.objective.scores else size
     moving = sum(p.numel() for p in inside)
     counts = layout.sizes([*tuned.parameters(), *on_top])
-    # The weights, the gradients, and the two moments of Adam, each as wide as its weight.
-    held = sum(p.nbytes for p in [*tuned.parameters(), *on_top]) - spared
-    held += 3 * sum(p.nbytes for p in [*inside, *on_top])
+    weights = sum(p.nbytes for p in [*tuned.parameters(), *on_top]) - spared
     device = devices.choose(run.train.device, "train.device")
     longest = max(run.train.pass_tokens(device.type), counted["longest"])
-    kept = longest * (shape * BLOCK_NUMBERS * dtype.itemsize + logits * 4)
+    a_block = longest * width * BLOCK_NUMBERS * dtype.itemsize
+    states = STATES * sum(p.nbytes for p in [*inside, *on_top])
+    need = Need(a_block * len(blocks), longest * logits * 4 + states)
+    free = devices.free_bytes(device)
+    left = None if free is None or not inside else free - weights
+    again = len(recompute.chosen(blocks, skipped(spec, need, left, len(blocks))))
+    # A block that is made again keeps its input alone, and all of it while it is made.
+    kept = a_block * (len(blocks) - again + again / BLOCK_NUMBERS + (again > 0))
     epochs = counted["steps"] / steps_in(counted["epoch"], run.train.batch)
     # Of a mixture an epoch holds other counts than there are rows; their mean length stands in.
     an_epoch = counted["tokens"] * counted["epoch"] / max(1, counted["rows"]["train"])
     seen = an_epoch * epochs if moving else counted["tokens"]
     # Forward 2, gradients to the hidden states 2, to the moving weights 2 a token and parameter;
     # looking up an embedding is free, and so is a head, which multiplies once a row.
-    work = seen * (4 * (every - size * layout.width(tuned)) + 2 * moving)
+    work = seen * (4 * (every - size * width) + 2 * moving + 2 * within * again / len(blocks))
     return {
         "parameters": counts[1],
         "moving_parameters": counts[0],
-        "memory_bytes": held + kept,
+        "blocks": len(blocks),
+        "blocks_again": again,
+        "memory_bytes": weights + need.rest + kept,
         "train_seconds": round(work / (EFFICIENCY * speed())),
     }
 
 
+def skipped(spec: Train, need: Need, free: float | None, blocks: int) -> int | None:
+    """Each how-manieth block would be computed again on the way back."""
+    if isinstance(spec.gradient_checkpointing, int):
+        return spec.gradient_checkpointing
+    if spec.gradient_checkpointing == "off" or free is None:
+        return None
+    return room.every(need, free, blocks)
+
+
 def speed() -> float:
-    """Floating-point operations a second of a matrix product here, at its best of several."""
+    """Floating-point operations a second of a matrix product here, at its best.
+
+    Short ones, many times: beside two other programs the best of 12 products of 1,024 rows was 80
+    to 97 GFLOP/s from call to call, of half a second of products of 512 rows 96 to 105.
+    """
     import torch
 
-    size = 1024
+    size, best = 512, float("inf")
     left = torch.ones(size, size, device="cpu")
-    times = []
-    for _ in range(12):
-        start = time.perf_counter()
+    until = time.perf_counter() + PROBE
+    while (start := time.perf_counter()) < until:
         left @ left
-        times.append(time.perf_counter() - start)
-    return 2 * size**3 / min(times)
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
 
 
 def sentence(found: dict[str, Any]) -> str:
@@ -178,13 +202,29 @@ def sentence(found: dict[str, Any]) -> str:
         return f"rows: {rows}. Nothing was written."
     # A goal that scores whole texts trains no token.
     trained = f", {found['trained']:,} of them trained" if found["trained"] else ""
+    again = ""
+    if found["blocks_again"]:
+        count = f"{found['blocks_again']} of {found['blocks']}"
+        again = f", {count} blocks computed again on the way back"
     return (
         f"rows: {rows}\n"
         f"tokens: {found['tokens']:,} an epoch{trained}, the longest row {found['longest']}\n"
         f"steps: {found['steps']}; {found['moving_parameters']:,} of "
         f"{found['parameters']:,} parameters move\n"
-        f"roughly: {found['memory_bytes'] / 2**30:.1f} GiB of memory, "
-        f"{found['train_seconds'] / 60:.1f} minutes of training on this machine, "
-        "evaluation left out\n"
+        f"roughly: {found['memory_bytes'] / 1e9:.1f} GB of memory, "
+        f"{about(found['train_seconds'])} of training on this machine{again}, evaluation left out\n"
         "Nothing was written."
     )
+
+
+def about(seconds: float) -> str:
+    """A time as exactly as a forecast knows it."""
+    minutes = seconds / 60
+    if minutes < 1:
+        return "less than a minute"
+    if minutes < 10:
+        return f"about {round(minutes)} minute{'s' if round(minutes) > 1 else ''}"
+    if minutes < 100:
+        return f"about {5 * round(minutes / 5)} minutes"
+    hours = minutes / 60
+    return f"about {hours:.1f} hours" if hours < 10 else f"about {round(hours)} hours"

@@ -221,9 +221,10 @@ def base_of(job: Job, until: str) -> Base:
 def changed(base: Base, recorded: Mapping[str, Any]) -> str:
     """That the model is no longer the one that the run was begun with, and how to keep to that."""
     then, now = recorded.get("revision"), base.revision
-    if recorded["source"] != base.source or not then or not now:
-        then, now = recorded["digest"][:12], base.digest[:12]
-        return f"model: {recorded['source']} was {then} here before, {base.source} is {now} now"
+    if recorded["source"] != base.source:
+        return f"model: this run was begun with {recorded['source']}, and now it is {base.source}"
+    if not then or not now:
+        return f"model: {base.source} has other weights than when this run was begun with it"
     return (
         f"model: {base.source} has moved since this run was trained, from commit {then} to {now}; "
         f"to keep to the old one: model.revision={then}"
@@ -238,7 +239,10 @@ def held_out(job: Job) -> list[Row]:
 def unmeasured(job: Job) -> None:
     """A run without rows to measure by goes on; what was measured of another is put away."""
     part, stage = job.loaded.run.evaluate.part, job.folder.stage("evaluate")
-    job.log.say(f"evaluate: no {part} rows, so nothing is measured")
+    job.log.say(
+        f"evaluate: no {part} rows, so nothing is measured: whether tuning helped or harmed is not "
+        f"known. Hold rows out by data.split, or name a file as data.{part}"
+    )
     if stage.begun:
         stage.set_aside()
 

@@ -22,7 +22,7 @@ from tunesmith.evaluate.stage import Evaluate
 from tunesmith.model.bases import ModelSpec
 from tunesmith.overrides import apply, lay_over
 from tunesmith.places import grounded
-from tunesmith.sentences import leaves, sentences, switches
+from tunesmith.sentences import leaves, meant_as_words, sentences, switches
 from tunesmith.train.loop import Train
 from tunesmith.yaml_marks import Marked, marked_mapping, read
 
@@ -124,13 +124,14 @@ def name_from(path: Path) -> str:
 
 def resolve(marked: Marked) -> Loaded:
     """Check what was written against the schema; every problem at once."""
+    told = meant_as_words(Run, marked)
     try:
         run = Run.model_validate(marked.value)
     except ValidationError as error:
-        found = [*marked.problems, *sentences(Run, error, marked)]
+        found = [*told, *sentences(Run, error, marked)]
         raise SettingsError(*sorted(found, key=line_and_column)) from None
     problems = [
-        *marked.problems,
+        *told,
         *switches(run, marked),
         *unfit(run, marked),
         *unmergeable(run, marked),

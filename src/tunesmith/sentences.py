@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -187,7 +187,7 @@ def wish(details: ErrorDetails, given: Any) -> str:
         ("le", "at most"),
     ):
         if bound in context:
-            return f"{words} {context[bound]:g}"
+            return f"a number {words} {context[bound]:g}"
     return EXPECTED.get(kind.split("_")[0], details["msg"].lower())
 
 
@@ -268,7 +268,29 @@ def switches(run: Spec, marked: Marked) -> Iterator[str]:
     for place, value in leaves(marked.value):
         if isinstance(value, bool) and not isinstance(reached(run, place), bool):
             words = ".".join(str(step) for step in place)
-            yield f"{marked.marks[place]}: {words}: expected a number; this is {shown(value)}"
+            known = choices(locate(type(run), place, marked.value).annotation)
+            wanted = " or ".join([*known, EXPECTED["float"]])
+            yield f"{marked.marks[place]}: {words}: expected {wanted}; this is {shown(value)}"
+
+
+def meant_as_words(root: type[Spec], marked: Marked) -> list[str]:
+    """The problems without those of words that YAML reads as a switch and a setting has as a
+    choice: `off` is no riddle there."""
+    clear = tuple(
+        f"{marked.marks[place]}: '{value}' can be read in two ways"
+        for place, value in leaves(marked.value)
+        if isinstance(value, str)
+        and place in marked.marks
+        and value in choices(locate(root, place, marked.value).annotation)
+    )
+    return [problem for problem in marked.problems if not problem.startswith(clear)]
+
+
+def choices(annotation: Any) -> list[str]:
+    """The words among which a setting chooses; none where it takes any."""
+    if get_origin(annotation) is Literal:
+        return [word for word in get_args(annotation) if isinstance(word, str)]
+    return [word for inner in get_args(annotation) for word in choices(inner)]
 
 
 def leaves(value: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:

@@ -2,10 +2,12 @@
 
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import count
 from pathlib import Path
 
 from tunesmith.core.disk import make_folders, write_text
@@ -119,15 +121,20 @@ class Plan:
     copies: bool = False
 
     @property
+    def rows(self) -> Path:
+        """Where the rows are; the folders between need not be there yet."""
+        return Path(os.path.normpath(self.path.parent / self.source))
+
+    @property
     def files(self) -> list[Path]:
         """What is written, the run file first."""
         return [self.path, self.path.parent / self.source] if self.copies else [self.path]
 
 
-def init(where: Path) -> list[Path]:
-    """Write a run file beside a file or a folder of rows, or a new folder with example rows; what
-    was written. Nothing that exists is replaced."""
-    made = plan(where)
+def init(where: Path, to: Path | None = None) -> list[Path]:
+    """Write a run file beside a file or a folder of rows, or as `to`; or a new folder with example
+    rows. What was written. Nothing that exists is replaced."""
+    made = plan(where) if to is None else plan_as(to, where)
     text = run_file(made)
     make_folders(made.path.parent.absolute())
     if made.copies:
@@ -136,20 +143,20 @@ def init(where: Path) -> list[Path]:
     return made.files
 
 
-def planned(where: Path) -> list[Path]:
+def planned(where: Path, to: Path | None = None) -> list[Path]:
     """What `init` would write."""
-    made = plan(where)
+    made = plan(where) if to is None else plan_as(to, where)
     run_file(made)
     return made.files
 
 
 def run_file(made: Plan) -> str:
     """The text of the run file, after a look at the first row."""
-    kind, columns = (Chat, "") if made.copies else looked(made.path.parent / made.source)
+    kind, columns = (Chat, "") if made.copies else looked(made.rows)
     if kind not in GOALS:
         known = ", ".join(sorted(goal.kind for goal in GOALS))
         raise DataError(
-            f"{made.path.parent / made.source}: these are rows of kind {kind.kind}, and no "
+            f"{made.rows}: these are rows of kind {kind.kind}, and no "
             f"objective of this version trains on them; it trains on rows of kind {known}"
         )
     name = made.path.absolute().parent.name
@@ -194,20 +201,35 @@ def plan(where: Path) -> Plan:
     if where.is_file():
         if not is_rows(where.name):
             raise SettingsError(f"{where}: is no file of rows; name one, or a folder")
-        return Plan(free(where.with_suffix(".yaml")), where.name)
+        return Plan(free(where.with_suffix(".yaml"), where), where.name)
     if not where.exists():
         refuse_slip(where)
         return Plan(where / "run.yaml", "rows.jsonl", True)
     if where.samefile(Path.cwd()):
         source, copies = rows_in(where)
-        name = "run.yaml" if copies else Path(source).with_suffix(".yaml")
-        return Plan(free(where / name), source, copies)
+        if copies:
+            return Plan(free(where / "run.yaml"), source, copies)
+        return Plan(free(Path(source).with_suffix(".yaml"), Path(source)), source)
     free(where / "run.yaml")
     if next(under(where), None) is None:
         return Plan(where / "run.yaml", "rows.jsonl", True)
     # Beside the folder: a run file inside would change what the folder's name means.
     folder = where if where.name.strip(".") else Path(os.path.abspath(where))
-    return Plan(free(folder.with_name(f"{folder.name}.yaml")), folder.name)
+    return Plan(free(folder.with_name(f"{folder.name}.yaml"), folder), folder.name)
+
+
+def plan_as(to: Path, where: Path) -> Plan:
+    """A run file where it is asked for, of rows that are there."""
+    if to.suffix not in (".yaml", ".yml"):
+        raise SettingsError(f"{to}: is no name of a run file; end it in .yaml")
+    if not where.exists():
+        refuse_slip(where)
+        raise SettingsError(f"{where}: there are no such rows; name a file or a folder of them")
+    if where.is_dir() and where.samefile(Path.cwd()):
+        where = where / rows_in(where)[0]
+    if where.is_file() and not is_rows(where.name):
+        raise SettingsError(f"{where}: is no file of rows; name one, or a folder")
+    return Plan(free(to, where), os.path.relpath(where, to.parent))
 
 
 def rows_in(folder: Path) -> tuple[str, bool]:
@@ -246,10 +268,14 @@ def holds_rows(path: Path) -> bool:
     return is_rows(path.name)
 
 
-def free(path: Path) -> Path:
-    """Nothing of a person's is overwritten."""
+def free(path: Path, rows: Path | None = None) -> Path:
+    """Nothing of a person's is overwritten; where the rows are known, another name can be given."""
     if path.exists():
-        raise SettingsError(f"{path}: is there already; move it away, or name another place")
+        names = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
+        other = next(name for name in names if not name.exists())
+        words = shlex.join(["tunesmith", "init", str(rows), str(other)])
+        way = "name another place" if rows is None else f"name another: {words}"
+        raise SettingsError(f"{path}: is there already; move it away, or {way}")
     return path
 
 

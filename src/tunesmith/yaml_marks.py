@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from tunesmith.core.errors import SettingsError
+from tunesmith.core.textfile import unreadable
 
 LARGEST = 1024 * 1024  # bytes
 DEEPEST = 32
@@ -47,9 +48,7 @@ def text_of(path: Path) -> str:
             content = handle.read(LARGEST + 1)
         text = content.decode("utf-8-sig")
     except OSError as error:
-        raise SettingsError(
-            f"{path}: cannot be read ({error.strerror}); check its rights"
-        ) from None
+        raise unreadable(path, error) from None
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise SettingsError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8") from None

@@ -23,6 +23,7 @@ from tunesmith.train.methods.ia3 import Ia3
 from tunesmith.train.methods.lora import Lora
 from tunesmith.train.methods.prefix import Prefix
 from tunesmith.train.methods.prompt import Prompt
+from tunesmith.train.objectives.sft import Sft
 
 Tiny = Callable[[str], Path]
 METHODS = [Lora(rank=4), Lora(rank=4, dropout=0.3), Full(), Adapter(), Prefix(), Prompt(), Ia3()]
@@ -146,6 +147,14 @@ def test_a_run_with_little_memory_goes_on_the_same_way(
 def test_blocks_with_a_cache_are_not_run_twice(tiny: Tiny) -> None:
     policy = Policy(load_model(base_of(tiny("falcon"))), None)
     assert not policy.recomputes
-    with pytest.raises(SettingsError, match="gradient_checkpointing"):
+    with pytest.raises(SettingsError, match="gradient_checkpointing: .* into a cache"):
         room.checked(1, policy)
     room.checked("auto", policy)
+
+
+def test_on_mps_the_refusal_names_it(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = Policy(load_model(base_of(tiny("llama"))), None)
+    monkeypatch.setattr(policy, "device", torch.device("mps"))
+    with pytest.raises(SettingsError, match="gradient_checkpointing: on mps .* say off"):
+        room.checked(1, policy)
+    assert room.plan("auto", policy, Sft(), [], 512) == (None, "")

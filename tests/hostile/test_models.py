@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.tiny import tiny_model
-from tunesmith.core.errors import IntegrityError, SettingsError
+from tunesmith.core.errors import IntegrityError, ResourceError, SettingsError
 from tunesmith.model import devices, gguf, safe
 from tunesmith.model.bases import ModelSpec, resolve
 from tunesmith.model.load import load_model
@@ -373,6 +373,40 @@ def test_nothing_forbidden_happens_while_a_folder_is_refused(folder: Path) -> No
         resolve(ModelSpec(source=str(folder)))
     watching[0] = False
     assert not seen and not Path("/tmp/tunesmith-was-here").exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("smollm2-135m-instuct", "smollm2-135m-instruct"),
+        ("mybace", "mybase"),
+        ("./mybace", "mybase"),
+        ("small.ggu", "small.gguf"),
+    ],
+)
+def test_a_slip_in_a_model_s_name_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, meant: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mybase").mkdir()
+    Path("small.gguf").touch()
+    Path("mybaces.txt").touch()
+    with pytest.raises(SettingsError, match=f"neither .* Did you mean '{meant}'\\?$"):
+        resolve(ModelSpec(source=said))
+
+
+def test_a_slip_in_a_run_s_folder_is_told_where_the_hub_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("runs/tickets").mkdir(parents=True)
+
+    def absent(*_: object, **__: object) -> None:
+        raise OSError("no such repository")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", absent)
+    with pytest.raises(ResourceError, match=r"runs/tickts \(did you mean runs/tickets\?\): cannot"):
+        resolve(ModelSpec(source="runs/tickts"))
 
 
 def test_a_name_that_means_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -223,7 +223,7 @@ def test_the_same_run_gives_the_same_page(finished: RunFolder) -> None:
 def test_an_empty_run_has_a_page_and_a_card_that_say_so(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "empty")
     run.path.mkdir()
-    assert "not compared" in page.write(run).read_text("utf-8")
+    assert "Nothing was measured" in page.write(run).read_text("utf-8")
     card = model_card.write(run).read_text("utf-8")
     assert card.count("not measured") >= 6
     assert not re.search(r"\d+\.\d", card.partition("## Base model")[2])

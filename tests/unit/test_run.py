@@ -61,16 +61,24 @@ ROWS = "data: {source: rows.jsonl}\n"
         ("model: {dtype: bfloat16}\ntrain: {method: full}", "in 16 bits small updates would be"),
         ("train: {method: {rank: 8}}", "run.yaml:2:17: train.method: say which one with `kind`"),
         ("train: {lr: fast}", "run.yaml:2:13: train.lr: expected a number; this is 'fast'"),
-        ("train: {epochs: 0}", "run.yaml:2:17: train.epochs: expected more than 0; this is 0"),
+        (
+            "train: {epochs: 0}",
+            "run.yaml:2:17: train.epochs: expected a number more than 0; this is 0",
+        ),
         ("train: {epochs: 1.5}", "run.yaml:2:17: train.epochs: expected a whole number"),
         ("train: {epochs: true}", "run.yaml:2:17: train.epochs: expected a number; this is true"),
+        (
+            "train: {gradient_checkpointing: true}",
+            "train.gradient_checkpointing: expected auto or off or a number; this is true",
+        ),
+        ("train: {schedule: off}", "'off' can be read in two ways"),
         ("train: {lr: .inf}", "run.yaml:2:13: '.inf' is not a finite number"),
         ("train: {lr: 'nan'}", "run.yaml:2:13: train.lr: expected "),
         ("train: {schedule: cosin}", "(did you mean cosine?)"),
         ("name: no", "run.yaml:2:7: 'no' can be read in two ways; write true or false, or quote"),
         ("name: 3", "run.yaml:2:7: name: expected text (quote it); this is 3"),
         ("name: ../up", "run.yaml:2:7: name: expected text that matches"),
-        ("seed: -1", "run.yaml:2:7: seed: expected at least 0; this is -1"),
+        ("seed: -1", "run.yaml:2:7: seed: expected a number at least 0; this is -1"),
         ("seed: 1\nseed: 2", "run.yaml:3:1: 'seed' stands twice, first in line 2"),
         ("hub_token: hf_aaaaaaaaaaaa", "hub_token: this looks like a secret; put it in an"),
         ("apiKey: s3cr3t", "apiKey: this looks like a secret"),
@@ -113,6 +121,13 @@ def test_words_about_text_are_no_secrets(home: Path, name: str) -> None:
 def test_numbers_that_yaml_reads_as_text_are_numbers(home: Path) -> None:
     assert loaded(ROWS + "train: {lr: 2e-4}").train.lr == 2e-4
     assert loaded(ROWS, "train.lr=1e-5").train.lr == 1e-5
+
+
+def test_a_word_among_the_choices_of_a_setting_is_no_riddle(home: Path) -> None:
+    assert (
+        loaded(ROWS + "train: {gradient_checkpointing: off}").train.gradient_checkpointing == "off"
+    )
+    assert loaded(ROWS, "train.gradient_checkpointing=off").train.gradient_checkpointing == "off"
 
 
 def test_what_yaml_would_turn_into_something_else_stays_text() -> None:

@@ -154,6 +154,39 @@ def test_a_new_name_makes_an_example_project(home: Path) -> None:
             starter.init(Path(again))
 
 
+def test_another_run_file_of_the_same_rows(home: Path) -> None:
+    put("rows.jsonl", {"text": "a", "label": "b"})
+    starter.init(Path("rows.jsonl"))
+    for number in (2, 3):
+        advice = rf"already; .* name another: tunesmith init rows\.jsonl rows-{number}\.yaml$"
+        with pytest.raises(SettingsError, match=advice):
+            starter.init(Path("rows.jsonl"))
+        starter.init(Path("rows.jsonl"), Path(f"rows-{number}.yaml"))
+    starter.init(Path("."), Path("runs/deep/mine.yaml"))
+    assert load("runs/deep/mine.yaml").data.source == str(home / "rows.jsonl")
+    assert load("runs/deep/mine.yaml").name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("where", "to", "why"),
+    [
+        ("rows.jsonl", "there.yaml", "is there already"),
+        ("rows.jsonl", "mine", "is no name of a run file"),
+        ("rows.json", "mine.yaml", "did you mean rows.jsonl"),
+        ("new", "mine.yaml", "there are no such rows"),
+        ("there.yaml", "mine.yaml", "is no file of rows"),
+    ],
+)
+def test_a_run_file_elsewhere_is_of_rows_that_are_there(
+    home: Path, where: str, to: str, why: str
+) -> None:
+    put("rows.jsonl", {"text": "a", "label": "b"})
+    Path("there.yaml").touch()
+    with pytest.raises(SettingsError, match=why):
+        starter.init(Path(where), Path(to))
+    assert sorted(path.name for path in home.iterdir()) == ["rows.jsonl", "there.yaml"]
+
+
 def test_a_file_of_another_kind_is_no_rows(home: Path) -> None:
     Path("letter.doc").write_text("x")
     with pytest.raises(SettingsError, match="is no file of rows"):

@@ -245,8 +245,11 @@ def test_a_run_without_rows_to_measure_by_is_exported_and_says_so(
     assert said.code == 0 and "no test rows, so nothing is measured" in said.err
     assert (run / "deploy" / "adapter" / "adapter_model.safetensors").exists()
     assert not (run / "evaluate" / "report.json").exists(), "that was another model's"
-    assert "not measured" in (run / "cards" / "model_card.md").read_text()
-    assert "not measured" in (run / "evaluate" / "report.html").read_text().lower()
+    card = (run / "cards" / "model_card.md").read_text()
+    for text in (card, (run / "evaluate" / "report.html").read_text()):
+        assert "Nothing was measured: whether tuning helped or harmed is not known" in text
+        assert "hold some out by data.split" in text
+    assert "Only rows like those were measured" not in card and "the same rows" not in card
 
 
 def test_an_evaluation_without_rows_is_refused_before_training(
@@ -407,6 +410,14 @@ def test_predict_goes_on_where_it_broke_off(there: Path, say: Command, tmp_path:
     rows(asked, 7)
     assert say(*words, "--json").value["written"] == 2, "rows that were added since"
     assert out.read_bytes().startswith(whole)
+
+
+def test_predict_says_that_nothing_is_left(there: Path, say: Command, tmp_path: Path) -> None:
+    asked, out = rows(tmp_path / "asked.jsonl", 2), tmp_path / "answers.jsonl"
+    words = ["predict", "bot", str(asked), "--out", str(out)]
+    assert say(*words).out == f"{out}: 2 rows added\n"
+    for again in (words, [*words, "--dry-run"]):
+        assert say(*again).out == f"nothing to do: all 2 rows are answered in {out}\n"
 
 
 def test_predict_does_not_mix_the_answers_to_two_files(

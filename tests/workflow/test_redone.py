@@ -166,6 +166,26 @@ def test_a_dry_run_counts_parameters_as_training_does(
     assert told["moving_parameters"] == facts["trainable_parameters"]
 
 
+def test_a_forecast_knows_of_blocks_that_are_computed_again(
+    home: Path, empty: Path, say: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tunesmith import forecast
+    from tunesmith.model import devices
+
+    project(home, empty)
+    monkeypatch.setattr(forecast, "speed", lambda: 1e6)
+    words = ["train", "bot.yaml", *QUICK, "--dry-run", "--json"]
+    plain = say(*words, "train.gradient_checkpointing=off").value
+    again = say(*words, "train.gradient_checkpointing=1").value
+    assert (plain["blocks_again"], again["blocks_again"]) == (0, plain["blocks"])
+    assert again["memory_bytes"] < plain["memory_bytes"]
+    # At most every product of the way there once more: two of four, where the base stands still.
+    assert 1.2 < again["train_seconds"] / plain["train_seconds"] <= 1.5
+    assert say(*words).value["blocks_again"] == 0
+    monkeypatch.setattr(devices, "free_bytes", lambda device: plain["memory_bytes"])
+    assert say(*words).value["blocks_again"] > 0, "SPARE of it must do"
+
+
 def test_a_disk_too_small_for_a_checkpoint_is_refused_before_the_first_step(
     home: Path, empty: Path, say: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

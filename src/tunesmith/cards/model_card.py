@@ -20,7 +20,7 @@ def write(folder: RunFolder) -> Path:
 def card(folder: Path) -> Card:
     """The card of the run in `folder`."""
     run = Evidence(folder)
-    judged = verdict(run.read(REPORT))
+    judged = verdict(run)
     return Card(
         name=folder.name,
         summary=f"{judged['headline']}. {judged['detail']}",
@@ -72,9 +72,10 @@ def purpose(run: Evidence) -> Section:
         run.fact("objective", TRAIN, "objective", "kind"),
         run.fact("rows trained on", TRAIN, "rows", "train"),
     ]
-    text = (
-        f"{goal(run).purpose} Only rows like those were measured; for any other use, measure first."
-    )
+    measured = "Only rows like those were measured; for any other use, measure first."
+    if not run.read(REPORT):
+        measured = "Nothing was measured, of such rows or of others: measure before any use."
+    text = f"{goal(run).purpose} {measured}"
     return Section(title="What it is for", text=text, facts=facts)
 
 
@@ -115,9 +116,10 @@ def evaluation(run: Evidence) -> Section:
         for place in places
         for key in ("value", "low", "high")
     ]
+    asked = f"{how_asked(run.read(REPORT), goal(run).asked)} In brackets: 95 % intervals."
     return Section(
         title="Evaluation",
-        text=f"{how_asked(run.read(REPORT), goal(run).asked)} In brackets: 95 % intervals.",
+        text=asked if found else f"{verdict(run)['headline']}.",
         table=[header, *rows] if rows else [],
         behind=behind,
         facts=[*sections.source_facts(run), *sections.answering_facts(run)],

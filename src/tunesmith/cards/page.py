@@ -75,7 +75,7 @@ def view(run: Evidence, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "goal": goal(run),
-        "verdict": verdict(report),
+        "verdict": verdict(run),
         "tiles": tiles(run, found),
         "scores": [row(score) for score in found],
         "sources": by_source(report),

@@ -4,7 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tunesmith.cards.evidence import Evidence
+
 REPORT = "evaluate/report.json"
+WITHOUT_ROWS = (
+    "No rows were held out to measure by: hold some out by data.split, or name a file as data.test."
+)
+WITHOUT_REPORT = "Run the evaluation to see what tuning changed."
 
 Mood = Literal["good", "bad", "unsure"]
 MOODS: dict[str | None, Mood] = {"tuned": "good", "base": "bad", None: "unsure"}
@@ -76,13 +82,16 @@ def scores(report: Mapping[str, Any]) -> list[Score]:
     ]
 
 
-def verdict(report: Mapping[str, Any]) -> dict[str, str]:
-    """The report's headline and detail."""
-    found: dict[str, str] = report.get("verdict") or {
-        "headline": "Base and tuned were not compared",
-        "detail": "Run the evaluation to see what tuning changed.",
+def verdict(run: Evidence) -> dict[str, str]:
+    """The report's headline and detail; without a report, that nothing is known."""
+    found: dict[str, str] | None = run.read(REPORT).get("verdict")
+    if found:
+        return found
+    parts = run.at("data/account.json#/parts") or {}
+    return {
+        "headline": "Nothing was measured: whether tuning helped or harmed is not known",
+        "detail": WITHOUT_ROWS if set(parts) == {"train"} else WITHOUT_REPORT,
     }
-    return found
 
 
 def how_asked(report: Mapping[str, Any], plainly: str) -> str:

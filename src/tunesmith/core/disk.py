@@ -19,6 +19,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from tunesmith.core import rights
 from tunesmith.core.errors import IntegrityError, ResourceError
 from tunesmith.core.quote import visible
 
@@ -29,8 +30,6 @@ ADVICE = {
     errno.ENOSPC: "free some space and give the same command again",
     errno.EDQUOT: "your disk quota is used up: free some space and give the same command again",
     errno.EROFS: "the disk is read-only: choose a folder on another one",
-    errno.EACCES: "you have no right to do this here: choose another folder",
-    errno.EPERM: "you have no right to do this here: choose another folder",
     errno.EIO: "the disk reports a fault: check it before you go on",
     errno.EMFILE: "too many files are open: raise `ulimit -n`",
     errno.ELOOP: "symbolic links are not followed here: name the real file",
@@ -86,6 +85,10 @@ class Disk:
         """Move a name, at once and whole."""
         os.rename(source, target)
 
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name, at once; one that is there is an error."""
+        os.link(source, target)
+
     def unlink(self, path: Path) -> None:
         """Remove a file."""
         os.unlink(path)
@@ -122,12 +125,15 @@ def disk_errors(path: Path, doing: str, needed: int | None = None) -> Iterator[N
 
 def sentence(error: OSError, path: Path, doing: str, needed: int | None) -> str:
     """What failed where, the bytes needed and free, and what to do."""
+    reason = (error.strerror or str(error)).lower()
+    if error.errno in rights.DENIED:
+        advice = rights.missing(path, "r" if doing.startswith("read") else "w")
+        return f"{visible(path)}: cannot {doing}: {reason}; {advice}"
     try:
         free = f"{DISK.free(path)} bytes are free"
     except OSError:
         free = "the free space is unknown"
     wanted = "" if needed is None else f"{needed} bytes are needed, "
-    reason = (error.strerror or str(error)).lower()
     advice = ADVICE.get(error.errno or 0, "mend that and give the same command again")
     return f"{visible(path)}: cannot {doing}: {reason} ({wanted}{free}); {advice}"
 
@@ -167,6 +173,24 @@ def write_parts(path: Path, parts: Iterable[bytes], *, needed: int | None = None
             with suppress(OSError):
                 DISK.unlink(temporary)
             raise
+
+
+def write_once(path: Path, content: bytes) -> None:
+    """Put `content` at a new `path`, whole or not at all. Where several do, the first one wins."""
+    temporary = path.parent / f".{os.getpid()}-{secrets.token_hex(8)}.tmp"
+    with disk_errors(path, "write", len(content)):
+        try:
+            write_new(temporary, [memoryview(content)])
+            try:
+                DISK.link(temporary, path)
+            except FileExistsError:
+                pass
+            except OSError:  # This disk knows no second names: on it the last one wins.
+                DISK.rename(temporary, path)
+            DISK.sync_folder(path.parent)
+        finally:
+            with suppress(OSError):
+                DISK.unlink(temporary)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -25,7 +25,7 @@ from tunesmith.core.errors import (
     SettingsError,
     TunesmithError,
 )
-from tunesmith.core.inputs import changed, normalised, shown, told
+from tunesmith.core.inputs import DIGEST, changed, happened, normalised, plainly, shown, told
 from tunesmith.core.log import redacted
 from tunesmith.core.manifests import SCHEMA, check_file, read_sealed, refuse_link, sealed
 from tunesmith.core.rows import digest
@@ -126,13 +126,15 @@ class Stage:
         restart: bool = False,
         saved: bool = True,
         say: Callable[[str], object] = lambda line: None,
+        called: Mapping[str, str] | None = None,
     ) -> bool:
         """True when there is work and the folder is ready, False when it was done already.
 
         A finished stage with other inputs, or any stage with `restart`, moves to `earlier/`, and
         with it what was made from it; `say` hears why and where. An unfinished one with the same
         inputs goes on; with other inputs it is refused, every changed field named, unless the
-        field is in `accept`, or nothing is `saved` that could be gone on with.
+        field is in `accept`, or nothing is `saved` that could be gone on with. `called` says what
+        a person calls the content behind a digest.
         """
         refuse_link(self.path)
         wanted, self._say = normalised(inputs), say
@@ -142,7 +144,7 @@ class Stage:
             if self._sealed("MANIFEST.json")["inputs_digest"] == digest(wanted):
                 self.manifest()
                 return False
-            self._make_way(told(changed(self.inputs, wanted)))
+            self._make_way(told(changed(self.inputs, wanted), called or {}))
         elif not saved and self.begun and changed(self.inputs, wanted):
             self.set_aside()
         started = self._started()
@@ -323,10 +325,12 @@ class Stage:
 
     def _refusal(self, change: Mapping[str, Any]) -> str:
         name, was, now = change["field"], shown(change["was"]), shown(change["now"])
+        what = f"{name} was {was} when this was begun and is now {now}"
+        if name.startswith(DIGEST):
+            what = f"{plainly(name)} {happened(change)} since this was begun"
         return (
-            f"{self.path}: {name} was {was} when this was begun and is now {now}; go on with the "
-            f"new value by --accept-change {shlex.quote(name)}, or start over: "
-            f"`tunesmith {self.name} RUN.yaml --restart`"
+            f"{self.path}: {what}; go on with it as it is now by --accept-change "
+            f"{shlex.quote(name)}, or start over: `tunesmith {self.name} RUN.yaml --restart`"
         )
 
     def _sweep(self) -> None:

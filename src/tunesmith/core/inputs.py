@@ -7,6 +7,9 @@ from typing import Any
 from tunesmith.core.disk import json_bytes
 from tunesmith.core.log import redacted
 
+DIGEST = "digest of "
+"""How an input begins that is the digest of a content: its digits say nothing to a reader."""
+
 
 def normalised(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Inputs as JSON reads them back, without secrets; null is the same as not there."""
@@ -23,9 +26,26 @@ def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[st
     ]
 
 
-def told(changes: Collection[Mapping[str, Any]]) -> str:
-    """What changed, in words."""
-    return ", ".join(f"{c['field']} {shown(c['was'])} -> {shown(c['now'])}" for c in changes)
+def told(changes: Collection[Mapping[str, Any]], called: Mapping[str, str]) -> str:
+    """What changed, in words; contents by what they are `called`."""
+    return ", ".join(
+        f"{called.get(c['field'], plainly(c['field']))} {happened(c)}"
+        if c["field"].startswith(DIGEST)
+        else f"{c['field']} {shown(c['was'])} -> {shown(c['now'])}"
+        for c in changes
+    )
+
+
+def happened(change: Mapping[str, Any]) -> str:
+    """What became of a content."""
+    if change["was"] is None:
+        return "is new"
+    return "is gone" if change["now"] is None else "changed"
+
+
+def plainly(name: str) -> str:
+    """What the digest of this name is of."""
+    return name.removeprefix(DIGEST)
 
 
 def shown(value: Any) -> str:

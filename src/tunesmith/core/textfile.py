@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from tunesmith.core import rights
 from tunesmith.core.errors import DataError, ResourceError, TunesmithError
 from tunesmith.core.quote import quoted, visible
 
@@ -75,9 +76,10 @@ def unreadable(path: Path, error: Exception) -> TunesmithError:
         return DataError(f"{where}: {missing(path)}")
     if code == errno.ELOOP:
         return DataError(f"{where}: the link leads back to itself; name the file it should lead to")
-    if code in (errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE):
-        reason = os.strerror(code)
-        return ResourceError(f"{where}: {reason}; check the file's rights and its disk")
+    if code in rights.DENIED:
+        return ResourceError(f"{where}: permission denied; {rights.missing(path, 'r')}")
+    if code in (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE):
+        return ResourceError(f"{where}: {os.strerror(code)}; check its disk, and try again")
     reason = visible(getattr(error, "strerror", None) or str(error))
     return DataError(f"{where}: the file cannot be opened ({reason}); check its name")
 

@@ -24,6 +24,7 @@ from tunesmith.data.audits.pii import Pii
 from tunesmith.data.audits.poisoning import Poisoning
 from tunesmith.data.audits.quality import Quality
 from tunesmith.data.audits.secrets import Secrets
+from tunesmith.data.before import sources_before
 from tunesmith.data.crew import Crew
 from tunesmith.data.formats.base import Format
 from tunesmith.data.held import refuse_leaks, without_leaks
@@ -108,7 +109,8 @@ def prepare(
     found = locate(spec, home, {} if restart else stage.inputs)
     commits = {field: commit for each in found.values() for field, commit in each.commits.items()}
     asked = inputs(spec, found, seed) | commits
-    if not stage.begin(asked, accept=accept, restart=restart, say=log.say):
+    called = sources_before(stage, found)
+    if not stage.begin(asked, accept=accept, restart=restart, say=log.say, called=called):
         log.say(f"data: prepared before from the same inputs: {stage.path}")
         return
     try:

@@ -21,6 +21,8 @@ else:
 LEAST_ROWS = 6
 """With fewer, even unanimous rows prove nothing at 95 % (2 / 2^5 > 0.05): no interval is given."""
 LEVEL = 0.95
+MOST = 100.0
+"""The most that a mean over rows can be, and the least is 0; of a difference, -100."""
 CHUNK = 2**24
 """Weights drawn at a time: 128 MB."""
 
@@ -55,14 +57,17 @@ def compare(
         resampled = {arm: resample(metric, rows, draws, seed) for arm, rows in counted.items()}
         kind = {"higher_is_better": metric.higher_is_better, "percent": metric.percent}
         values = {arm: metric.values(rows.sum(axis=0)) for arm, rows in counted.items()}
+        count = len(next(iter(counted.values())))
         for name in metric.names():
             for arm in arms:
-                found[arm][name] = interval(values[arm][name], resampled[arm][name]) | kind
+                ends = interval(values[arm][name], resampled[arm][name])
+                found[arm][name] = honest(ends, metric, count, least=0) | kind
             if arms.keys() >= {"base", "tuned"}:
                 change = values["tuned"][name] - values["base"][name]
                 spread = resampled["tuned"][name] - resampled["base"][name]
-                apart = interval(change, spread) | kind
-                difference[name] = apart | {"better": better(apart)}
+                ends = interval(change, spread) | kind
+                apart = honest(ends, metric, count, least=-MOST)
+                difference[name] = apart | {"better": better(ends)}
     return Comparison(found, difference)
 
 
@@ -91,6 +96,26 @@ def interval(value: float, draws: "np.ndarray") -> Value:
         ends = [float(end) for end in np.quantile(draws, tails)]
     known = float(value) if math.isfinite(value) else None
     return {"value": known, "low": ends[0], "high": ends[1]}
+
+
+def honest(ends: Value, metric: Metric, rows: int, *, least: float) -> Value:
+    """An interval that resampling gave, where the rows came out alike: of no width, since it knows
+    no other row.
+
+    A mean over rows gets one of `least` to MOST instead: when all n rows are of one kind, at least
+    (a/2)^(1/n) of all rows are (Clopper and Pearson 1934), and the others may be anything. Of other
+    measures nothing is known: null.
+    """
+    if ends["low"] is None or ends["low"] != ends["high"]:
+        return ends
+    if not metric.mean_of_rows:
+        return ends | {"low": None, "high": None}
+    alike = ((1 - LEVEL) / 2) ** (1 / rows)
+    known, others = alike * ends["value"], 1 - alike
+    return ends | {
+        "low": max(known + others * least, least),
+        "high": min(known + others * MOST, MOST),
+    }
 
 
 def better(difference: Value) -> str | None:
@@ -123,8 +148,9 @@ def detail(change: Value, rows: int) -> str:
     said = f"Difference {signed(change, 'value')}"
     on = f"on {rows} held-out rows"
     if change["low"] is None:
-        few = rows < LEAST_ROWS
-        why = f"fewer than {LEAST_ROWS} prove nothing" if few else "some samples give no number"
+        why = f"fewer than {LEAST_ROWS} prove nothing"
+        if rows >= LEAST_ROWS:
+            why = "all rows came out alike, or some samples of them give no number"
         return f"{said}, {on}: no interval, {why}."
     spread = f"{signed(change, 'low')} to {signed(change, 'high')}"
     same = " The interval holds 0, so neither is called better." if not change["better"] else ""

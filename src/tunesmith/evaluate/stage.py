@@ -52,7 +52,7 @@ class Evaluate(Spec):
     batch: int = Field(32, ge=1)
     """Rows generated at the same time. Changes speed and memory, never an answer."""
     device: Device = "auto"
-    """Where answers are made, those of `predict` and `chat` too: `auto`, `cpu`, `cuda` or `mps`."""
+    """Where answers are made, those of `predict` and `chat` too: as `train.device`."""
     bootstrap: int = Field(1000, ge=100)
     """Samples of the rows that an interval is drawn from."""
     general: str | None = None
@@ -162,7 +162,10 @@ def notes(spec: Evaluate, asked: Questions, arms: Mapping[str, Outcome]) -> dict
     """How the numbers were made."""
     rows = asked.rows
     found = {metric.names()[0]: metric.note() for metric in asked.metrics if metric.note()}
-    found["intervals"] = f"95 %, paired bootstrap, {spec.bootstrap} samples of {len(rows)} rows"
+    found["intervals"] = (
+        f"95 %, paired bootstrap, {spec.bootstrap} samples of {len(rows)} rows; where all came "
+        "out alike, exact (Clopper-Pearson) for a mean over rows, and none for other measures"
+    )
     if any(isinstance(row, Text) for row in rows):
         found["windows"] = documents.NOTE
     sizes = sorted({1 + len(row.references) for row in rows if isinstance(row, Chat)})

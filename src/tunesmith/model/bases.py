@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -131,11 +132,22 @@ def found(spec: ModelSpec, known: Mapping[str, Any]) -> Base:
         return fetched(spec, embedded.ENCODER_HUB, known)
     if HUB_NAME.fullmatch(spec.source):
         return fetched(spec, spec.source, known)
+    near = alike(spec.source)
     raise SettingsError(
         f"model.source: {spec.source!r} is neither {embedded.NAME!r} nor {embedded.ENCODER!r}, "
-        "nor a folder, nor a .gguf file, nor a run, nor a hub name like owner/name. Correct it, "
-        "or check where you are."
+        "nor a folder, nor a .gguf file, nor a run, nor a hub name like owner/name. "
+        + (f"Did you mean {near!r}?" if near else "Correct it, or check where you are.")
     )
+
+
+def alike(source: str) -> str:
+    """What is here and nearly called so: a bundled model, or a folder or a file beside; or ""."""
+    path = Path(source).expanduser()
+    there = [embedded.NAME, embedded.ENCODER]
+    if path.parent.is_dir():
+        beside = [each for each in path.parent.iterdir() if each.is_dir() or each.suffix == ".gguf"]
+        there += map(str, beside)
+    return next(iter(get_close_matches(str(path), there, 1)), "")
 
 
 def local(spec: ModelSpec, folder: Path, beside: Collection[str] = ()) -> Base:
@@ -228,7 +240,8 @@ def kept(name: str, commit: str) -> Path:
 
 def download(name: str, revision: str | None) -> Path:
     """A snapshot of the allowed files; its folder is named by the commit."""
-    where = f"model.source: {name}"
+    near = alike(name)
+    where = f"model.source: {name}" + (f" (did you mean {near}?)" if near else "")
     return hub.download(name, revision, kind="model", patterns=ALLOWED, where=where)
 
 

@@ -25,9 +25,10 @@ def choose(device: Device, setting: str) -> "torch.device":
     if device == "auto":
         return torch.device(next(name for name, there in present.items() if there))
     if not present[device]:
+        there = " and ".join(name for name, found in present.items() if found)
         raise ResourceError(
-            f"{setting}: {device} is not available to this build of torch "
-            f"({torch.__version__}). Use {setting}=auto, or run: tunesmith doctor"
+            f"{setting}: {device} is not available to this build of torch ({torch.__version__}) on "
+            f"this machine, {there} is. Say {setting}=auto, which takes the fastest there is"
         )
     return torch.device(device)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tunesmith.model import losshead, lowrank
     from tunesmith.model.features import Features
     from tunesmith.model.heads import Head
-    from tunesmith.model.render import Tokenizer
+    from tunesmith.model.tokenizer import Tokenizer
 else:
     torch = late("torch")
     # Autograd functions need torch to be defined.

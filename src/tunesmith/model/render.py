@@ -23,7 +23,7 @@ from tunesmith.model.content import Place
 from tunesmith.model.controls import Control
 from tunesmith.model.marks import Region, rendered
 from tunesmith.model.template import visible
-from tunesmith.model.tokenizer import Tokenizer as Tokenizer
+from tunesmith.model.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

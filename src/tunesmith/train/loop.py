@@ -60,7 +60,8 @@ class Train(Spec):
     what all rows begin with. Less needs less memory and changes nothing else."""
     gradient_checkpointing: Literal["auto", "off"] | Positive = "auto"
     """Whose inner states are computed again on the way back: those of every block (1), of every
-    second (2) and so on. Less memory, more time, the same gradients. `auto` keeps what fits."""
+    second (2) and so on. Less memory, more time, the same gradients. `auto` keeps what fits. Not on
+    mps, nor for models whose own attention writes into a cache."""
     schedule: Curve = "cosine"
     """How the learning rate falls after warm-up: `linear`, `cosine` or `constant`."""
     warmup: Share = 0.03
@@ -91,7 +92,7 @@ class Train(Spec):
     faster on processors with AVX512-VNNI, with coarser gradients
     (docs/decisions/0015-steps-in-bytes.md)."""
     device: Device = "auto"
-    """`auto`, `cpu`, `cuda` or `mps`."""
+    """`cpu`, `cuda` or `mps`; `auto` takes the fastest there is. `mps` is untested."""
     seams: Literal["fast", "reference"] = "fast"
     """`reference` trains through the model's own attention and all logits: slow, for comparison."""
 

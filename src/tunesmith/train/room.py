@@ -85,10 +85,12 @@ def checked(setting: int | str, policy: Policy) -> None:
             f"a number from 1 (all of them) to {blocks} (one)"
         )
     if not policy.recomputes:
+        why = "this model's own attention, in use here, writes into a cache: no block can run twice"
+        if policy.device.type == "mps":
+            why = "on mps torch does not put random numbers back, so no block can run twice"
         raise SettingsError(
-            "train.gradient_checkpointing: this model's blocks cannot run twice here (its own "
-            "attention writes into a cache, train.seams is reference, or the device is mps); say "
-            "off, and lower train.micro_batch or train.length"
+            f"train.gradient_checkpointing: {why}; say off, and lower train.micro_batch or "
+            "train.length"
         )
 
 

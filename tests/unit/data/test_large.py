@@ -253,8 +253,13 @@ def moments(folder: Path, process: subprocess.Popen[bytes]) -> Iterator[list[Pat
 def test_a_killed_stage_goes_on_and_does_nothing_twice(
     tmp_path: Path, source: Path, on_disk: None
 ) -> None:
-    settings = {"source": str(source), "transforms": STEPS}
+    redact = {"kind": "redact", "how": "pseudonym", "key": str(tmp_path / "my.key")}
+    records = [json.loads(line) for line in source.read_text().splitlines() if line]
+    lines = [{**r, "prompt": f"u{n}@example.org: {r['prompt']}"} for n, r in enumerate(records)]
+    source.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    settings = {"source": str(source), "transforms": [*STEPS, redact]}
     wanted = prepared(tmp_path, "never-killed", **settings)
+    assert "[EMAIL-" in wanted["train.jsonl"] and "@example.org" not in wanted["train.jsonl"]
     command = [sys.executable, "-c", KILLED, json.dumps(settings)]
     work = tmp_path / "runs" / "killed" / "data" / "work"
     kept: dict[Path, int] = {}

@@ -1,6 +1,7 @@
 """The data stage: every row accounted for, redone only when it must be, nothing half-made."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -188,6 +189,17 @@ def test_another_content_of_the_file_is_noticed(tmp_path: Path, run: RunFolder) 
     done(run, source=source)
     rows_file(tmp_path / "rows.jsonl", *many(60))
     assert sum(len(rows) for rows in done(run, source=source).values()) == 60
+
+
+def test_a_changed_file_is_told_by_its_name_and_what_it_had(tmp_path: Path, run: RunFolder) -> None:
+    source, log = rows_file(tmp_path / "rows.jsonl", *many(50)), Heard()
+    done(run, source=source)
+    rows_file(tmp_path / "rows.jsonl", *many(60))
+    done(run, log, source=source, valid=rows_file(tmp_path / "valid.jsonl", ("held", "out")))
+    (line,) = [line for line in log.lines if "done again" in line]
+    assert re.search(r"rows\.jsonl \(50 rows when it was read on \d{4}-\S+ at \S+\) changed", line)
+    assert "valid.jsonl is new" in line and "digest" not in line
+    assert not re.search(r"[0-9a-f]{13}", line), "no reader compares digits"
 
 
 def test_another_model_of_an_audit_at_the_same_place_is_noticed(tmp_path: Path) -> None:

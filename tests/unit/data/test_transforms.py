@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from tests.planted import corpus
+from tunesmith.core.disk import Disk
 from tunesmith.core.errors import DataError
 from tunesmith.core.rows import Chat, Judged, Labelled, Message, Origin, Pair, Row, Text
 from tunesmith.data.neighbours import gathered, meeting
@@ -270,6 +271,36 @@ def test_pseudonyms_are_the_same_for_the_same_and_need_the_key(tmp_path: Path) -
     (tmp_path / "short.key").write_text("abc")
     with pytest.raises(DataError, match=r"short\.key: a key of at least"):
         key_in(tmp_path / "short.key")
+
+
+def test_a_kill_while_a_key_is_made_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any) -> int:
+        raise SystemExit
+
+    key_in.cache_clear()
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(Disk, "write", killed)
+        key_in(tmp_path / "my.key")
+    assert not (tmp_path / "my.key").exists()
+    found = key_in(tmp_path / "my.key")
+    assert len(found) >= 32 and [path.name for path in tmp_path.iterdir()] == ["my.key"]
+
+
+def test_of_several_that_make_a_key_one_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process makes the key after this one has seen that there is none."""
+    key_in.cache_clear()
+    path, write = tmp_path / "my.key", Disk.write
+
+    def and_another(self: Disk, file: int, content: memoryview) -> int:
+        path.write_text("the other's key, which is long enough")
+        return write(self, file, content)
+
+    monkeypatch.setattr(Disk, "write", and_another)
+    assert key_in(path) == path.read_bytes() == b"the other's key, which is long enough"
 
 
 def test_values_are_masked_spared_or_drop_their_row() -> None:

@@ -1,5 +1,7 @@
 """Intervals that cover the truth, and winners only where the interval leaves 0 out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -82,6 +84,35 @@ def test_no_winner_unless_the_interval_leaves_0_out(
     few = len(base) < 6
     assert ("fewer than 6 prove nothing" in said["detail"]) == few
     assert ("The interval holds 0" in said["detail"]) == (winner is None and not few)
+
+
+@pytest.mark.parametrize("count", [6, 20, 300])
+def test_rows_that_came_out_alike_leave_room_for_others(count: int) -> None:
+    """The bounds of Clopper and Pearson, as scipy's `binomtest(n, n).proportion_ci(0.95, 'exact')`
+    gives them."""
+    lowest = {6: 54.07, 20: 83.16, 300: 98.78}[count]
+    found = of([False] * count, [True] * count)
+    base, tuned = (found.arms[arm]["exact"] for arm in ("base", "tuned"))
+    assert (tuned["low"], tuned["high"]) == (pytest.approx(lowest, abs=0.01), 100)
+    assert (base["low"], base["high"]) == (0, pytest.approx(100 - lowest, abs=0.01))
+    apart = found.difference["exact"]
+    assert (apart["low"], apart["high"]) == (pytest.approx(2 * lowest - 100, abs=0.02), 100)
+    assert apart["low"] > 0 and apart["better"] == better(apart) == "tuned"
+    same = of([True] * count, [True] * count).difference["exact"]
+    assert same["low"] == -same["high"] == pytest.approx(lowest - 100, abs=0.01)
+    assert same["better"] is None
+
+
+def test_alike_rows_of_a_measure_that_is_no_mean_have_no_interval() -> None:
+    alike = [replace(row, nll=1.0) for row in rows([True] * 8)]
+    found = compare([Perplexity()], {"base": alike, "tuned": alike}, draws=200, seed=0)
+    assert (found.arms["base"]["perplexity"]["low"], found.difference["perplexity"]["high"]) == (
+        None,
+        None,
+    )
+    said = verdict(found, "perplexity", 8)
+    assert said["headline"].startswith("No difference is proven")
+    assert "no interval, all rows came out alike" in said["detail"]
 
 
 def test_lower_perplexity_wins() -> None:

@@ -128,11 +128,8 @@ class Redact(Transform):
 def key_in(path: Path) -> bytes:
     """The key in a file, which is made, for its owner alone, where there is none."""
     if not path.exists():
-        try:
-            with disk.disk_errors(path, "write the key"):
-                disk.write_new(path, [memoryview(secrets.token_hex(KEY).encode() + b"\n")])
-        except FileExistsError:
-            pass  # Another process was faster; its key is as good.
+        # Where another process was faster, its key is as good.
+        disk.write_once(path, secrets.token_hex(KEY).encode() + b"\n")
     with disk.disk_errors(path, "read the key"):
         found = path.read_bytes().strip()
     if len(found) < KEY:

@@ -18,6 +18,7 @@ class Accuracy(Metric):
     """
 
     needs: ClassVar[Needs] = "labels"
+    mean_of_rows: ClassVar[bool] = True
 
     kind: Literal["accuracy"] = "accuracy"
 

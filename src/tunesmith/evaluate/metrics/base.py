@@ -60,6 +60,10 @@ class Metric(Part):
     percent: ClassVar[bool] = True
     """Whether a value is shown as a percentage of 100."""
 
+    mean_of_rows: ClassVar[bool] = False
+    """Whether every value is a mean over all rows, of 0 to 100 each: how wide its interval is where
+    all rows came out alike can be said then."""
+
     def names(self) -> Sequence[str]:
         """The values it gives, the main one first; by default one, called like the metric."""
         return (self.kind,)

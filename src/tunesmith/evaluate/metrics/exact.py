@@ -1,6 +1,6 @@
 """How many answers equal a reference."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from tunesmith.core.late import late
 from tunesmith.evaluate.fields import named, part_of
@@ -17,6 +17,8 @@ class Exact(Metric):
 
     For labels, numbers and other closed answers; too strict for free text.
     """
+
+    mean_of_rows: ClassVar[bool] = True
 
     kind: Literal["exact"] = "exact"
     strip: bool = True

@@ -1,6 +1,6 @@
 """How many fields of a JSON answer are right."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,8 @@ class JsonFields(Metric):
     program that reads it would fail too. A field that is left out is wrong, also where null is
     right.
     """
+
+    mean_of_rows: ClassVar[bool] = True
 
     kind: Literal["json_fields"] = "json_fields"
     fields: Annotated[list[str], Field(min_length=1)]

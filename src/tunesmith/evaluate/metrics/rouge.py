@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -29,6 +29,8 @@ class Rouge(Metric):
     letters and digits only and score identical Chinese or Russian 0, so a row whose references are
     in another script is cut into words, or characters where words are not spaced.
     """
+
+    mean_of_rows: ClassVar[bool] = True
 
     kind: Literal["rouge"] = "rouge"
     types: Annotated[list[Type], Field(min_length=1)] = ["rougeL"]
