@@ -24,7 +24,7 @@ from tunesmith.model.render import fit
 from tunesmith.model.words import tokenizer_of
 from tunesmith.run import Run
 from tunesmith.train import room
-from tunesmith.train.batches import steps_in
+from tunesmith.train.batches import common_start, steps_in
 from tunesmith.train.loop import Train
 from tunesmith.train.mixture import mixed
 from tunesmith.train.room import STATES, Need
@@ -114,6 +114,7 @@ def tokens(
             found["trained"] = sum(s.supervised for e in kept for s in e.sequences)
             found["epoch"] = mixed(kept, recipe).size
             found["longest"] = max((example.length for example in kept), default=0)
+            found["common"] = common_start(kept) if kept else 0
     found["steps"] = spec.steps or spec.epochs * steps_in(found["epoch"], spec.batch)
     return found
 
@@ -143,7 +144,7 @@ def cost(run: Run, spec: Train, base: Base, counted: dict[str, Any]) -> dict[str
     counts = layout.sizes([*tuned.parameters(), *on_top])
     weights = sum(p.nbytes for p in [*tuned.parameters(), *on_top]) - spared
     device = devices.choose(run.train.device, "train.device")
-    longest = max(run.train.pass_tokens(device.type), counted["longest"])
+    longest = max(run.train.pass_tokens(device.type, counted["common"]), counted["longest"])
     a_block = longest * width * BLOCK_NUMBERS * dtype.itemsize
     states = STATES * sum(p.nbytes for p in [*inside, *on_top])
     need = Need(a_block * len(blocks), longest * logits * 4 + states)
