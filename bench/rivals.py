@@ -46,6 +46,15 @@ def python_of(name: str) -> Path:
     return found
 
 
+def versions_of(name: str) -> dict[str, str]:
+    """What its environment holds of what counts, PyTorch first."""
+    pinned = [pin.split("==")[0] for pin in (TORCH, *RIVALS[name].alone, *RIVALS[name].needs)]
+    ask = "import sys; from importlib.metadata import version as v; print(*map(v, sys.argv[1:]))"
+    command = [str(python_of(name)), "-c", ask, *pinned]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return dict(zip(pinned, said.split(), strict=True))
+
+
 def made(name: str, torch: str) -> None:
     """The environment, with all that is pinned; what is there already is kept."""
     rival, python = RIVALS[name], HOME / name / "bin" / "python"
