@@ -60,7 +60,8 @@ def made(name: str, torch: str) -> None:
     rival, python = RIVALS[name], HOME / name / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(HOME / name)], check=True)
-    steps = [shlex.split(torch), ["--no-deps", *rival.alone] if rival.alone else [], rival.needs]
+    # Last what comes alone: pip would else find fault with every install after it.
+    steps = [shlex.split(torch), rival.needs, ["--no-deps", *rival.alone] if rival.alone else []]
     for wanted in filter(None, steps):
         subprocess.run([str(python), "-m", "pip", "install", "--quiet", *wanted], check=True)
 

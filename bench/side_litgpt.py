@@ -36,15 +36,27 @@ PLACES = {
 
 
 class Watched(lightning.Fabric):
-    """Notes the losses that the loop logs."""
+    """Notes the losses that the loop logs, and of every step its end and the norm of gradients."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.losses: list[float] = []
+        self.norms: list[float] = []
+        self.ends: list[float] = []
 
     def log_dict(self, metrics: Any, step: int | None = None) -> None:
         """Called with losses by the loop, with counts by its monitor."""
         self.losses += [metrics["loss"]] if "loss" in metrics else []
+
+    def watch(self, optimizer: Any, model: Any) -> None:
+        """LitGPT takes no norm of its own: it does not clip."""
+
+        def before(*_: Any) -> None:
+            grads = [p.grad for p in model.parameters() if p.grad is not None]
+            self.norms.append(torch.nn.utils.get_total_norm(grads).item())
+
+        optimizer.register_step_pre_hook(before)
+        optimizer.register_step_post_hook(lambda *_: self.ends.append(time.monotonic()))
 
 
 def converted(folder: Path, place: Path) -> Path:
@@ -100,44 +112,23 @@ def probed(model: Any, rows: list[dict[str, Any]]) -> float:
     return total / count
 
 
-def main() -> None:
-    """Train once and print one JSON line."""
-    folder = Path(sys.argv[1])
-    work = json.loads((folder / "work.json").read_text())
-    place = converted(Path(work["model"]), folder / "model")
-    micro = work["options"]["micro_batch"]
-    fabric = Watched(accelerator="cpu", devices=1, precision="32-true")
-    rows = [sample(*row) for row in work["rows"]]
-    model = loaded(fabric, work, place)
-    probe = probed(model, rows[: work["probed"]])
+def trained(fabric: Any, model: Any, work: dict[str, Any], place: Path) -> None:
+    """Its loop, once over the rows."""
+    rows, batch = [sample(*row) for row in work["rows"]], work["batch"]
+    steps, micro = len(rows) // batch, work["options"]["micro_batch"]
     settings = {"lr": work["rate"], "weight_decay": 0.0, "betas": (0.9, 0.999)}
     adamw = {"class_path": "torch.optim.AdamW", "init_args": settings}
-    inner = instantiate_torch_optimizer(adamw, model.parameters())
-    first, norms = [], []
-
-    def before(*_: Any) -> None:
-        grads = [p.grad for p in model.parameters() if p.grad is not None]
-        norms.append(torch.nn.utils.get_total_norm(grads).item())
-
-    inner.register_step_pre_hook(before)
-    inner.register_step_post_hook(lambda *_: first.append(time.monotonic()))
-    optimizer = fabric.setup_optimizers(inner)
-    steps = -(-len(rows) // work["batch"])
-    linear = torch.optim.lr_scheduler.LambdaLR(inner, lambda step: 1 - step / steps)
+    optimizer = instantiate_torch_optimizer(adamw, model.parameters())
+    fabric.watch(optimizer, model)
+    given = {"batch_size": micro, "collate_fn": get_sft_collate_fn()}
     draw = torch.Generator().manual_seed(0)
-    collate = get_sft_collate_fn()
-    loader = torch.utils.data.DataLoader(
-        rows, batch_size=micro, shuffle=True, generator=draw, collate_fn=collate
-    )
-    nothing = torch.utils.data.DataLoader([], batch_size=micro, collate_fn=collate)
-    train, held_out = fabric.setup_dataloaders(loader, nothing)
-    logged = work["batch"] // micro
-    began = now()
+    shuffled = torch.utils.data.DataLoader(rows, shuffle=True, generator=draw, **given)
+    train, held_out = fabric.setup_dataloaders(shuffled, torch.utils.data.DataLoader([], **given))
     fit(
         fabric=fabric,
         model=model,
-        optimizer=optimizer,
-        scheduler=linear,
+        optimizer=fabric.setup_optimizers(optimizer),
+        scheduler=torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps),
         train_dataloader=train,
         val_dataloader=held_out,
         devices=1,
@@ -145,19 +136,34 @@ def main() -> None:
         out_dir=place,
         train=TrainArgs(
             save_interval=None,
-            log_interval=logged,
-            global_batch_size=work["batch"],
+            log_interval=batch // micro,
+            global_batch_size=batch,
             micro_batch_size=micro,
             lr_warmup_steps=0,
-            epochs=2,  # The last of an epoch's steps would else be answered by an example.
+            epochs=1,
             max_steps=steps,
         ),
-        eval=EvalArgs(interval=steps + 1, max_new_tokens=1, max_iters=1),
+        eval=EvalArgs(interval=steps + 1, max_iters=0),
         data=None,
     )
-    took = spent(began)
-    found = {**took, "first": first[0] - began[0], "probe": probe, "peak_gb": peak()}
-    print(json.dumps({**found, "losses": fabric.losses, "norms": norms}))
+
+
+def main() -> None:
+    """Train once and print one JSON line."""
+    folder = Path(sys.argv[1])
+    work = json.loads((folder / "work.json").read_text())
+    if len(work["rows"]) % work["batch"]:
+        raise SystemExit(
+            f"LitGPT trains whole steps only; give rows for steps of {work['batch']}"
+        )
+    place = converted(Path(work["model"]), folder / "model")
+    fabric = Watched(accelerator="cpu", devices=1, precision="32-true")
+    model = loaded(fabric, work, place)
+    probe = probed(model, [sample(*row) for row in work["rows"][: work["probed"]]])
+    began = now()
+    trained(fabric, model, work, place)
+    found = {**spent(began), "first": fabric.ends[0] - began[0], "probe": probe}
+    print(json.dumps({**found, "peak_gb": peak(), "losses": fabric.losses, "norms": fabric.norms}))
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ BEST = {
     "trl": GRIDS["trl"][1],
     "trainer": GRIDS["trl"][1],
     "litgpt": GRIDS["litgpt"][0],
-    "llamafactory": GRIDS["llamafactory"][1],
+    "llamafactory": GRIDS["llamafactory"][0],
 }
 """What was fastest for a rival on w1, and kept for other workloads; for transformers' trainer, what
 was for TRL's."""
