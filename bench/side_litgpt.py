@@ -153,9 +153,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     work = json.loads((folder / "work.json").read_text())
     if len(work["rows"]) % work["batch"]:
-        raise SystemExit(
-            f"LitGPT trains whole steps only; give rows for steps of {work['batch']}"
-        )
+        raise SystemExit(f"LitGPT trains whole steps only; give rows for steps of {work['batch']}")
     place = converted(Path(work["model"]), folder / "model")
     fabric = Watched(accelerator="cpu", devices=1, precision="32-true")
     model = loaded(fabric, work, place)
