@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Threads only fight each other on tiny models.
 OFFLINE := OMP_NUM_THREADS=1 $(BIN)/python tests/offline.py
 
-.PHONY: check test demo evidence bench docs sizes clean
+.PHONY: check test demo evidence bench rivals docs sizes clean
 
 check: .venv/developer
 	$(BIN)/ruff check .
@@ -37,6 +37,12 @@ bench: .venv/developer
 	$(BIN)/python bench/generation.py
 	$(BIN)/python bench/speed_page.py
 
+# Rivals that need other versions than ours, each in an environment below .rivals/.
+rivals: .venv/developer
+	$(BIN)/python bench/rivals.py --torch "$(TORCH_INSTALL)"
+	$(BIN)/python bench/speed.py --rivals litgpt llamafactory
+	$(BIN)/python bench/speed_page.py
+
 docs: .venv/user
 	$(BIN)/python -m tunesmith.reference docs/reference
 
@@ -44,7 +50,7 @@ sizes:
 	$(PYTHON) tests/house/sizes.py
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .rivals
 
 # A change of pyproject.toml or constraints.txt brings the environment up to date.
 .venv/user: pyproject.toml constraints.txt

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from clock import now, peak, spent
 from machine import machine
-from side import now, peak, spent
 from workloads import turns_of, words
 
 from tunesmith.model.bases import ModelSpec, resolve

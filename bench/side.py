@@ -1,21 +1,25 @@
 """One fresh process of the benchmark: trains on a workload as one side does; prints what it took.
 
-    python bench/side.py WORKLOAD ours|trl|trainer ROWS '{"option": value}'
+    python bench/side.py WORKLOAD ours|trl|trainer|litgpt|llamafactory ROWS '{"option": value}'
 
-Both sides start from the same numbers. Before the clock starts, the loss of the first rows is taken
+All sides start from the same numbers. Before the clock starts, the loss of the first rows is taken
 without gradients, by each side's own way through the model: they must agree.
 """
 
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from clock import now, peak, spent
+from rivals import RIVALS, python_of
 from workloads import IGNORED, WORKLOADS, Encoded, Workload
 
 from tunesmith.model.bases import Base, ModelSpec, resolve
@@ -106,17 +110,6 @@ def ours(base: Base, work: Workload, encoded: list[Encoded], options: Found) -> 
         norms.append(step.norm)
     took = {**spent(began), "first": first, "probe": total / supervised(encoded[:PROBED])}
     return {**took, "losses": losses, "norms": norms}
-
-
-def now() -> tuple[float, float]:
-    """By the wall and by the processor, which other people's work slows down less."""
-    return time.monotonic(), time.process_time()
-
-
-def spent(began: tuple[float, float]) -> Found:
-    """Seconds since, by both clocks."""
-    wall, processor = (a - b for a, b in zip(now(), began, strict=True))
-    return {"seconds": wall, "processor_seconds": processor}
 
 
 def example(number: int, ids: list[int], labels: list[int]) -> Any:
@@ -295,10 +288,26 @@ def trainer(base: Base, work: Workload, encoded: list[Encoded], options: Found) 
     }
 
 
-def peak() -> float:
-    """The most memory this process ever held, in GB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1e6
+def elsewhere(name: str) -> Callable[[Base, Workload, list[Encoded], Found], Found]:
+    """The side of a rival with an environment of its own: what it needs goes there in a folder."""
+
+    def trained(base: Base, work: Workload, encoded: list[Encoded], options: Found) -> Found:
+        python = python_of(name)
+        with tempfile.TemporaryDirectory() as folder:
+            adapter = f"{folder}/adapter"
+            adapted(base, work.method).save_pretrained(adapter)
+            handed = {"model": str(base.folder), "adapter": adapter, "rank": RANK, "alpha": ALPHA}
+            handed |= {"batch": work.batch, "rate": RATES[work.method], "probed": PROBED}
+            handed |= {"rows": encoded, "options": options}
+            Path(folder, "work.json").write_text(json.dumps(handed))
+            script = Path(__file__).with_name(f"side_{name}.py")
+            done = subprocess.run([python, script, folder], stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            raise SystemExit(f"{RIVALS[name].title} failed; what it said is above.")
+        found: Found = json.loads(done.stdout.strip().splitlines()[-1])
+        return found
+
+    return trained
 
 
 def ceiling(seconds: float = 3.0) -> float:
@@ -346,6 +355,7 @@ def main() -> None:
     base = replace(resolve(ModelSpec()), bits=work.bits)
     encoded = work.make(AutoTokenizer.from_pretrained(base.folder), count)
     sides = {"ours": head if work.method == "head" else ours, "trl": trl, "trainer": trainer}
+    sides |= {name: elsewhere(name) for name in RIVALS}
     tokens, losing = sum(len(ids) for ids, _ in encoded), supervised(encoded)
     gemm = ceiling()
     result = sides[side](base, work, encoded, options)

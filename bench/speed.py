@@ -1,13 +1,15 @@
 """tunesmith against its rivals at their best, workload by workload, on this machine.
 
-    python bench/speed.py [--workloads w1 w4 ...] [--pairs 3] [--rows N] [--threads N]
-                          [--fresh] [--tune]
+    python bench/speed.py [--workloads w1 w4 ...] [--rivals litgpt ...] [--pairs 3] [--rows N]
+                          [--threads N] [--fresh] [--tune]
 
 Fresh processes, interleaved: each round runs every arm of ours and then the rival, on the same
 rows, ids, labels, first numbers and optimiser. A round whose sides disagree about the loss before
 training ends the call: what is not the same work is not compared. Every process that ended well is
 kept in bench/results/speed.json at once, and a later call goes on from there; another machine,
-version or setting begins anew. `bench/speed_page.py` makes docs/performance.md of it.
+version or setting begins anew. Rivals with environments of their own (`bench/rivals.py` makes them)
+run when they are named, on w1, in rounds of their own. `bench/speed_page.py` makes
+docs/performance.md of it all.
 """
 
 import argparse
@@ -20,17 +22,27 @@ from pathlib import Path
 from typing import Any
 
 from machine import machine
+from rivals import RIVALS, versions_of
 from workloads import WORKLOADS, Workload
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "speed.json"
-TRL_GRID = [{"micro_batch": m, "train_sampling_strategy": "group_by_length"} for m in (1, 2, 4, 8)]
-BEST = {
-    "trl": TRL_GRID[1],
-    "trainer": {"micro_batch": 2, "train_sampling_strategy": "group_by_length"},
+GROUPED: dict[str, Any] = {"train_sampling_strategy": "group_by_length"}
+GRIDS: dict[str, list[dict[str, Any]]] = {
+    "trl": [{"micro_batch": m, **GROUPED} for m in (1, 2, 4, 8)],
+    "litgpt": [{"micro_batch": m} for m in (1, 2, 4)],
+    "llamafactory": [{"micro_batch": m, **GROUPED} for m in (1, 2, 4)],
 }
-"""What was fastest for a rival: for TRL on w1, and kept for the others, transformers among them."""
-TUNED = ("trl", "w1")
+BEST = {
+    "trl": GRIDS["trl"][1],
+    "trainer": GRIDS["trl"][1],
+    "litgpt": GRIDS["litgpt"][0],
+    "llamafactory": GRIDS["llamafactory"][0],
+}
+"""What was fastest for a rival on w1, and kept for other workloads; for transformers' trainer, what
+was for TRL's."""
+TUNED = "w1"
+"""Where settings are tried, and where rivals run that are not a workload's own."""
 EQUAL = 1e-5
 """How far the loss before training may lie apart, as a share of it, in the same arithmetic."""
 ROUNDED = 1e-2
@@ -51,32 +63,32 @@ def once(name: str, side: str, options: dict[str, Any], rows: int) -> dict[str, 
     return found
 
 
-def sides_of(work: Workload) -> dict[str, tuple[str, dict[str, Any]]]:
+def sides_of(work: Workload, rival: str) -> dict[str, tuple[str, dict[str, Any]]]:
     """Who runs in a round: our arms, then the rival."""
     own = {arm: ("ours", options) for arm, options in work.arms.items()}
-    return {**own, work.rival: (work.rival, BEST[work.rival])}
+    return {**own, rival: (rival, BEST[rival])}
 
 
-def settings_of(name: str, rows: int) -> dict[str, Any]:
+def settings_of(name: str, rival: str, rows: int) -> dict[str, Any]:
     """All that makes numbers comparable."""
     work = WORKLOADS[name]
-    sides = {arm: options for arm, (_, options) in sides_of(work).items()}
+    sides = {arm: options for arm, (_, options) in sides_of(work, rival).items()}
     fixed = {"rows": rows, "rows_a_step": work.batch, "epochs": work.epochs, "bits": work.bits}
     fixed["threads"] = int(os.environ["OMP_NUM_THREADS"])
+    fixed |= {"theirs": versions_of(rival)} if rival in RIVALS else {}
     return {**fixed, "sides": sides, "seed": 0, "machine": machine()}
 
 
-def check(name: str, found: dict[str, dict[str, Any]]) -> None:
+def check(name: str, rival: str, found: dict[str, dict[str, Any]]) -> None:
     """The parity gate: the same loss before training, and gradients that are something."""
-    work = WORKLOADS[name]
-    wanted = found[work.rival]["probe"]
+    wanted = found[rival]["probe"]
     for arm, result in found.items():
         if min(result["norms"]) <= 0:
             raise SystemExit(f"{name}: {arm} trained with a gradient of nothing")
-        bound = ROUNDED if "bits" in work.arms.get(arm, {}) else EQUAL
+        bound = ROUNDED if "bits" in WORKLOADS[name].arms.get(arm, {}) else EQUAL
         apart = abs(result["probe"] - wanted) / wanted
         if apart > bound:
-            raise SystemExit(f"{name}: {arm} begins {apart:.1e} from {work.rival}: not the same")
+            raise SystemExit(f"{name}: {arm} begins {apart:.1e} from {rival}: not the same")
 
 
 def kept() -> dict[str, Any]:
@@ -85,31 +97,32 @@ def kept() -> dict[str, Any]:
     return found
 
 
-def measured(name: str, rows: int, pairs: int, *, fresh: bool) -> None:
+def key_of(name: str, rival: str) -> str:
+    """Where results are kept: those against a workload's own rival under its name alone."""
+    return name if rival == WORKLOADS[name].rival else f"{name} {rival}"
+
+
+def measured(name: str, rival: str, rows: int, pairs: int, *, fresh: bool) -> None:
     """The rounds of a workload that are not there yet."""
-    wanted = settings_of(name, rows)
-    entry = kept().get(name)
+    key, wanted = key_of(name, rival), settings_of(name, rival, rows)
+    entry, sides = kept().get(key), sides_of(WORKLOADS[name], rival)
     if fresh or entry is None or entry["settings"] != wanted:
         entry = {"settings": wanted, "rounds": []}
     for number in range(pairs):
         if number == len(entry["rounds"]):
             entry["rounds"].append({"began": time.strftime("%Y-%m-%d %H:%M")})
         done = entry["rounds"][number]
-        for arm, (side, options) in sides_of(WORKLOADS[name]).items():
+        for arm, (side, options) in sides.items():
             if arm not in done:
                 done[arm] = once(name, side, options, rows)
-                write({name: entry})
-        check(name, {arm: done[arm] for arm in sides_of(WORKLOADS[name])})
+                write({key: entry})
+        check(name, rival, {arm: done[arm] for arm in sides})
 
 
-def tuned() -> None:
-    """Every setting of the grid once: which is the rival's best."""
-    side, name = TUNED
-    found = [
-        {"options": options, **once(name, side, options, WORKLOADS[name].rows)}
-        for options in TRL_GRID
-    ]
-    write({"tuning": {"machine": machine(), "tries": found}})
+def tuned(rival: str, rows: int) -> None:
+    """Every setting of a rival's grid once: which is its best."""
+    found = [{"options": o, **once(TUNED, rival, o, rows)} for o in GRIDS[rival]]
+    write({f"tuning {rival}": {"machine": machine(), "rows": rows, "tries": found}})
 
 
 def write(found: dict[str, Any]) -> None:
@@ -124,18 +137,21 @@ def main() -> None:
     """The workloads asked for, one after the other."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
+    parser.add_argument("--rivals", nargs="+", choices=RIVALS, default=[], help=f"on {TUNED} only")
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--rows", type=int, default=None, help="instead of each workload's own")
     parser.add_argument("--fresh", action="store_true", help="forget earlier rounds")
-    parser.add_argument("--tune", action="store_true", help="try the rival's settings first")
+    parser.add_argument("--tune", action="store_true", help="try the rivals' settings first")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     chosen = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(chosen.threads)
-    if chosen.tune:
-        tuned()
-    for name in chosen.workloads:
+    pairs = [(name, WORKLOADS[name].rival) for name in chosen.workloads if not chosen.rivals]
+    pairs += [(TUNED, rival) for rival in chosen.rivals]
+    for rival in chosen.rivals or ["trl"] if chosen.tune else []:
+        tuned(rival, chosen.rows or WORKLOADS[TUNED].rows)
+    for name, rival in pairs:
         rows = chosen.rows or WORKLOADS[name].rows
-        measured(name, rows, chosen.pairs, fresh=chosen.fresh)
+        measured(name, rival, rows, chosen.pairs, fresh=chosen.fresh)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from rivals import RIVALS
+from speed import key_of
 from workloads import WORKLOADS
 
 HOME = Path(__file__).parents[1]
@@ -24,7 +26,10 @@ and rows a step, in fp32 unless it says otherwise, each in a fresh process, in r
 ours, then the rival. Before the clock starts, both sides must give the same loss for the first
 rows (within 1e-5 of it; 1e-2 where one side alone holds its base in 8 bits). The rival is TRL with
 peft, `group_by_length`, no gradient checkpointing, micro-batch 2, its best of four on `w1`; for
-`w8` transformers' Trainer with the same. The model is the bundled SmolLM2-135M-Instruct.
+`w8` transformers' Trainer with the same. On `w1` there are two more, which `bench/rivals.py` gives
+environments of their own: LitGPT, which has no grouping by length, and LLaMA-Factory with
+`group_by_length`, each at its best micro-batch of 1, 2 and 4, with adapters that start from our
+numbers. `make rivals` measures them. The model is the bundled SmolLM2-135M-Instruct.
 
 A ratio is ours to the rival's within one round, the median of all rounds, with a bootstrap
 interval of 95 % where there are three rounds or more. *By the processor* is the same in seconds
@@ -47,6 +52,7 @@ median of the rounds and their range.
 """
 CASES = {"equal": "60 tokens each", "unequal": "3 to 120 tokens"}
 NAMES = {"ours": "tunesmith", "ours in bytes": "tunesmith, `bits: 8`"}
+TITLES = {"trl": "TRL", "trainer": "transformers"} | {n: each.title for n, each in RIVALS.items()}
 
 
 def middle(values: list[float]) -> str:
@@ -69,22 +75,23 @@ def typical(rounds: list[dict[str, Any]], arm: str, what: str) -> float:
     return statistics.median(each[arm][what] for each in rounds)
 
 
-def line(name: str, arm: str, entry: dict[str, Any]) -> str:
-    """One arm against the rival."""
+def line(name: str, rival: str, arm: str, entry: dict[str, Any]) -> str:
+    """One arm against a rival."""
     work, rounds = WORKLOADS[name], whole(entry)
-    faster = ratios(rounds, arm, work.rival, "tokens_per_second")
-    seconds = ratios(rounds, arm, work.rival, "processor_seconds")
-    memory = statistics.median(ratios(rounds, arm, work.rival, "peak_gb"))
+    faster = ratios(rounds, arm, rival, "tokens_per_second")
+    seconds = ratios(rounds, arm, rival, "processor_seconds")
+    memory = statistics.median(ratios(rounds, arm, rival, "peak_gb"))
     first = [each[arm]["first"] for each in rounds if "first" in each[arm]]
     cells = [
         f"`{name}` {work.title}",
         NAMES[arm],
+        TITLES[rival],
         f"{entry['settings']['rows']} x {len(rounds)}",
         middle(faster) + (" (lost)" if statistics.median(faster) < 1 else ""),
         middle([1 / value for value in seconds]),
-        work.target or "-",
+        (work.target if rival == work.rival else "") or "-",
         f"{typical(rounds, arm, 'tokens_per_second'):.0f}",
-        f"{typical(rounds, work.rival, 'tokens_per_second'):.0f}",
+        f"{typical(rounds, rival, 'tokens_per_second'):.0f}",
         f"{typical(rounds, arm, 'supervised_per_second'):.0f}",
         f"{typical(rounds, arm, 'ceiling_share'):.0%}",
         f"{typical(rounds, arm, 'peak_gb'):.2f} ({memory:.2f}x)",
@@ -101,14 +108,17 @@ def whole(entry: dict[str, Any]) -> list[dict[str, Any]]:
 def page(found: dict[str, Any]) -> str:
     """The whole page."""
     columns = (
-        ("workload", "side", "rows x rounds", "real tokens/s to the rival's", "by the processor")
-        + ("aim", "tokens/s", "rival's", "with loss/s", "of the ceiling", "peak GB (to rival's)")
-        + ("s to first step",)
+        ("workload", "side", "rival", "rows x rounds", "real tokens/s to the rival's")
+        + ("by the processor", "aim", "tokens/s", "rival's", "with loss/s", "of the ceiling")
+        + ("peak GB (to rival's)", "s to first step")
     )
     table = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    measured = {name: found[name] for name in WORKLOADS if name in found and whole(found[name])}
-    for name, entry in measured.items():
-        table += [line(name, arm, entry) for arm in WORKLOADS[name].arms]
+    pairs = [(name, rival) for name, work in WORKLOADS.items() for rival in (work.rival, *RIVALS)]
+    keys = [(name, rival, key_of(name, rival)) for name, rival in pairs]
+    measured = {key: found[key] for _, _, key in keys if key in found and whole(found[key])}
+    for name, rival, key in keys:
+        if key in measured:
+            table += [line(name, rival, arm, measured[key]) for arm in WORKLOADS[name].arms]
     absent = [f"`{name}`" for name in WORKLOADS if name not in measured]
     last = f"\nNot measured yet: {', '.join(absent)}.\n" if absent else ""
     return HEAD + "\n".join(table) + "\n" + last + machines(measured)
@@ -140,13 +150,19 @@ def answering(found: dict[str, Any]) -> str:
     return ANSWERING + "\n".join(table) + "\n"
 
 
+def listed(facts: dict[str, Any]) -> str:
+    """Names and values in a line."""
+    return ", ".join(f"{what} {value}" for what, value in facts.items())
+
+
 def machines(measured: dict[str, Any]) -> str:
     """What it was measured on, each kind once."""
     kinds: dict[str, list[str]] = {}
     for name, entry in measured.items():
         settings = entry["settings"]
         facts = {**settings["machine"], "threads": settings["threads"]}
-        said = ", ".join(f"{what} {value}" for what, value in facts.items())
+        said = listed(facts)
+        said += f"; the rival's: {listed(settings['theirs'])}" if "theirs" in settings else ""
         loads = [
             side["load"]
             for each in whole(entry)
