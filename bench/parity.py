@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 from machine import machine
-from speed import BEST, once
+from speed import once, sides_of
+from workloads import WORKLOADS
 
 ROWS_A_STEP = 2
 
@@ -22,7 +23,8 @@ def main() -> None:
     count = steps * ROWS_A_STEP
     order = {"in_order": True, "batch": ROWS_A_STEP}
     ours = once("w1", "ours", order, count)
-    theirs = once("w1", "trl", BEST["trl"] | order, count)
+    _, best = sides_of(WORKLOADS["w1"], "trl")["trl"]
+    theirs = once("w1", "trl", best | order, count)
     differences = [abs(a - b) for a, b in zip(ours["losses"], theirs["losses"], strict=True)]
     result = {
         "machine": machine(),

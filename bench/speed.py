@@ -30,19 +30,19 @@ RESULT = HERE / "results" / "speed.json"
 GROUPED: dict[str, Any] = {"train_sampling_strategy": "group_by_length"}
 GRIDS: dict[str, list[dict[str, Any]]] = {
     "trl": [{"micro_batch": m, **GROUPED} for m in (1, 2, 4, 8)],
+    "trainer": [{"micro_batch": m, **GROUPED} for m in (1, 2, 4, 8)],
     "litgpt": [{"micro_batch": m} for m in (1, 2, 4)],
     "llamafactory": [{"micro_batch": m, **GROUPED} for m in (1, 2, 4)],
 }
 BEST = {
-    "trl": GRIDS["trl"][1],
-    "trainer": GRIDS["trl"][1],
+    "trl": GROUPED,
+    "trainer": GROUPED,
     "litgpt": GRIDS["litgpt"][0],
     "llamafactory": GRIDS["llamafactory"][0],
 }
-"""What was fastest for a rival on w1, and kept for other workloads; for transformers' trainer, what
-was for TRL's."""
-TUNED = "w1"
-"""Where settings are tried, and where rivals run that are not a workload's own."""
+"""What was fastest for a rival; a workload's own has its micro-batch from there."""
+ELSEWHERE = "w1"
+"""Where rivals run that are not a workload's own."""
 EQUAL = 1e-5
 """How far the loss before training may lie apart, as a share of it, in the same arithmetic."""
 ROUNDED = 1e-2
@@ -66,7 +66,8 @@ def once(name: str, side: str, options: dict[str, Any], rows: int) -> dict[str, 
 def sides_of(work: Workload, rival: str) -> dict[str, tuple[str, dict[str, Any]]]:
     """Who runs in a round: our arms, then the rival."""
     own = {arm: ("ours", options) for arm, options in work.arms.items()}
-    return {**own, rival: (rival, BEST[rival])}
+    micro = {"micro_batch": work.micro_batch} if rival == work.rival else {}
+    return {**own, rival: (rival, {**BEST[rival], **micro})}
 
 
 def settings_of(name: str, rival: str, rows: int) -> dict[str, Any]:
@@ -119,10 +120,12 @@ def measured(name: str, rival: str, rows: int, pairs: int, *, fresh: bool) -> No
         check(name, rival, {arm: done[arm] for arm in sides})
 
 
-def tuned(rival: str, rows: int) -> None:
+def tuned(name: str, rival: str, rows: int) -> None:
     """Every setting of a rival's grid once: which is its best."""
-    found = [{"options": o, **once(TUNED, rival, o, rows)} for o in GRIDS[rival]]
-    write({f"tuning {rival}": {"machine": machine(), "rows": rows, "tries": found}})
+    grid = [each for each in GRIDS[rival] if each["micro_batch"] <= WORKLOADS[name].batch]
+    found = [{"options": options, **once(name, rival, options, rows)} for options in grid]
+    key = f"tuning {key_of(name, rival)}"
+    write({key: {"machine": machine(), "rows": rows, "tries": found}})
 
 
 def write(found: dict[str, Any]) -> None:
@@ -137,7 +140,9 @@ def main() -> None:
     """The workloads asked for, one after the other."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
-    parser.add_argument("--rivals", nargs="+", choices=RIVALS, default=[], help=f"on {TUNED} only")
+    parser.add_argument(
+        "--rivals", nargs="+", choices=RIVALS, default=[], help=f"on {ELSEWHERE} only"
+    )
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--rows", type=int, default=None, help="instead of each workload's own")
     parser.add_argument("--fresh", action="store_true", help="forget earlier rounds")
@@ -146,11 +151,11 @@ def main() -> None:
     chosen = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(chosen.threads)
     pairs = [(name, WORKLOADS[name].rival) for name in chosen.workloads if not chosen.rivals]
-    pairs += [(TUNED, rival) for rival in chosen.rivals]
-    for rival in chosen.rivals or ["trl"] if chosen.tune else []:
-        tuned(rival, chosen.rows or WORKLOADS[TUNED].rows)
+    pairs += [(ELSEWHERE, rival) for rival in chosen.rivals]
     for name, rival in pairs:
         rows = chosen.rows or WORKLOADS[name].rows
+        if chosen.tune:
+            tuned(name, rival, rows)
         measured(name, rival, rows, chosen.pairs, fresh=chosen.fresh)
 
 

@@ -40,6 +40,8 @@ class Workload:
     method: str = "lora"
     arms: dict[str, dict[str, Any]] = field(default_factory=lambda: {"ours": {}})
     rival: str = "trl"
+    micro_batch: int = 2
+    """The rival's, its fastest here (`bench/speed.py --tune`)."""
     bits: int | None = None
     """What both sides' bases are held in."""
     epochs: int = 1
