@@ -157,7 +157,7 @@ def test_what_all_rows_begin_with_counts_once_in_a_pass(tiny: Tiny) -> None:
 
 
 def test_a_long_beginning_widens_the_pass_unless_its_size_is_set() -> None:
-    assert Train().pass_tokens("cpu", 40) == 512
+    assert Train().pass_tokens("cpu", 40) == 1024
     assert Train().pass_tokens("cpu", 300) == 1500
     assert Train(micro_batch=256).pass_tokens("cpu", 300) == 256
 

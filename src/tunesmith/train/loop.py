@@ -56,7 +56,7 @@ class Train(Spec):
     too_long: Literal["refuse", "drop"] = "refuse"
     """What happens to a longer row: the run is refused, or the row is left out and counted."""
     micro_batch: Positive | None = None
-    """Tokens in one forward pass; by default 512 on a processor and 8,192 on a GPU, or five times
+    """Tokens in one forward pass; by default 1,024 on a processor and 8,192 on a GPU, or five times
     what all rows begin with. Less needs less memory and changes nothing else."""
     gradient_checkpointing: Literal["auto", "off"] | Positive = "auto"
     """Whose inner states are computed again on the way back: those of every block (1), of every
@@ -120,7 +120,7 @@ class Train(Spec):
     def pass_tokens(self, device: str, common: int = 0) -> int:
         """Tokens in one forward pass on a type of device, where all rows begin with so many
         `common` ones, which a pass reads once (docs/decisions/0002)."""
-        usual = 512 if device == "cpu" else 8192
+        usual = 1024 if device == "cpu" else 8192
         return self.micro_batch or max(usual, REPAYS * common)
 
 
