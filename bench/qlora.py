@@ -16,7 +16,7 @@ from e2e import row
 from whole import carried_out, keep, lines, write_rows
 
 BATCH = 4
-HELD = 32
+HELD = 128
 """Valid rows: the loss of the last step and the drift of the merge are measured on them."""
 LAST = 20
 """Steps whose losses are averaged as the final one of training: one step's hangs on four rows."""

@@ -7,9 +7,9 @@ Fresh processes, interleaved: each round runs every arm of ours and then the riv
 rows, ids, labels, first numbers and optimiser. A round whose sides disagree about the loss before
 training ends the call: what is not the same work is not compared. Every process that ended well is
 kept in bench/results/speed.json at once, and a later call goes on from there; another machine,
-version or setting begins anew. Rivals with environments of their own (`bench/rivals.py` makes them)
-run when they are named, on w1, in rounds of their own. `bench/speed_page.py` makes
-docs/performance.md of it all.
+version, setting or engine of ours begins anew. Rivals with environments of their own
+(`bench/rivals.py` makes them) run when they are named, on w1, in rounds of their own.
+`bench/speed_page.py` makes docs/performance.md of it all.
 """
 
 import argparse
@@ -24,6 +24,8 @@ from typing import Any
 from machine import machine
 from rivals import RIVALS, versions_of
 from workloads import WORKLOADS, Workload
+
+from tunesmith.environment import code_digest
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "speed.json"
@@ -77,6 +79,7 @@ def settings_of(name: str, rival: str, rows: int) -> dict[str, Any]:
     fixed = {"rows": rows, "rows_a_step": work.batch, "epochs": work.epochs, "bits": work.bits}
     fixed["threads"] = int(os.environ["OMP_NUM_THREADS"])
     fixed |= {"theirs": versions_of(rival)} if rival in RIVALS else {}
+    fixed["code"] = code_digest("model/*.py", "train/**/*.py")
     return {**fixed, "sides": sides, "seed": 0, "machine": machine()}
 
 

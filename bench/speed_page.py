@@ -29,7 +29,8 @@ peft, `group_by_length`, no gradient checkpointing and its fastest micro-batch o
 transformers' Trainer. On `w1` there are two more, which `bench/rivals.py` gives
 environments of their own: LitGPT, which has no grouping by length, and LLaMA-Factory with
 `group_by_length`, each at its best micro-batch of 1, 2 and 4, with adapters that start from our
-numbers. `make rivals` measures them. The model is the bundled SmolLM2-135M-Instruct.
+numbers; LitGPT's own loop clips no gradient and weighs micro-batches, not tokens, alike.
+`make rivals` measures them. The model is the bundled SmolLM2-135M-Instruct.
 
 A ratio is ours to the rival's within one round, the median of all rounds, with a bootstrap
 interval of 95 % where there are three rounds or more. *By the processor* is the same in seconds

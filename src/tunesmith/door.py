@@ -106,7 +106,7 @@ def surprise(error: Exception, as_json: bool) -> int:
     """A fault of the machine that no stage put into words, or a fault of ours."""
     if out_of_memory(error):
         return tell(ResourceError(NO_MEMORY), ResourceError.code, as_json)
-    if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
+    if isinstance(error, OSError) and of_the_machine(error):
         return tell(ResourceError(failed(error)), ResourceError.code, as_json)
     import traceback
 
@@ -119,13 +119,20 @@ def surprise(error: Exception, as_json: bool) -> int:
     return tell(told, INTERNAL, as_json)
 
 
+def of_the_machine(error: OSError) -> bool:
+    """Whether the machine refused something, and not we asked for what cannot be."""
+    denied = error.errno in rights.DENIED
+    return error.errno in OF_THE_MACHINE and (not denied or error.filename is not None)
+
+
 def failed(error: OSError) -> str:
     """What the machine refused, and what to do."""
     where = f"{error.filename}: " if error.filename else ""
     advice = "free or repair the disk, then run it again"
     if error.errno in rights.DENIED and error.filename:
         path = Path(os.fsdecode(error.filename))
-        advice = rights.missing(path, "r" if os.path.lexists(path) else "w")
+        closed = os.path.lexists(path) and not os.access(path, os.R_OK)
+        advice = rights.missing(path, "r" if closed else "w")
     return f"{where}{error.strerror}; {advice}"
 
 

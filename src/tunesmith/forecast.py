@@ -24,7 +24,7 @@ from tunesmith.model.render import fit
 from tunesmith.model.words import tokenizer_of
 from tunesmith.run import Run
 from tunesmith.train import room
-from tunesmith.train.batches import common_start, steps_in
+from tunesmith.train.batches import common_start, largest, steps_in
 from tunesmith.train.loop import Train
 from tunesmith.train.mixture import mixed
 from tunesmith.train.room import STATES, Need
@@ -144,7 +144,10 @@ def cost(run: Run, spec: Train, base: Base, counted: dict[str, Any]) -> dict[str
     counts = layout.sizes([*tuned.parameters(), *on_top])
     weights = sum(p.nbytes for p in [*tuned.parameters(), *on_top]) - spared
     device = devices.choose(run.train.device, "train.device")
-    longest = max(run.train.pass_tokens(device.type, counted["common"]), counted["longest"])
+    shared = layout.writes(plain) and spec.seams == "fast"
+    common, rows = counted["common"] if shared else 0, run.train.batch
+    tokens = run.train.pass_tokens(device.type, common)
+    longest = largest(tokens, longest=counted["longest"], common=common, rows=rows)
     a_block = longest * width * BLOCK_NUMBERS * dtype.itemsize
     states = STATES * sum(p.nbytes for p in [*inside, *on_top])
     need = Need(a_block * len(blocks), longest * logits * 4 + states)
@@ -157,6 +160,8 @@ def cost(run: Run, spec: Train, base: Base, counted: dict[str, Any]) -> dict[str
     # Of a mixture an epoch holds other counts than there are rows; their mean length stands in.
     an_epoch = counted["tokens"] * counted["epoch"] / max(1, counted["rows"]["train"])
     seen = an_epoch * epochs if moving else counted["tokens"]
+    mean = counted["tokens"] / max(1, counted["rows"]["train"])
+    seen *= once_each(mean, common, min(rows, (tokens - common) / max(1.0, mean - common)))
     # Forward 2, gradients to the hidden states 2, to the moving weights 2 a token and parameter;
     # looking up an embedding is free, and so is a head, which multiplies once a row.
     work = seen * (4 * (every - size * width) + 2 * moving + 2 * within * again / len(blocks))
@@ -168,6 +173,12 @@ def cost(run: Run, spec: Train, base: Base, counted: dict[str, Any]) -> dict[str
         "memory_bytes": weights + need.rest + kept,
         "train_seconds": round(work / (EFFICIENCY * speed())),
     }
+
+
+def once_each(length: float, common: float, rows: float) -> float:
+    """The share of all tokens that go through the model where so many rows, in the mean, share a
+    pass that reads what they begin with once."""
+    return 1 - common / max(1.0, length) * (1 - 1 / max(1.0, rows))
 
 
 def skipped(spec: Train, need: Need, free: float | None, blocks: int) -> int | None:

@@ -226,7 +226,10 @@ def plan_as(to: Path, where: Path) -> Plan:
         refuse_slip(where)
         raise SettingsError(f"{where}: there are no such rows; name a file or a folder of them")
     if where.is_dir() and where.samefile(Path.cwd()):
-        where = where / rows_in(where)[0]
+        name, absent = rows_in(where)
+        if absent:
+            raise SettingsError(f"{where}: no rows are in it; name a file or a folder of them")
+        where = where / name
     if where.is_file() and not is_rows(where.name):
         raise SettingsError(f"{where}: is no file of rows; name one, or a folder")
     return Plan(free(to, where), os.path.relpath(where, to.parent))

@@ -47,6 +47,8 @@ def text_of(path: Path) -> str:
         with path.open("rb") as handle:
             content = handle.read(LARGEST + 1)
         text = content.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise SettingsError(f"{path}: this is not a file; give the path of a run file") from None
     except OSError as error:
         raise unreadable(path, error) from None
     except UnicodeDecodeError as error:

@@ -14,7 +14,7 @@ from tunesmith.core.records import IGNORE, Batch, Example, Sequence, collate
 from tunesmith.core.rows import Labelled
 from tunesmith.model import attention
 from tunesmith.model.policy import Policy
-from tunesmith.train.batches import bins, cut, halves, shelves
+from tunesmith.train.batches import bins, cut, halves, largest, shelves
 from tunesmith.train.loop import Train
 from tunesmith.train.objectives.base import Objective
 from tunesmith.train.objectives.classify import Classify
@@ -140,20 +140,28 @@ def test_shelves_hold_every_row_once_and_count_padding() -> None:
 
 
 def test_what_all_rows_begin_with_counts_once_in_a_pass(tiny: Tiny) -> None:
-    """Rows of 50 tokens, 40 of which all share: a pass of 80 tokens holds four, not one."""
+    """Rows of 50 tokens, 40 of which all share: a pass of 100 tokens holds four, not two, and an
+    eighth of what they share for each, whose keys and values are copied."""
     rows = examples((50,) * 8, 300)
     start = rows[0].sequences[0].ids[:40]
     whole = [replace(r.sequences[0], ids=(*start, *r.sequences[0].ids[40:])) for r in rows]
     rows = [replace(r, sequences=(s,)) for r, s in zip(rows, whole, strict=True)]
-    assert [len(b.rows) for b in cut(rows, 80, "cpu")] == [1] * 8
-    parts = cut(rows, 80, "cpu", laid="shared")
+    assert [len(b.rows) for b in cut(rows, 100, "cpu")] == [2] * 4
+    parts = cut(rows, 100, "cpu", laid="shared")
     assert [len(b.rows) for b in parts] == [4, 4]
     assert all(attention.pack(b, share=True).ids.numel() == 80 for b in parts)
     policy = policy_for(Sft(), tiny("llama"), torch.float32)
     assert policy.laid == "shared"
-    wanted = gradient(Sft(), policy, cut(rows, 80, "cpu"))
+    wanted = gradient(Sft(), policy, cut(rows, 50, "cpu"))
     found = gradient(Sft(), policy, parts)
     assert (found - wanted).norm() <= 1e-6 * wanted.norm() > 0
+
+
+def test_no_more_memory_is_planned_for_than_a_step_can_take() -> None:
+    assert largest(7500, longest=1600, common=1500, rows=8) == 1500 + 8 * (100 + 187)
+    assert largest(1024, longest=300, common=0, rows=8) == 1024
+    assert largest(1024, longest=1500, common=0, rows=8) == 1500
+    assert largest(1024, longest=100, common=0, rows=2) == 200
 
 
 def test_a_long_beginning_widens_the_pass_unless_its_size_is_set() -> None:

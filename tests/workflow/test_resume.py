@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,14 @@ import pytest
 import torch
 
 from tests.documents import prepared_documents
-from tests.trained import base_of, prepared, reloaded, settings, trained
+from tests.trained import base_of, chat, prepared, reloaded, settings, trained
 from tunesmith.core.disk import file_digest
 from tunesmith.core.errors import DataError, Preempted, SettingsError, TrainError
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
 from tunesmith.core.records import Batch
-from tunesmith.train import checkpoint, held_out, session, stage
+from tunesmith.core.rows import Chat, Message
+from tunesmith.train import batches, checkpoint, held_out, session, stage
 from tunesmith.train.methods.base import Method
 from tunesmith.train.methods.lora import Lora
 from tunesmith.train.objectives.lm import Lm
@@ -113,6 +115,37 @@ def test_stopped_at_every_step_it_ends_the_same(
                 trained(folder, base, spec)
         torch.manual_seed(step)
         assert result(trained(folder, base, spec)) == whole
+
+
+def behind_a_prompt(number: int) -> Chat:
+    """A short row behind words that all have in common."""
+    row = chat(number)
+    return replace(row, messages=(Message("system", "river red " * 120), *row.messages))
+
+
+def test_stopped_behind_a_long_beginning_it_ends_the_same(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What all rows begin with is read once in a pass, which it widens: after a stop as before."""
+    base, spec = base_of(tiny("llama")), settings(method=Lora(rank=4), micro_batch=None)
+    asked: list[tuple[int, ...]] = []
+    own = batches.cut
+
+    def cut(rows: Any, tokens: int, device: Any, *, laid: Any = "packed") -> list[Batch]:
+        found = own(rows, tokens, device, laid=laid)
+        if len(rows) > 1:  # not the one row that memory is planned by
+            asked.append((laid == "shared", tokens > 1024, len(found)))
+        return found
+
+    monkeypatch.setattr(batches, "cut", cut)
+    whole = result(trained(prepared(tmp_path / "whole", row=behind_a_prompt), base, spec))
+    assert set(asked) == {(True, True, 1)}
+    folder = prepared(tmp_path / "stopped", row=behind_a_prompt)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 5)
+        with pytest.raises(Preempted, match="after step 5"):
+            trained(folder, base, spec)
+    assert result(trained(folder, base, spec)) == whole
 
 
 def test_asked_to_stop_in_the_first_look_it_begins_anew(

@@ -8,7 +8,8 @@ from tunesmith.cards.evidence import Evidence
 
 REPORT = "evaluate/report.json"
 WITHOUT_ROWS = (
-    "No rows were held out to measure by: hold some out by data.split, or name a file as data.test."
+    "No test rows were held out to measure by: hold some out by data.split, or name a file as "
+    "data.test."
 )
 WITHOUT_REPORT = "Run the evaluation to see what tuning changed."
 
@@ -90,7 +91,7 @@ def verdict(run: Evidence) -> dict[str, str]:
     parts = run.at("data/account.json#/parts") or {}
     return {
         "headline": "Nothing was measured: whether tuning helped or harmed is not known",
-        "detail": WITHOUT_ROWS if set(parts) == {"train"} else WITHOUT_REPORT,
+        "detail": WITHOUT_REPORT if "test" in parts else WITHOUT_ROWS,
     }
 
 

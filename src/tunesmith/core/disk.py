@@ -26,6 +26,8 @@ from tunesmith.core.quote import visible
 CHUNK = 1 << 22
 """Bytes hashed and written at a time."""
 
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""How a disk without hard links refuses one."""
 ADVICE = {
     errno.ENOSPC: "free some space and give the same command again",
     errno.EDQUOT: "your disk quota is used up: free some space and give the same command again",
@@ -185,8 +187,11 @@ def write_once(path: Path, content: bytes) -> None:
                 DISK.link(temporary, path)
             except FileExistsError:
                 pass
-            except OSError:  # This disk knows no second names: on it the last one wins.
-                DISK.rename(temporary, path)
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+                with suppress(FileExistsError):
+                    write_new(path, [memoryview(content)])
             DISK.sync_folder(path.parent)
         finally:
             with suppress(OSError):

@@ -15,12 +15,20 @@ from tunesmith.data.located import Located
 def sources_before(stage: Stage, found: Mapping[str, Located]) -> dict[str, str]:
     """By the name of its digest, each source as its place, with the rows it had and when."""
     then = when(stage)
-    rows = {each.get("as"): each.get("rows") for each in files_before(stage)}
-    told = {name: f" ({count} rows when it was read{then})" for name, count in rows.items()}
+    files = {each.get("as"): each for each in files_before(stage)}
     return {
-        f"{DIGEST}data.{name}": f"{visible(each.place)}{told.get(name, '')}"
+        f"{DIGEST}data.{name}": put(each.place, files.get(name, {}), then)
         for name, each in found.items()
     }
+
+
+def put(place: str, before: Mapping[str, Any], then: str) -> str:
+    """A source as it is called now, and what was read under its name then."""
+    if "rows" not in before:
+        return visible(place)
+    if before.get("file") != place:
+        return f"{visible(place)}, in place of {visible(str(before.get('file')))},"
+    return f"{visible(place)} ({before['rows']} rows when it was read{then})"
 
 
 def files_before(stage: Stage) -> list[dict[str, Any]]:

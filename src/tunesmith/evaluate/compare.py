@@ -67,7 +67,7 @@ def compare(
                 spread = resampled["tuned"][name] - resampled["base"][name]
                 ends = interval(change, spread) | kind
                 apart = honest(ends, metric, count, least=-MOST)
-                difference[name] = apart | {"better": better(ends)}
+                difference[name] = apart | {"better": better(apart)}
     return Comparison(found, difference)
 
 

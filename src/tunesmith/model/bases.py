@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -144,7 +145,7 @@ def alike(source: str) -> str:
     """What is here and nearly called so: a bundled model, or a folder or a file beside; or ""."""
     path = Path(source).expanduser()
     there = [embedded.NAME, embedded.ENCODER]
-    if path.parent.is_dir():
+    with suppress(OSError):  # Of a folder that may not be looked into nothing is known.
         beside = [each for each in path.parent.iterdir() if each.is_dir() or each.suffix == ".gguf"]
         there += map(str, beside)
     return next(iter(get_close_matches(str(path), there, 1)), "")

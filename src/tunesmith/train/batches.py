@@ -13,6 +13,9 @@ from tunesmith.model import attention
 from tunesmith.model.policy import Laid
 from tunesmith.train.mixture import Mixture, whole
 
+COPIED = 8
+"""Tokens of a common beginning whose keys and values, copied for a row, take a token's memory."""
+
 
 def steps_in(count: int, rows: int) -> int:
     """Optimiser steps in one epoch; the last may hold fewer rows."""
@@ -97,10 +100,20 @@ def cut(
     """Examples as micro-batches of at most `tokens` tokens, as the model lays them: padding counts
     where rows are `padded`, and what all begin with counts once where it is `shared`."""
     common = common_start(examples) if laid == "shared" else 0
-    own = [e.length - common * len(e.sequences) for e in examples]
+    own = [e.length - saved(common) * len(e.sequences) for e in examples]
     group = shelves if laid == "padded" else bins
     groups = group(own, tokens - common)
     return [collate([examples[i] for i in group], device) for group in groups]
+
+
+def largest(tokens: int, *, longest: int, common: int, rows: int) -> int:
+    """Tokens of the largest pass of a step of so many rows, none of them over `longest`."""
+    return max(longest, min(tokens, common + rows * (longest - saved(common))))
+
+
+def saved(common: int) -> int:
+    """Tokens that each row costs less where what all begin with is laid once."""
+    return common - common // COPIED
 
 
 def common_start(examples: Sequence[Example]) -> int:

@@ -57,9 +57,9 @@ class Progress:
             return
         if known is None:
             self.log.say(
-                f"warning: memory ran out at step {step.number + 1}; micro-batches are at most "
-                f"{limit} tokens from here, padding counted. A step still sees the same rows; to "
-                "save the failed tries, start with a lower train.micro_batch"
+                f"warning: memory ran out at step {step.number + 1}; micro-batches over {limit} "
+                "tokens, counted with padding, are halved from here. A step still sees the same "
+                "rows; to save the failed tries, start with half the train.micro_batch"
             )
         self.log.event("out of memory", step=step.number + 1, micro_batch_limit=limit)
         self.facts["micro_batch_limit"] = limit

@@ -122,6 +122,7 @@ class Session:
         self.optimizer = optimiser.adamw(
             self.policy.trainable(), decay=decay, betas=betas, paces=self._paces()
         )
+        self._settle_passes()
         self._open_stream(start=0)
         self.held = {name: self._cut(found) for name, found in by_source(self.examples["valid"])}
         if self.policy.still:
@@ -130,27 +131,28 @@ class Session:
 
     def _make_room(self) -> None:
         """Before any step: whether the longest one fits into memory, and what is done if not."""
+        rows = self.examples["train"]
+        longest = max(row.length for row in rows)
+        count = {"longest": longest, "common": self.common, "rows": self.spec.batch}
+        tokens = batches.largest(self.tokens, **count)
         every, said = room.plan(
-            self.spec.gradient_checkpointing,
-            self.policy,
-            self.spec.objective,
-            self.examples["train"],
-            self._pass_tokens(),
+            self.spec.gradient_checkpointing, self.policy, self.spec.objective, rows, tokens
         )
         self.policy.recomputed = recompute.chosen(list(layout.blocks(self.policy.model)), every)
         if said:
             self.log.say(f"warning: train: {said}")
 
-    def _pass_tokens(self) -> int:
-        """Tokens in one pass: more where all rows begin alike, which is then read less often."""
-        shared = self.policy.laid == "shared"
-        common = batches.common_start(self.examples["train"]) if shared else 0
-        return self.spec.pass_tokens(self.policy.device.type, common)
+    def _settle_passes(self) -> None:
+        """How rows are laid and how many tokens a pass has, once: more where all begin alike, which
+        is then read less often."""
+        self.laid = self.policy.laid
+        shared = self.laid == "shared"
+        self.common = batches.common_start(self.examples["train"]) if shared else 0
+        self.tokens = self.spec.pass_tokens(self.policy.device.type, self.common)
 
     def _cut(self, examples: list[Example]) -> list[Batch]:
         """Micro-batches as this model takes them."""
-        tokens, laid = self._pass_tokens(), self.policy.laid
-        return batches.cut(examples, tokens, self.policy.device, laid=laid)
+        return batches.cut(examples, self.tokens, self.policy.device, laid=self.laid)
 
     def _check_context(self, model: Any) -> None:
         row = max((e for part in self.examples.values() for e in part), key=longest)
@@ -167,10 +169,10 @@ class Session:
             self.examples["train"],
             mixture=self.mixture,
             rows=self.spec.batch,
-            tokens=self._pass_tokens(),
+            tokens=self.tokens,
             seed=self.seed,
             device=self.policy.device,
-            laid=self.policy.laid,
+            laid=self.laid,
             start=start,
         )
         self.stream = self.spec.objective.stream(self.policy, self.groups)

@@ -202,6 +202,15 @@ def test_a_changed_file_is_told_by_its_name_and_what_it_had(tmp_path: Path, run:
     assert not re.search(r"[0-9a-f]{13}", line), "no reader compares digits"
 
 
+def test_another_file_under_the_same_name_is_told_as_such(tmp_path: Path, run: RunFolder) -> None:
+    log = Heard()
+    done(run, source=rows_file(tmp_path / "rows.jsonl", *many(50)))
+    done(run, log, source=rows_file(tmp_path / "all.jsonl", *many(60)))
+    (line,) = [line for line in log.lines if "done again" in line]
+    assert re.search(r"all\.jsonl, in place of \S*rows\.jsonl, changed", line)
+    assert "50 rows" not in line
+
+
 def test_another_model_of_an_audit_at_the_same_place_is_noticed(tmp_path: Path) -> None:
     """What a retrained classifier, or another names model, finds is not what the old one found."""
     manifest = tmp_path / "judge" / "train" / "MANIFEST.json"

@@ -5,7 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tunesmith.evaluate.compare import Comparison, better, compare, interval, resample, verdict
+from tunesmith.evaluate.compare import (
+    MOST,
+    Comparison,
+    better,
+    compare,
+    honest,
+    interval,
+    resample,
+    verdict,
+)
 from tunesmith.evaluate.metrics.base import Judged
 from tunesmith.evaluate.metrics.exact import Exact
 from tunesmith.evaluate.metrics.perplexity import Perplexity
@@ -101,6 +110,14 @@ def test_rows_that_came_out_alike_leave_room_for_others(count: int) -> None:
     same = of([True] * count, [True] * count).difference["exact"]
     assert same["low"] == -same["high"] == pytest.approx(lowest - 100, abs=0.01)
     assert same["better"] is None
+
+
+def test_a_difference_alike_in_all_of_few_rows_proves_nothing_unless_it_is_large() -> None:
+    """The winner is named by the interval that is shown, not by the one of no width."""
+    ends = {"value": 50.0, "low": 50.0, "high": 50.0, "higher_is_better": True, "percent": True}
+    shown = honest(ends, Exact(), 8, least=-MOST)
+    assert shown["low"] < 0 < shown["high"] and better(shown) is None
+    assert better(honest(ends, Exact(), 300, least=-MOST)) == "tuned"
 
 
 def test_alike_rows_of_a_measure_that_is_no_mean_have_no_interval() -> None:
