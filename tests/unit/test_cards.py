@@ -298,7 +298,16 @@ def test_the_confusion_of_labels_reads_well(finished: RunFolder, count: int, man
     assert ("most frequent mistakes" in text) == ("most frequent mistakes" in card) == (count == 77)
     assert text.count("label 7") <= 40, "of many labels only the worst are shown"
     assert ("(no label)" in text) == (not many)
-    assert "text-classification" in card
+
+
+def test_the_hub_is_told_what_the_model_does_though_nothing_was_measured(
+    finished: RunFolder,
+) -> None:
+    path = finished.path / "train/train.json"
+    facts = json.loads(path.read_text())
+    path.write_text(json.dumps(facts | {"objective": {"kind": "classify"}}))
+    (finished.path / "evaluate/report.json").unlink()
+    assert 'pipeline_tag: "text-classification"' in model_card.write(finished).read_text("utf-8")
 
 
 def test_what_stands_in_for_the_base_is_said(finished: RunFolder) -> None:

@@ -69,7 +69,7 @@ ROWS = "data: {source: rows.jsonl}\n"
         ("train: {epochs: true}", "run.yaml:2:17: train.epochs: expected a number; this is true"),
         (
             "train: {gradient_checkpointing: true}",
-            "train.gradient_checkpointing: expected auto or off or a number; this is true",
+            "train.gradient_checkpointing: for what others call true say 1, every block",
         ),
         ("train: {schedule: off}", "'off' can be read in two ways"),
         ("train: {lr: .inf}", "run.yaml:2:13: '.inf' is not a finite number"),

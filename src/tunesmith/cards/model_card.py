@@ -62,7 +62,8 @@ def front(run: Evidence) -> dict[str, Any]:
 
 def task(run: Evidence) -> str:
     """The hub's name for what the model does."""
-    return "text-classification" if run.at(f"{REPORT}#/by") == "head" else "text-generation"
+    classifies = run.at(f"{TRAIN}#/objective/kind") == "classify"
+    return "text-classification" if classifies else "text-generation"
 
 
 def purpose(run: Evidence) -> Section:

@@ -58,6 +58,8 @@ def compare(
         kind = {"higher_is_better": metric.higher_is_better, "percent": metric.percent}
         values = {arm: metric.values(rows.sum(axis=0)) for arm, rows in counted.items()}
         count = len(next(iter(counted.values())))
+        both = list(counted.values())
+        differing = int((both[0] != both[-1]).any(axis=1).sum())
         for name in metric.names():
             for arm in arms:
                 ends = interval(values[arm][name], resampled[arm][name])
@@ -66,7 +68,7 @@ def compare(
                 change = values["tuned"][name] - values["base"][name]
                 spread = resampled["tuned"][name] - resampled["base"][name]
                 ends = interval(change, spread) | kind
-                apart = honest(ends, metric, count, least=-MOST)
+                apart = honest(ends, metric, count, least=-MOST) | {"differing": differing}
                 difference[name] = apart | {"better": better(apart)}
     return Comparison(found, difference)
 
@@ -119,9 +121,10 @@ def honest(ends: Value, metric: Metric, rows: int, *, least: float) -> Value:
 
 
 def better(difference: Value) -> str | None:
-    """The arm that is proven better; None when the interval holds 0 or there is none."""
+    """The arm that is proven better; None when the interval holds 0 or there is none, or when so
+    few rows differ that all of them might by chance: of 5, one time in 16."""
     low, high = difference["low"], difference["high"]
-    if low is None or high is None or low <= 0 <= high:
+    if low is None or high is None or low <= 0 <= high or difference["differing"] < LEAST_ROWS:
         return None
     return "tuned" if (low > 0) == difference["higher_is_better"] else "base"
 
@@ -153,8 +156,17 @@ def detail(change: Value, rows: int) -> str:
             why = "all rows came out alike, or some samples of them give no number"
         return f"{said}, {on}: no interval, {why}."
     spread = f"{signed(change, 'low')} to {signed(change, 'high')}"
-    same = " The interval holds 0, so neither is called better." if not change["better"] else ""
-    return f"{said}, 95 % interval {spread}, {on}.{same}"
+    return f"{said}, 95 % interval {spread}, {on}.{doubt(change)}"
+
+
+def doubt(change: Value) -> str:
+    """Why neither is called better, where neither is."""
+    if change["better"]:
+        return ""
+    if change["low"] <= 0 <= change["high"]:
+        return " The interval holds 0, so neither is called better."
+    few = f"the two differ on {change['differing']}, and fewer than {LEAST_ROWS} prove nothing"
+    return f" Neither is called better: {few}."
 
 
 def shown(value: Value) -> str:

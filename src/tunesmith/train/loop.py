@@ -5,9 +5,9 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tunesmith.core.errors import ResourceError, TrainError
 from tunesmith.core.late import late
@@ -95,6 +95,13 @@ class Train(Spec):
     """`cpu`, `cuda` or `mps`; `auto` takes the fastest there is. `mps` is untested."""
     seams: Literal["fast", "reference"] = "fast"
     """`reference` trains through the model's own attention and all logits: slow, for comparison."""
+
+    @field_validator("gradient_checkpointing", mode="before")
+    @classmethod
+    def _no_truth(cls, setting: Any) -> Any:
+        if setting is True:
+            raise ValueError("for what others call true say 1, every block; or auto, off, a number")
+        return setting
 
     @model_validator(mode="after")
     def _something_can_be_learned(self) -> "Train":

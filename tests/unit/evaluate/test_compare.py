@@ -115,9 +115,24 @@ def test_rows_that_came_out_alike_leave_room_for_others(count: int) -> None:
 def test_a_difference_alike_in_all_of_few_rows_proves_nothing_unless_it_is_large() -> None:
     """The winner is named by the interval that is shown, not by the one of no width."""
     ends = {"value": 50.0, "low": 50.0, "high": 50.0, "higher_is_better": True, "percent": True}
+    ends["differing"] = 8
     shown = honest(ends, Exact(), 8, least=-MOST)
     assert shown["low"] < 0 < shown["high"] and better(shown) is None
     assert better(honest(ends, Exact(), 300, least=-MOST)) == "tuned"
+
+
+@pytest.mark.parametrize(("count", "winner"), [(3, None), (5, None), (6, "tuned"), (8, "tuned")])
+def test_few_rows_that_differ_prove_nothing_however_many_are_alike(
+    count: int, winner: str | None
+) -> None:
+    """All of 5 rows turn out better by chance one time in 16, whatever the interval says."""
+    found = of([False] * count + [True] * 40, [True] * (count + 40))
+    change = found.difference["exact"]
+    assert change["differing"] == count and change["better"] == winner
+    said = verdict(found, "exact", count + 40)["detail"]
+    assert (f"differ on {count}, and fewer than 6" in said) == (
+        winner is None and change["low"] > 0
+    )
 
 
 def test_alike_rows_of_a_measure_that_is_no_mean_have_no_interval() -> None:
