@@ -131,8 +131,8 @@ def failed(error: OSError) -> str:
     advice = "free or repair the disk, then run it again"
     if error.errno in rights.DENIED and error.filename:
         path = Path(os.fsdecode(error.filename))
-        closed = os.path.lexists(path) and not os.access(path, os.R_OK)
-        advice = rights.missing(path, "r" if closed else "w")
+        unwritable = os.access(path, os.R_OK) and not os.access(path, os.W_OK)
+        advice = rights.missing(path, "w" if unwritable or not os.path.lexists(path) else "r")
     return f"{where}{error.strerror}; {advice}"
 
 
