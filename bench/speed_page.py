@@ -25,8 +25,9 @@ HEAD = """# Performance
 and rows a step, in fp32 unless it says otherwise, each in a fresh process, in rounds: every arm of
 ours, then the rival. Before the clock starts, both sides must give the same loss for the first
 rows (within 1e-5 of it; 1e-2 where one side alone holds its base in 8 bits). The rival is TRL with
-peft, `group_by_length`, no gradient checkpointing and its fastest micro-batch of four; for `w8`
-transformers' Trainer. On `w1` there are two more, which `bench/rivals.py` gives
+peft, `group_by_length`, no gradient checkpointing, at the fastest micro-batch of 1 and 2 (`w3`,
+`w4`), of 1, 2 and 4 (`w2`, `w5`, `w9`) or of 1, 2, 4 and 8 (`w1`), by one run of a few rows each;
+for `w8` transformers' Trainer at that of `w1`. On `w1` are two more, which `bench/rivals.py` gives
 environments of their own: LitGPT, which has no grouping by length, and LLaMA-Factory with
 `group_by_length`, each at its best micro-batch of 1, 2 and 4, with adapters that start from our
 numbers; LitGPT's own loop clips no gradient and weighs micro-batches, not tokens, alike.

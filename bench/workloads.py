@@ -41,7 +41,7 @@ class Workload:
     arms: dict[str, dict[str, Any]] = field(default_factory=lambda: {"ours": {}})
     rival: str = "trl"
     micro_batch: int = 2
-    """The rival's, its fastest here (`bench/speed.py --tune`)."""
+    """The rival's: the fastest of those tried here (`tuning` in the results), else that of w1."""
     bits: int | None = None
     """What both sides' bases are held in."""
     epochs: int = 1

@@ -91,14 +91,14 @@ def test_an_attempt_that_saved_nothing_binds_nobody(
     home: Path, empty: Path, say: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tunesmith.core.errors import TrainError
-    from tunesmith.train.session import Session
+    from tunesmith.train.progress import Progress
 
     def diverge(*_: object) -> None:
         raise TrainError("step 1: the gradient is not finite; lower train.lr")
 
     project(home, empty)
     with monkeypatch.context() as patch:
-        patch.setattr(Session, "_note", diverge)
+        patch.setattr(Progress, "note", diverge)
         assert say("train", "bot.yaml", *QUICK).code == 6
     assert say("train", "bot.yaml", *QUICK, "train.lr=1e-5").code == 0
 

@@ -24,6 +24,7 @@ from tunesmith.train.methods.base import Method
 from tunesmith.train.methods.lora import Lora
 from tunesmith.train.objectives.lm import Lm
 from tunesmith.train.objectives.sft import Sft
+from tunesmith.train.progress import Progress
 from tunesmith.train.streams import Group
 
 Tiny = Callable[[str], Path]
@@ -87,14 +88,14 @@ def result(folder: RunFolder) -> dict[str, Any]:
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """SIGTERM as the loop sees it, after `count` steps of this process."""
-    note, asked = session.Session._note, []
+    note, asked = Progress.note, []
 
-    def noted(self: session.Session, step: Any) -> None:
+    def noted(self: Progress, step: Any) -> None:
         note(self, step)
         if step.number + 1 == count:
             asked.append(Preempted)
 
-    monkeypatch.setattr(session.Session, "_note", noted)
+    monkeypatch.setattr(Progress, "note", noted)
     for module in (session, held_out):
         monkeypatch.setattr(module, "requested", lambda: asked[0] if asked else None)
 

@@ -58,8 +58,6 @@ def compare(
         kind = {"higher_is_better": metric.higher_is_better, "percent": metric.percent}
         values = {arm: metric.values(rows.sum(axis=0)) for arm, rows in counted.items()}
         count = len(next(iter(counted.values())))
-        both = list(counted.values())
-        differing = int((both[0] != both[-1]).any(axis=1).sum())
         for name in metric.names():
             for arm in arms:
                 ends = interval(values[arm][name], resampled[arm][name])
@@ -67,8 +65,9 @@ def compare(
             if arms.keys() >= {"base", "tuned"}:
                 change = values["tuned"][name] - values["base"][name]
                 spread = resampled["tuned"][name] - resampled["base"][name]
-                ends = interval(change, spread) | kind
-                apart = honest(ends, metric, count, least=-MOST) | {"differing": differing}
+                moved = (counted["tuned"] != counted["base"]).any(axis=1)
+                ends = interval(change, spread) | kind | {"differing": int(moved.sum())}
+                apart = honest(ends, metric, count, least=-MOST)
                 difference[name] = apart | {"better": better(apart)}
     return Comparison(found, difference)
 

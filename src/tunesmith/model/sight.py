@@ -4,7 +4,7 @@ What a token may see is asked at its row's own positions: sliding windows and ch
 here. The rule travels through transformers' forward pass where a mask would.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -56,6 +56,12 @@ def sight(
     return Sight(mask_function, local_size, allow_is_causal_skip)
 
 
+def refuse_more(told: Mapping[str, Any]) -> None:
+    """Refuse what a model tells its attention beyond the factor of a softmax."""
+    if any(told.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
+        raise NotImplementedError("this model's attention is more than a scaled softmax")
+
+
 class Pass(Protocol):
     """What attention must know of a forward pass over slots."""
 
@@ -85,15 +91,10 @@ def attend(
     *,
     slots: Pass,
     scaling: float | None = None,
-    dropout: float = 0.0,
-    softcap: float | None = None,
-    s_aux: torch.Tensor | None = None,
-    position_bias: torch.Tensor | None = None,
     **rest: Any,
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention interface over slots."""
-    if softcap is not None or s_aux is not None or position_bias is not None:
-        raise NotImplementedError("this model's attention is more than a scaled softmax")
+    refuse_more(rest)
     if slots.entering:
         return attend_prompts(query, key, value, attention_mask, slots, scaling), None
     rows, heads, _, size = query.shape

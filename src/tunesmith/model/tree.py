@@ -21,7 +21,7 @@ from tunesmith.model import layout
 from tunesmith.model.attention import after
 from tunesmith.model.lead import Lead, of
 from tunesmith.model.policy import evaluating
-from tunesmith.model.sight import Sight, sight
+from tunesmith.model.sight import Sight, refuse_more, sight
 from tunesmith.model.trie import ROOT, Trie, grown
 
 NAME = "tunesmith_tree"
@@ -110,14 +110,10 @@ def attend(
     *,
     tree: Tree,
     scaling: float | None = None,
-    softcap: float | None = None,
-    s_aux: torch.Tensor | None = None,
-    position_bias: torch.Tensor | None = None,
     **rest: Any,
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention interface over a tree."""
-    if softcap is not None or s_aux is not None or position_bias is not None:
-        raise NotImplementedError("this model's attention is more than a scaled softmax")
+    refuse_more(rest)
     if attention_mask.kept is None:
         attention_mask.kept = tree.visible(attention_mask.rule)
     if tree.lead is not None:

@@ -283,7 +283,7 @@ class Session:
                 self._save_if_due(start, self._look(start))
             for step in self._until_exhausted(running):
                 self.progress.facts["seconds"] = before + time.monotonic() - began
-                self._note(step)
+                self.progress.note(step)
                 done = step.number + 1
                 if self.moved is not None and done == MOVED_BY:
                     self.moved.check(self.policy, done)
@@ -299,9 +299,6 @@ class Session:
                 return
             yield step
         self.log.say(f"train: stopped early; the best was step {self.watch.best_step}")
-
-    def _note(self, step: Step) -> None:
-        self.progress.note(step)
 
     def _is_look(self, done: int) -> bool:
         return done % self.look_every == 0 or done == self.total

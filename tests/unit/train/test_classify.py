@@ -150,20 +150,20 @@ def test_a_run_learns_and_comes_back_with_its_head(
 def test_stopped_and_resumed_it_is_the_run_that_never_stopped(
     method: str, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tunesmith.train.session import Session
+    from tunesmith.train.progress import Progress
 
     base = base_of(tiny("bert"))
     whole, spec = run_of(tmp_path / "whole", base, METHODS[method], epochs=2, save_every=3)
     folder = prepared(tmp_path / "cut", rows=18, held=6, row=labelled)
-    note = Session._note
+    note = Progress.note
 
-    def dies(self: Session, step: object) -> None:
+    def dies(self: Progress, step: object) -> None:
         note(self, step)  # type: ignore[arg-type]
-        if len(self.progress.losses) == 5:
+        if len(self.losses) == 5:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(Session, "_note", dies)
+        patched.setattr(Progress, "note", dies)
         with pytest.raises(KeyboardInterrupt):
             trained(folder, base, spec)
     trained(folder, base, spec)
