@@ -1,4 +1,5 @@
-"""docs/performance.md, from what bench/speed.py and generation.py measured; lost cases stay in.
+"""docs/performance.md, from what bench/speed.py, generation.py, time_to_loss.py and growth.py
+measured; lost cases stay in.
 
 python bench/speed_page.py
 """
@@ -15,7 +16,6 @@ from workloads import WORKLOADS
 
 HOME = Path(__file__).parents[1]
 RESULTS, PAGE = HOME / "bench" / "results" / "speed.json", HOME / "docs" / "performance.md"
-ANSWERS = RESULTS.with_name("generation.json")
 DRAWS = 2000
 HEAD = """# Performance
 
@@ -52,6 +52,25 @@ each in a fresh process, by turns. Both ignore stop tokens: 60 tokens each, or a
 median of the rounds and their range.
 
 """
+REACHING = """
+## Time to a loss
+
+`bench/time_to_loss.py`: TRL trains one epoch of LoRA on rows of e2e_nlg, {rate:g} at its start,
+{batch} rows a step, at the fastest of its micro-batches; then we train from the same numbers until
+our loss on the held-out rows is no worse than the one TRL ended with. Looks at them, every ten
+steps of ours, are in nobody's time.
+
+"""
+GROWING = """
+## Growth
+
+`bench/growth.py`: LoRA as in `w1` on {threads} threads, tokens a second in windows of
+{seconds:.0f} seconds after the first step, each set of rows in a process of its own. *To the first
+step* holds what grows with the rows: their order and the first step itself. Lengths: every row has
+as many tokens, all carry loss, 4,096 tokens a step; *expected* is the speed of rows of {known} by
+the operations a token needs, as `tunesmith train --dry-run` counts them.
+
+"""
 CASES = {"equal": "60 tokens each", "unequal": "3 to 120 tokens"}
 NAMES = {"ours": "tunesmith", "ours in bytes": "tunesmith, `bits: 8`"}
 TITLES = {"trl": "TRL", "trainer": "transformers"} | {n: each.title for n, each in RIVALS.items()}
@@ -77,7 +96,7 @@ def typical(rounds: list[dict[str, Any]], arm: str, what: str) -> float:
     return statistics.median(each[arm][what] for each in rounds)
 
 
-def line(name: str, rival: str, arm: str, entry: dict[str, Any]) -> str:
+def line(name: str, rival: str, arm: str, entry: dict[str, Any]) -> list[str]:
     """One arm against a rival."""
     work, rounds = WORKLOADS[name], whole(entry)
     faster = ratios(rounds, arm, rival, "tokens_per_second")
@@ -99,7 +118,7 @@ def line(name: str, rival: str, arm: str, entry: dict[str, Any]) -> str:
         f"{typical(rounds, arm, 'peak_gb'):.2f} ({memory:.2f}x)",
         f"{statistics.median(first):.1f}" if first else "-",
     ]
-    return "| " + " | ".join(cells) + " |"
+    return cells
 
 
 def whole(entry: dict[str, Any]) -> list[dict[str, Any]]:
@@ -109,12 +128,10 @@ def whole(entry: dict[str, Any]) -> list[dict[str, Any]]:
 
 def page(found: dict[str, Any]) -> str:
     """The whole page."""
-    columns = (
-        ("workload", "side", "rival", "rows x rounds", "real tokens/s to the rival's")
-        + ("by the processor", "aim", "tokens/s", "rival's", "with loss/s", "of the ceiling")
-        + ("peak GB (to rival's)", "s to first step")
-    )
-    table = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    columns = ["workload", "side", "rival", "rows x rounds", "real tokens/s to the rival's"]
+    columns += ["by the processor", "aim", "tokens/s", "rival's", "with loss/s", "of the ceiling"]
+    columns += ["peak GB (to rival's)", "s to first step"]
+    table = []
     pairs = [(name, rival) for name, work in WORKLOADS.items() for rival in (work.rival, *RIVALS)]
     keys = [(name, rival, key_of(name, rival)) for name, rival in pairs]
     measured = {key: found[key] for _, _, key in keys if key in found and whole(found[key])}
@@ -123,21 +140,20 @@ def page(found: dict[str, Any]) -> str:
             table += [line(name, rival, arm, measured[key]) for arm in WORKLOADS[name].arms]
     absent = [f"`{name}`" for name in WORKLOADS if name not in measured]
     last = f"\nNot measured yet: {', '.join(absent)}.\n" if absent else ""
-    return HEAD + "\n".join(table) + "\n" + last + machines(measured)
+    return HEAD + tabled(columns, table) + last + machines(measured)
+
+
+def tabled(columns: list[str], rows: list[list[str]]) -> str:
+    """A table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
 def answering(found: dict[str, Any]) -> str:
     """Greedy answers against transformers' `generate`."""
-    columns = (
-        "answers",
-        "rounds",
-        "by the clock",
-        "by the processor",
-        "aim",
-        "processor s",
-        "rival's",
-    ) + ("rival's settings", "rows that differ", "load")
-    table = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    columns = ["answers", "rounds", "by the clock", "by the processor", "aim", "processor s"]
+    columns += ["rival's", "rival's settings", "rows that differ", "load"]
+    rows = []
     for case, title in CASES.items():
         if case not in found:
             continue
@@ -147,9 +163,52 @@ def answering(found: dict[str, Any]) -> str:
         seconds = [f"{processor[side]:.1f}" for side in ("ours", "transformers")]
         settings = ", ".join(f"{name} {value}" for name, value in found["best"].items())
         cells = [title, str(len(entry["rounds"])), *spread, "1.5x; 2.5x", *seconds, settings]
-        cells += [str(len(entry["differ"])), f"{min(loads):.1f} to {max(loads):.1f}"]
-        table.append("| " + " | ".join(cells) + " |")
-    return ANSWERING + "\n".join(table) + "\n"
+        rows.append([*cells, str(len(entry["differ"])), f"{min(loads):.1f} to {max(loads):.1f}"])
+    return ANSWERING + tabled(columns, rows)
+
+
+def reaching(found: dict[str, Any]) -> str:
+    """How long until the rival's final loss."""
+    settings, ours, rival = found["settings"], found["ours"], found["trl"]
+    columns = ["rows", "TRL ends with", "after", "its micro-batch", "ours", "after steps", "after"]
+    columns += ["TRL's time to ours", "by the processor", "aim", "load"]
+    ratios = [f"{r:.2f}" if r else "never reached" for r in found["ratio"].values()]
+    cells = [str(settings["rows"]), f"{rival['loss']:.4f}", f"{rival['seconds']:.0f} s"]
+    cells += [str(rival["micro_batch"]), f"{ours['loss']:.4f}", str(ours["looks"][-1]["steps"])]
+    cells += [f"{ours['seconds']:.0f} s", *ratios, "1.8x; 2.5x"]
+    cells.append(f"{ours['load']:.1f}, {rival['load']:.1f}")
+    said = REACHING.format(rate=settings["rate"], batch=settings["rows_a_step"])
+    return said + tabled(columns, [cells])
+
+
+def growing(found: dict[str, Any]) -> str:
+    """Tokens a second over windows, counts of rows and lengths."""
+    columns = ["rows", "tokens/s, window by window", "expected", "to the first step", "peak GB"]
+    rows = []
+    for name, entry in found["sets"].items():
+        kind, number = name.split()
+        title = f"{int(number):,} rows of w1" if kind == "rows" else f"{int(number):,} tokens each"
+        speeds = [f"{each['tokens_per_second']:.0f}" for each in entry["windows"]]
+        expected = f"{as_known(found, entry):.0f}" if kind == "length" else "-"
+        cells = [title, ", ".join(speeds), expected, f"{entry['to_first_step']:.1f} s"]
+        rows.append([*cells, f"{entry['peak_gb']:.2f}"])
+    settings = found["settings"]
+    said = {
+        "threads": settings["threads"],
+        "seconds": settings["seconds"],
+        "known": settings["known"],
+    }
+    return GROWING.format(**said) + tabled(columns, rows)
+
+
+def as_known(found: dict[str, Any], entry: dict[str, Any]) -> float:
+    """The speed of the known length by the operations that a token of this one needs."""
+    known = found["sets"][f"length {found['settings']['known']}"]
+    speed: float = known["windows"][0]["tokens_per_second"]
+    return speed * known["needed_gflop"] / entry["needed_gflop"]
+
+
+SECTIONS = {"generation": answering, "time_to_loss": reaching, "growth": growing}
 
 
 def listed(facts: dict[str, Any]) -> str:
@@ -177,4 +236,7 @@ def machines(measured: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     told = page(json.loads(RESULTS.read_text()))
-    PAGE.write_text(told + (answering(json.loads(ANSWERS.read_text())) if ANSWERS.exists() else ""))
+    for name, section in SECTIONS.items():
+        measured = RESULTS.with_name(f"{name}.json")
+        told += section(json.loads(measured.read_text())) if measured.exists() else ""
+    PAGE.write_text(told)

@@ -44,6 +44,8 @@ PARTS = ("train", "valid", "test")
 BLOCK_NUMBERS = 17
 # A training step reaches about this share of a plain matrix product's speed.
 EFFICIENCY = 0.5
+# The products of attention are small: they reach about this share of the others' speed.
+SMALL = 0.5
 # Seconds of plain matrix products by which this machine is known.
 PROBE = 0.5
 
@@ -114,6 +116,7 @@ def tokens(
             found["trained"] = sum(s.supervised for e in kept for s in e.sequences)
             found["epoch"] = mixed(kept, recipe).size
             found["longest"] = max((example.length for example in kept), default=0)
+            found["squares"] = sum(example.length**2 for example in kept)
             found["common"] = common_start(kept) if kept else 0
     found["steps"] = spec.steps or spec.epochs * steps_in(found["epoch"], spec.batch)
     return found
@@ -165,6 +168,8 @@ def cost(run: Run, spec: Train, base: Base, counted: dict[str, Any]) -> dict[str
     # Forward 2, gradients to the hidden states 2, to the moving weights 2 a token and parameter;
     # looking up an embedding is free, and so is a head, which multiplies once a row.
     work = seen * (4 * (every - size * width) + 2 * moving + 2 * within * again / len(blocks))
+    seen_by = counted["squares"] / max(1, counted["tokens"])  # the row of a token, in the mean
+    work += seen * attended(seen_by, width, len(blocks))
     return {
         "parameters": counts[1],
         "moving_parameters": counts[0],
@@ -173,6 +178,12 @@ def cost(run: Run, spec: Train, base: Base, counted: dict[str, Any]) -> dict[str
         "memory_bytes": weights + need.rest + kept,
         "train_seconds": round(work / (EFFICIENCY * speed())),
     }
+
+
+def attended(length: float, width: int, blocks: int) -> float:
+    """Operations of causal attention for a token of a row of that length, as so many of a large
+    product: two products on the way and five back, each with the half of the row before it."""
+    return 7 * 2 * (length / 2) * width * blocks / SMALL
 
 
 def once_each(length: float, common: float, rows: float) -> float:

@@ -186,6 +186,23 @@ def test_a_forecast_knows_of_blocks_that_are_computed_again(
     assert say(*words).value["blocks_again"] > 0, "SPARE of it must do"
 
 
+def test_a_forecast_knows_that_tokens_of_long_rows_look_back_further(
+    home: Path, empty: Path, say: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tunesmith import forecast
+
+    project(home, empty)
+    monkeypatch.setattr(forecast, "speed", lambda: 1e3)
+    told = {}
+    for words in (8, 64):
+        answers = [" ".join(f"word{n + place}" for place in range(words)) for n in range(16)]
+        rows = [{"prompt": f"row {n}", "completion": text} for n, text in enumerate(answers)]
+        (empty / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        found = say("train", "bot.yaml", *QUICK, "train.epochs=1", "--dry-run", "--json").value
+        told[words] = found["train_seconds"] / found["tokens"]
+    assert told[64] > 1.1 * told[8]
+
+
 def test_a_disk_too_small_for_a_checkpoint_is_refused_before_the_first_step(
     home: Path, empty: Path, say: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
