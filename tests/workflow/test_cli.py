@@ -748,6 +748,7 @@ def test_runs(there: Path, say: Command) -> None:
     assert record["name"] == "bot" and record["bytes"] > record["spare"] > 0
     assert record["state"] == "finished" and record["from"] == {}
     assert set(record["metrics"]["exact"]) == {"base", "tuned"}
+    assert "exact" in record["in_percent"] and "perplexity" not in record["in_percent"]
     assert "bot" in say("runs").out and "finished" in say("runs").out
 
 
