@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from tunesmith.cards.verdict import Score, named, scores
@@ -16,6 +17,8 @@ from tunesmith.core.lock import in_use_by
 from tunesmith.core.manifests import refuse_link
 from tunesmith.pipeline import STAGES
 
+STATE = len("stopped in")
+"""Columns for the state of a run: a stage's name goes on a second line."""
 MARK = "*"
 """Beside a number of the base that something else answered for."""
 DONE = {"data": "prepared", "train": "trained", "evaluate": "evaluated", "deploy": "finished"}
@@ -155,15 +158,17 @@ def table(found: list[dict[str, Any]]) -> str:
 
 
 def lines(run: dict[str, Any]) -> Iterator[tuple[str, ...]]:
-    """A run's lines in the table: as many as it has measures, and at least one."""
-    source = [f"from {run['from']['run']} ({run['from']['start']})"] if run["from"] else []
+    """A run's lines in the table: as many as it has measures, and at least one. What can be said
+    on two lines is, so that the columns are narrow."""
+    source = [f"from {run['from']['run']}", f"({run['from']['start']})"] if run["from"] else []
     measures = [
         (named(name), *(value(run, name, arm) for arm in ("base", "tuned")))
         for name, arms in run["metrics"].items()
         if arms.keys() >= {"base", "tuned"}
     ]
     sizes = [(megabytes(run["bytes"]), megabytes(run["spare"]))]
-    beside = ([run["name"], *source], [run["state"]], measures or [("-", "", "")], sizes)
+    states = wrap(run["state"], STATE)
+    beside = ([run["name"], *source], states, measures or [("-", "", "")], sizes)
     for name, state, measure, size in zip_longest(*beside):
         yield (name or "", state or "", *(measure or [""] * 3), *(size or [""] * 2))
 

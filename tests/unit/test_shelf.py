@@ -37,11 +37,12 @@ def test_a_table_of_many_measures_fits_eighty_columns(tmp_path: Path) -> None:
     (found,) = shelf.runs(tmp_path)
     found |= {"state": "stopped in evaluate", "from": {"run": "support-base", "start": "merged"}}
     lines = shelf.table([found]).splitlines()
-    assert max(map(len, lines)) <= 80 and len(lines) <= 9
+    assert max(map(len, lines)) <= 80 and len(lines) == 1 + len(names)
     assert lines[1].split()[0] == "support-bot" and "0.512" in lines[1] and "0.534" in lines[1]
     assert "log loss" in lines[1], "the deciding measure comes first"
     assert "calibration error" in "\n".join(lines) and "0.5 %" in "\n".join(lines)
-    assert "support-base" in "\n".join(lines[2:])
+    assert lines[1].split()[1:3] == ["stopped", "in"] and "evaluate" in lines[2]
+    assert lines[2].startswith("from support-base") and lines[3].startswith("(merged)")
 
 
 def test_a_long_name_is_broken_and_no_number_is_cut(tmp_path: Path) -> None:
