@@ -11,6 +11,7 @@ from tunesmith.core.folders import RunFolder
 from tunesmith.core.quote import listed
 from tunesmith.core.rows import Chat, Message, message
 from tunesmith.model import heads, layout
+from tunesmith.places import RUN_FILE, RUNS, run_file, run_names, run_of
 from tunesmith.run import Run
 from tunesmith.run import load as load_run
 
@@ -109,12 +110,15 @@ def replies(decoder: "Decoder", prompts: Iterable[Chat], seed: int) -> Iterator[
 
 
 def run_folder(run: str | Path) -> RunFolder:
-    """The folder of a run by path, or by name under `runs/`."""
-    for path in (Path(run), Path("runs") / run):
-        if (path / "run.yaml").is_file():
-            return RunFolder(path)
-    known = ", ".join(path.parent.name for path in sorted(Path("runs").glob("*/run.yaml")))
-    raise SettingsError(f"{run}: no run of this name; known here: {known or 'none yet'}")
+    """The folder of a run by its name or by itself, or by what it was made of: a run file, or
+    rows."""
+    file, what = run_file(Path(run)), "no run of this name"
+    if file.exists():
+        folder = run_of(file) or RUNS / load_run(file).name
+        if (folder / RUN_FILE).is_file():
+            return RunFolder(folder)
+        what = f"its run would be {folder}, which is not here"
+    raise SettingsError(f"{run}: {what}; known here: {', '.join(run_names()) or 'none yet'}")
 
 
 def has_head(folder: RunFolder) -> bool:

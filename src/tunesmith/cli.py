@@ -33,7 +33,9 @@ app = typer.Typer(
 RunFile = Annotated[
     Path,
     typer.Argument(
-        metavar="RUN.yaml", help="A run file, a file of rows, or a run's folder.", readable=False
+        metavar="RUN.yaml",
+        help="A run file, a file of rows, or a run's name or folder.",
+        readable=False,
     ),
 ]
 Overrides = Annotated[
@@ -58,7 +60,9 @@ Restart = Annotated[
         "--restart", help="Start over, under `run` every stage; the old folder moves to earlier/."
     ),
 ]
-Finished = Annotated[str, typer.Argument(metavar="RUN", help="A run's name or folder.")]
+Finished = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run's name or folder, or its run file.")
+]
 FromBase = Annotated[bool, typer.Option("--base", help="Ask the untuned model instead.")]
 
 
@@ -270,14 +274,15 @@ def runs(
     """List the runs of this folder: state, measurements, disk space."""
     from tunesmith import shelf
     from tunesmith.core.errors import SettingsError
+    from tunesmith.places import RUNS
 
     if yes and not prune:
         raise SettingsError("--yes says yes to --prune; give both")
     if prune:
-        gone = shelf.prune(Path("runs"), remove=yes)
+        gone = shelf.prune(RUNS, remove=yes)
         show(gone, shelf.removal(gone, removed=yes), as_json)
         return
-    found = shelf.runs(Path("runs"))
+    found = shelf.runs(RUNS)
     show(found, shelf.table(found), as_json)
 
 
@@ -293,8 +298,9 @@ def who_saw(
 ) -> None:
     """List the runs of this folder that were trained on a row, and the models that hold it."""
     from tunesmith import lineage
+    from tunesmith.places import RUNS
 
-    found = lineage.who_saw(asked, Path("runs"))
+    found = lineage.who_saw(asked, RUNS)
     show([each.record() for each in found], lineage.sentences(asked, found), as_json)
 
 
@@ -333,8 +339,9 @@ def prepared(
     from tunesmith.core.folders import RunFolder
     from tunesmith.core.log import Log
     from tunesmith.pipeline import Job, refuse_other_folder
+    from tunesmith.places import RUNS
 
-    folder = RunFolder(Path("runs") / loaded.run.name)
+    folder = RunFolder(RUNS / loaded.run.name)
     refuse_other_folder(run, folder.path)
     Visit.folder, Visit.given = folder.path, shlex.join([str(run), *(overrides or ())])
     return Job(loaded, folder, Log(folder, quiet=as_json), tuple(accept or ()), restart)

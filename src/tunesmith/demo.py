@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from tunesmith.core import screen
 from tunesmith.core.disk import read_json
 from tunesmith.pipeline import Job
 from tunesmith.pipeline import result as result_of
@@ -17,19 +18,11 @@ def result(job: Job) -> dict[str, Any]:
     return result_of(job) | {"report": read_json(job.folder.path / "evaluate" / "report.json")}
 
 
-def picture(found: dict[str, Any], width: int = 100) -> str:
+def picture(found: dict[str, Any]) -> str:
     """The table before/after, three answers side by side, and where the report is."""
-    from io import StringIO
-
-    from rich.console import Console
-
-    console = Console(file=StringIO(), width=width, force_terminal=False, highlight=False)
-    console.print(scores(found["report"]))
-    for sample in found["report"]["samples"][:3]:
-        console.print(answers(sample))
-    console.print(f"report: {found['page']}", soft_wrap=True)
-    text = console.file.getvalue()  # type: ignore[attr-defined]
-    return str(text).rstrip()
+    report = found["report"]
+    tables = screen.drawn(scores(report), *map(answers, report["samples"][:3]))
+    return f"{tables}\nreport: {found['page']}"
 
 
 def scores(report: dict[str, Any]) -> Any:

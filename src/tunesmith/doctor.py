@@ -12,7 +12,7 @@ from typing import Any
 
 from tunesmith import environment
 from tunesmith.answers import run_folder
-from tunesmith.core.disk import write_json
+from tunesmith.core.disk import sentence, write_json
 from tunesmith.core.errors import IntegrityError, ResourceError, TunesmithError
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
@@ -113,8 +113,7 @@ def writing(folder: Path) -> Check:
         with TemporaryDirectory(dir=there):
             pass
     except OSError as error:
-        said = f"{there}: {error.strerror}"
-        return Check("writing", False, said, f"chmod u+rwx {there}")
+        return Check("writing", False, sentence(error, there, "make a file", None))
     return Check("writing", True, f"{folder}: yes")
 
 

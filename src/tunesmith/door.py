@@ -127,12 +127,15 @@ def of_the_machine(error: OSError) -> bool:
 
 def failed(error: OSError) -> str:
     """What the machine refused, and what to do."""
+    from tunesmith.core.disk import ADVICE
+
     where = f"{error.filename}: " if error.filename else ""
-    advice = "free or repair the disk, then run it again"
+    advice = ADVICE.get(error.errno or 0, "free or repair the disk, then run it again")
     if error.errno in rights.DENIED and error.filename:
         path = Path(os.fsdecode(error.filename))
         unwritable = os.access(path, os.R_OK) and not os.access(path, os.W_OK)
-        advice = rights.missing(path, "w" if unwritable or not os.path.lexists(path) else "r")
+        missing = unwritable or not os.path.lexists(path)
+        advice = rights.missing(path, "w" if missing else "r", error.errno)
     return f"{where}{error.strerror}; {advice}"
 
 

@@ -30,6 +30,7 @@ from tunesmith.model.devices import choose
 from tunesmith.model.heads import Meaning
 from tunesmith.model.tokenizer import Tokenizer
 from tunesmith.model.words import tokenizer_of
+from tunesmith.places import RUN_FILE, RUNS, run_file, run_of
 from tunesmith.resolved import text
 from tunesmith.run import Loaded, Run
 from tunesmith.train.stage import fitted as fitted_to
@@ -70,7 +71,7 @@ def stuck(stage: Stage) -> bool:
 
 def job(loaded: Loaded, log: Log | None = None, home: Path | None = None) -> Job:
     """The job of a run whose folder is `runs/<name>/` beside where the command is given."""
-    folder = RunFolder((home or Path.cwd()) / "runs" / loaded.run.name)
+    folder = RunFolder((home or Path.cwd()) / RUNS / loaded.run.name)
     return Job(loaded, folder, log or Log(folder))
 
 
@@ -271,9 +272,8 @@ def refuse_unknown(job: Job) -> None:
 def refuse_other_folder(given: Path | str, meant: Path) -> None:
     """A run's folder that was copied or renamed says another name than it has: work on it would be
     done in the folder of that name."""
-    place = Path(given) if Path(given).is_dir() else Path(given).parent
-    is_run = (place / "run.yaml").is_file() and (place / "manifest.json").is_file()
-    if is_run and place.resolve() != meant.resolve():
+    place = run_of(run_file(Path(given)))
+    if place is not None and place.resolve() != meant.resolve():
         raise SettingsError(
             f"{place}: its run.yaml says name: {meant.name}, so the work would be done in {meant}; "
             f"call that one, or say name={place.name} where this folder lies in runs/"
@@ -296,7 +296,7 @@ def keep_settings(job: Job, done: Collection[str]) -> None:
     A stage that was begun and is not `done` keeps the settings it was begun with: a change that
     is refused, or not asked for, must not replace them.
     """
-    path = job.folder.path / "run.yaml"
+    path = job.folder.path / RUN_FILE
     found = sections(text(job.loaded, job.folder.path, Path.cwd()))
     before = sections(path.read_text("utf-8", "replace")) if path.exists() else {}
     for name, stage in OWNERS.items():

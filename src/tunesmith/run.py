@@ -21,7 +21,7 @@ from tunesmith.deploy.stage import Deploy
 from tunesmith.evaluate.stage import Evaluate
 from tunesmith.model.bases import ModelSpec
 from tunesmith.overrides import apply, lay_over
-from tunesmith.places import grounded
+from tunesmith.places import grounded, run_file, run_names
 from tunesmith.sentences import leaves, meant_as_words, sentences, switches
 from tunesmith.train.loop import Train
 from tunesmith.yaml_marks import Marked, marked_mapping, read
@@ -88,10 +88,9 @@ def from_file(file: Path | str, overrides: Mapping[str, Any]) -> Loaded:
 
 
 def written(path: Path) -> Marked:
-    """What a run file says, unchecked. A run's folder stands for its file; a file or a folder of
-    rows, or a data set's name, for a run with nothing else in it."""
-    if path.is_dir() and (path / "run.yaml").is_file():
-        path = path / "run.yaml"
+    """What a run file says, unchecked. A run's name or folder stands for its file; a file or a
+    folder of rows, or a data set's name, for a run with nothing else in it."""
+    path = run_file(path)
     elsewhere = str(path).startswith(PREFIX)
     if not elsewhere and not path.exists():
         raise missing(path)
@@ -112,9 +111,11 @@ def missing(path: Path) -> TunesmithError:
     if path.suffix not in ("", ".yaml", ".yml"):
         return unreadable(path, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
     beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, beside, 1)
+    bare = len(path.parts) == 1
+    near = difflib.get_close_matches(path.name, [*beside, *(run_names() if bare else ())], 1)
     advice = f"did you mean {path.with_name(near[0])}?" if near else "`tunesmith init` writes one"
-    return SettingsError(f"{path}: there is no such file; {advice}")
+    run = " and no run of this name" if bare and not path.suffix else ""
+    return SettingsError(f"{path}: there is no such file{run}; {advice}")
 
 
 def name_from(path: Path) -> str:

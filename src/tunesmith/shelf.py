@@ -4,16 +4,23 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import zip_longest
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
-from tunesmith.core import disk
+from tunesmith.cards.verdict import Score, named, scores
+from tunesmith.core import disk, screen
 from tunesmith.core.errors import TunesmithError
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.lock import in_use_by
 from tunesmith.core.manifests import refuse_link
 from tunesmith.pipeline import STAGES
 
+STATE = len("stopped in")
+"""Columns for the state of a run: a stage's name goes on a second line."""
+MARK = "*"
+"""Beside a number of the base that something else answered for."""
 DONE = {"data": "prepared", "train": "trained", "evaluate": "evaluated", "deploy": "finished"}
 """What a run is called after its last finished stage."""
 
@@ -35,7 +42,7 @@ def record(folder: RunFolder) -> dict[str, Any]:
         "state": state(folder),
         "stages": [name for name in STAGES if folder.stage(name).finished],
         "from": origin(folder),
-        "metrics": metrics(folder.path / "evaluate" / "report.json"),
+        **measured(folder.path / "evaluate" / "report.json"),
         "bytes": size(folder.path),
         "spare": sum(size(path) for path in spare(folder)),
     }
@@ -63,20 +70,29 @@ def origin(folder: RunFolder) -> dict[str, Any]:
     return {}
 
 
-def metrics(report: Path) -> dict[str, dict[str, float]]:
-    """Each metric's value by arm; empty before the evaluation, or where its report is damaged."""
+def measured(report: Path) -> dict[str, Any]:
+    """What was measured; nothing before the evaluation, or where its report is damaged."""
     try:
-        arms = json.loads(report.read_bytes())["arms"]
-        return {
-            name: {
-                arm: values[name]["value"]
-                for arm, values in arms.items()
-                if name in values and values[name]["value"] is not None
+        return values(scores(json.loads(report.read_bytes())))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return values([])
+
+
+def values(measures: list[Score]) -> dict[str, Any]:
+    """Each metric's value by arm, the deciding metric first; which of them are percentages; what
+    answered for the base."""
+    return {
+        "metrics": {
+            score.name: {
+                arm: found["value"]
+                for arm, found in (("base", score.base), ("tuned", score.tuned))
+                if found["value"] is not None
             }
-            for name in next(iter(arms.values()))
-        }
-    except (OSError, ValueError, KeyError, TypeError, StopIteration):
-        return {}
+            for score in measures
+        },
+        "in_percent": [score.name for score in measures if score.percent],
+        "stand_ins": {score.name: score.stand_in for score in measures if score.stand_in},
+    }
 
 
 def spare(folder: RunFolder) -> list[Path]:
@@ -122,24 +138,45 @@ def size(place: Path) -> int:
 
 
 def table(found: list[dict[str, Any]]) -> str:
-    """The runs for a reader, a line each."""
+    """The runs for a reader, a line for each measure."""
     if not found:
         return "no runs here yet; `tunesmith demo` makes one"
-    lines = [("run", "state", "from", "base -> tuned", "disk", "spare")]
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=None, pad_edge=False)
+    for heading in ("run", "state", "measure"):
+        shown.add_column(heading, overflow="fold")
+    for heading in ("base", "tuned", "disk", "spare"):
+        shown.add_column(heading, justify="right", no_wrap=True)
     for run in found:
-        scores = ", ".join(
-            f"{name} {arms['base']:.1f} -> {arms['tuned']:.1f}"
-            for name, arms in run["metrics"].items()
-            if arms.keys() >= {"base", "tuned"}
-        )
-        source = f"{run['from']['run']} ({run['from']['start']})" if run["from"] else "-"
-        cells = (run["name"], run["state"], source, scores or "-")
-        lines.append((*cells, megabytes(run["bytes"]), megabytes(run["spare"])))
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+        for cells in lines(run):
+            shown.add_row(*map(Text, cells))
+    notes = {word: None for run in found for word in run["stand_ins"].values()}
+    said = [f"{MARK} {word}, as the base has no head for these labels" for word in notes]
+    return "\n".join([screen.drawn(shown), *said])
+
+
+def lines(run: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """A run's lines in the table: as many as it has measures, and at least one. What can be said
+    on two lines is, so that the columns are narrow."""
+    source = [f"from {run['from']['run']}", f"({run['from']['start']})"] if run["from"] else []
+    measures = [
+        (named(name), *(value(run, name, arm) for arm in ("base", "tuned")))
+        for name, arms in run["metrics"].items()
+        if arms.keys() >= {"base", "tuned"}
+    ]
+    sizes = [(megabytes(run["bytes"]), megabytes(run["spare"]))]
+    states = wrap(run["state"], STATE)
+    beside = ([run["name"], *source], states, measures or [("-", "", "")], sizes)
+    for name, state, measure, size in zip_longest(*beside):
+        yield (name or "", state or "", *(measure or [""] * 3), *(size or [""] * 2))
+
+
+def value(run: dict[str, Any], name: str, arm: str) -> str:
+    """A measure of one arm; marked where something else answered for the base."""
+    said = screen.figure(run["metrics"][name][arm], percent=name in run["in_percent"])
+    return f"{said} {MARK}" if arm == "base" and name in run["stand_ins"] else said
 
 
 def megabytes(count: int) -> str:

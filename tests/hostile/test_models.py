@@ -409,6 +409,38 @@ def test_a_slip_in_a_run_s_folder_is_told_where_the_hub_has_none(
         resolve(ModelSpec(source="runs/tickts"))
 
 
+@pytest.mark.parametrize(
+    "name", ["HuggingFaceTB/SmolLM2-135M-Instruct", "sentence-transformers/all-MiniLM-L6-v2"]
+)
+def test_a_hub_name_that_nobody_could_ask_for_is_not_doubted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TUNESMITH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    for revision in (None, "0" * 40):
+        with pytest.raises(ResourceError) as caught:
+            resolve(ModelSpec(source=name, revision=revision))
+        said = str(caught.value)
+        assert f"{name}: is not in the cache, and the hub was not asked" in said
+        assert "HF_HUB_OFFLINE=0" in said and "did you mean" not in said and "\n" not in said
+
+
+def test_a_hub_name_is_no_slip_of_a_bundled_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(*_: object, **__: object) -> None:
+        raise OSError("no route")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", absent)
+    with pytest.raises(ResourceError, match=r"own/smollm2-135m-instruct: cannot be fetched"):
+        resolve(ModelSpec(source="own/smollm2-135m-instruct"))
+
+
 def test_a_name_that_means_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for source in (str(tmp_path / "none"), "a/b/c", "../x", "x.gguf", "http://a.b/c"):

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.tiny import CHATML, save_tokenizer, tokenizer_json
+from tests.tiny import AROUND, CHATML, encoder_tokenizer_json, save_tokenizer, tokenizer_json
 from tunesmith.core.errors import DataError, IntegrityError
-from tunesmith.core.records import IGNORE
-from tunesmith.core.rows import Chat, Message, Origin
+from tunesmith.core.records import IGNORE, Example, Sequence
+from tunesmith.core.rows import Chat, Labelled, Message, Origin
+from tunesmith.model import plain
 from tunesmith.model.render import encode, encode_prompt, fit, pieces
 from tunesmith.model.template import LIMIT, Template
 from tunesmith.model.tokenizer import Tokenizer
@@ -368,3 +369,31 @@ def test_the_day_does_not_change_the_tokens() -> None:
 def test_generation_tags_are_understood() -> None:
     text = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
     assert template(text).render([{"content": "a"}, {"content": "b"}]) == "ab"
+
+
+# What people look at
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram", "wordpiece"])
+def test_the_pieces_of_a_text_together_are_the_text(kind: str, tmp_path: Path) -> None:
+    save_tokenizer(tmp_path, tokenizer_json(kind), CHATML)
+    tokenizer = Tokenizer.load(tmp_path)
+    ids = tokenizer.encode("The parcel is late, order 48213; Z\u00fcrich \u6771\u4eac \u2615  ok")
+    example = Example((Sequence(tuple(ids), (IGNORE,) * len(ids)),), "", PLACE)
+    found = pieces(example, tokenizer)
+    assert [piece.id for piece in found] == ids
+    assert "".join(piece.text for piece in found) == tokenizer.decode(ids, special=True)
+
+
+def test_words_of_an_encoder_stand_apart_and_whole(tmp_path: Path) -> None:
+    save_tokenizer(tmp_path, encoder_tokenizer_json(), None, named=AROUND)
+    tokenizer = Tokenizer.load(tmp_path)
+    example = plain.encode(Labelled(("The parcel is lately again.",), ("x",)), tokenizer)
+    text = "".join(piece.text for piece in pieces(example, tokenizer))
+    assert text == "[CLS] The parcel is lately again. [SEP]"
+
+
+def test_every_sequence_of_a_row_begins_anew(tokenizer: Tokenizer) -> None:
+    one = encode(two(USER, ANSWER), tokenizer)
+    both = Example(one.sequences * 2, one.row, one.origin)
+    assert pieces(both, tokenizer) == pieces(one, tokenizer) * 2

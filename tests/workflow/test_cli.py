@@ -158,6 +158,36 @@ def test_the_kept_run_file_says_the_same_run(there: Path, say: Command) -> None:
     assert not (there / "runs" / "bot" / "earlier").exists()
 
 
+@pytest.mark.parametrize("run", ["bot", "runs/bot", "runs/bot/run.yaml", "bot.yaml"])
+def test_every_command_that_takes_a_run_takes_it_by_any_of_its_names(
+    there: Path, say: Command, run: str
+) -> None:
+    settings = QUICK if run == "bot.yaml" else []
+    before = finished(there / "runs" / "bot")
+    for command in ("data", "train", "evaluate", "deploy", "run"):
+        said = say(command, run, *settings, "--json")
+        assert said.code == 0 and said.value["run"] == "bot", said.out
+    assert finished(there / "runs" / "bot") == before
+    assert "files of deploy" in {c["what"] for c in say("doctor", run, "--json").value}
+    assert say("predict", run, "rows.jsonl", "--dry-run", "--json").value == {"rows": 24}
+    assert tunesmith.load(run).folder.path.resolve() == (there / "runs" / "bot").resolve()
+
+
+def test_a_project_s_folder_means_the_run_that_was_made_of_it(empty: Path, say: Command) -> None:
+    assert say("init", "bot").code == 0 and say("data", "bot").code == 0
+    said = say("doctor", "bot")
+    assert said.code == 0 and "files of data" in said.out
+
+
+def test_a_run_that_is_not_there_is_told_with_what_is(there: Path, say: Command) -> None:
+    said = say("evaluate", "bott")
+    assert said.code == 2 and "no run of this name; did you mean bot" in said.err
+    said = say("doctor", "bott")
+    assert said.code == 2 and "bott: no run of this name; known here: bot" in said.err
+    said = say("predict", "rows.jsonl", "rows.jsonl")
+    assert said.code == 2 and "rows.jsonl: its run would be runs/rows, which is not" in said.err
+
+
 def test_a_changed_input_does_a_stage_again(home: Path, empty: Path, say: Command) -> None:
     text = "model: tiny\ndata: {source: rows.jsonl, split: {valid: 4, test: 4}}\n"
     (empty / "bot.yaml").write_text(text)
@@ -718,6 +748,7 @@ def test_runs(there: Path, say: Command) -> None:
     assert record["name"] == "bot" and record["bytes"] > record["spare"] > 0
     assert record["state"] == "finished" and record["from"] == {}
     assert set(record["metrics"]["exact"]) == {"base", "tuned"}
+    assert "exact" in record["in_percent"] and "perplexity" not in record["in_percent"]
     assert "bot" in say("runs").out and "finished" in say("runs").out
 
 
@@ -964,7 +995,7 @@ def test_a_copied_run_is_not_taken_for_the_one_it_names(
     assert say("data", "rows.jsonl").code == 0
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs" / "rows").rglob("*")}
     shutil.copytree("runs/rows", "runs/copy")
-    for given in ("runs/copy", "runs/copy/run.yaml"):
+    for given in ("runs/copy", "runs/copy/run.yaml", "copy"):
         said = say("data", given)
         assert said.code == 2 and "runs/copy: its run.yaml says name: rows" in said.err
     with pytest.raises(SettingsError, match=r"runs/copy: its run\.yaml says name: rows"):

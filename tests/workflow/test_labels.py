@@ -180,6 +180,10 @@ def test_a_head_is_measured_against_the_majority(
     assert arms["tuned"]["accuracy"]["value"] > 60
     assert arms["base"]["in_scope_accuracy"]["value"] in (0, pytest.approx(100 * 3 / 9))
     assert "the largest class is 'order" in found["notes"]["base"]
+    assert " % (the largest class)" in found["verdict"]["headline"]
+    assert {each["stand_in"] for each in arms["base"].values()} == {"the largest class"}
+    assert not any("stand_in" in each for each in arms["tuned"].values())
+    assert "accuracy, from the largest class" in page.write(folder).read_text()
     shares = [line["chances"] for line in lines(folder, "scores-base.jsonl")]
     assert all(each == pytest.approx([4 / 11, 4 / 11, 3 / 11]) for each in shares)
     assert "stand in for it" in page.write(folder).read_text()
@@ -212,6 +216,7 @@ def test_a_head_for_many_is_asked_for_many_where_rows_have_one(
 ) -> None:
     found = of_head(tmp_path / "run", tiny, Classify(many=True))
     assert "pairs" not in found["labels"]["arms"]["tuned"]
+    assert {v["stand_in"] for v in found["arms"]["base"].values()} == {"the shares of labels"}
     for sample in found["samples"]:
         assert json.loads(sample["wanted"]) and isinstance(json.loads(sample["tuned"]), list)
 

@@ -20,6 +20,7 @@ def test_rows_that_may_not_be_read(
     empty: Path, say: Command, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     path, opened = rows(empty / "rows.jsonl"), os.open
+    path.chmod(0o200)
 
     def shut(name: Any, *rest: Any, **more: Any) -> Any:
         if os.path.basename(str(name)) == path.name:
@@ -49,8 +50,11 @@ def test_a_run_file_and_a_model_that_may_not_be_read(
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
             return opened(path, *rest, **more)
 
+        (file,) = empty.rglob(closed)
+        file.chmod(0o200)
         with monkeypatch.context() as patch:
             patch.setattr(Path, "open", shut)
             said = say("train", "bot.yaml", "--dry-run")
+        file.chmod(0o600)
         assert said.code == 5, said.err
         assert "run chmod u+r " in said.err and said.err.strip().endswith(closed)

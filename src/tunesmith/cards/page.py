@@ -107,7 +107,8 @@ def tiles(run: Evidence, found: list[Score]) -> list[dict[str, str]]:
     if found:
         main = found[0]
         ends = [main.number(arm.get("value")) for arm in (main.base, main.tuned)]
-        made.append({"value": " \u2192 ".join(ends), "label": main.label})
+        label = f"{main.label}, from {main.stand_in}" if main.stand_in else main.label
+        made.append({"value": " \u2192 ".join(ends), "label": label})
     seconds = run.at("train/train.json#/seconds")
     facts = [
         ("rows trained on", run.fact("", "train/train.json", "rows", "train").value, "{:,}"),

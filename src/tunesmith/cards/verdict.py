@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tunesmith.cards.evidence import Evidence
+from tunesmith.core import screen
 
 REPORT = "evaluate/report.json"
 WITHOUT_ROWS = (
@@ -23,8 +24,8 @@ class Score:
     """One measure of both arms, and of their difference (tuned minus base)."""
 
     name: str
-    base: Mapping[str, float]
-    tuned: Mapping[str, float]
+    base: Mapping[str, Any]
+    tuned: Mapping[str, Any]
     difference: Mapping[str, Any]
     percent: bool
 
@@ -33,17 +34,22 @@ class Score:
         """Which arm the report found better, if it is proven."""
         return MOODS[self.difference.get("better")]
 
+    @property
+    def stand_in(self) -> str:
+        """What answered in the place of the base, which could not; else nothing."""
+        return str(self.base.get("stand_in", ""))
+
     def number(self, value: float | None) -> str:
         """A value in this measure's unit."""
         if value is None:
             return "not measured"
-        return f"{value:.1f} %" if self.percent else f"{value:.3g}"
+        return screen.figure(value, percent=self.percent)
 
     def signed(self, value: float | None) -> str:
         """A difference: points of percent, with its sign."""
         if value is None:
             return "not measured"
-        return f"{value:+.1f}" if self.percent else f"{value:+.3g}"
+        return screen.signed(value, percent=self.percent)
 
     def cells(self) -> list[tuple[str, str]]:
         """Base, tuned and difference, each as its value and its range; both as text."""
@@ -62,7 +68,12 @@ class Score:
     @property
     def label(self) -> str:
         """Its name in words."""
-        return self.name.replace("_", " ").replace(".", " ")
+        return named(self.name)
+
+
+def named(name: str) -> str:
+    """A measure's name in words."""
+    return name.replace("_", " ").replace(".", " ")
 
 
 def scores(report: Mapping[str, Any]) -> list[Score]:

@@ -31,7 +31,7 @@ NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP)
 ADVICE = {
     errno.ENOSPC: "free some space and give the same command again",
     errno.EDQUOT: "your disk quota is used up: free some space and give the same command again",
-    errno.EROFS: "the disk is read-only: choose a folder on another one",
+    errno.EROFS: rights.READ_ONLY,
     errno.EIO: "the disk reports a fault: check it before you go on",
     errno.EMFILE: "too many files are open: raise `ulimit -n`",
     errno.ELOOP: "symbolic links are not followed here: name the real file",
@@ -129,7 +129,7 @@ def sentence(error: OSError, path: Path, doing: str, needed: int | None) -> str:
     """What failed where, the bytes needed and free, and what to do."""
     reason = (error.strerror or str(error)).lower()
     if error.errno in rights.DENIED:
-        advice = rights.missing(path, "r" if doing.startswith("read") else "w")
+        advice = rights.missing(path, "r" if doing.startswith("read") else "w", error.errno)
         return f"{visible(path)}: cannot {doing}: {reason}; {advice}"
     try:
         free = f"{DISK.free(path)} bytes are free"

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core import disk, lock
+from tunesmith.core import disk, lock, rights
 from tunesmith.core.aside import Aside
 from tunesmith.core.disk import (
     disk_errors,
@@ -58,7 +58,8 @@ class RunFolder:
         with disk_errors(self.path, "make the run folder"):
             make_folders(self.path)
             if not os.access(self.path, os.W_OK | os.X_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+                code = errno.EROFS if rights.read_only(self.path) else errno.EACCES
+                raise OSError(code, os.strerror(code))
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -77,7 +77,8 @@ def unreadable(path: Path, error: Exception) -> TunesmithError:
     if code == errno.ELOOP:
         return DataError(f"{where}: the link leads back to itself; name the file it should lead to")
     if code in rights.DENIED:
-        return ResourceError(f"{where}: permission denied; {rights.missing(path, 'r')}")
+        reason = os.strerror(code).lower()
+        return ResourceError(f"{where}: {reason}; {rights.missing(path, 'r', code)}")
     if code in (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE):
         return ResourceError(f"{where}: {os.strerror(code)}; check its disk, and try again")
     reason = visible(getattr(error, "strerror", None) or str(error))

@@ -37,11 +37,18 @@ ARMS = ("base", "tuned")
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What one arm made of the rows, by row digest.
+class StandIn:
+    """What answers for an arm that has no model which could."""
 
-    `stand_in` says what answered where the arm has no model that could.
-    """
+    word: str
+    """What it is, to stand beside a number."""
+    reason: str
+    """Why it answers, and what it says."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one arm made of the rows, by row digest; or what its `stand_in` did."""
 
     answers: Mapping[str, answer.Answered] = field(default_factory=dict)
     likelihoods: Mapping[str, Likelihood] = field(default_factory=dict)
@@ -49,7 +56,7 @@ class Outcome:
     general: Mapping[str, Likelihood] = field(default_factory=dict)
     labels: Labels | None = None
     threshold: float | None = None
-    stand_in: str = ""
+    stand_in: StandIn | None = None
 
     @property
     def said(self) -> bool:
@@ -190,8 +197,8 @@ def scored(found: Outcome, asking: Asking, labels: Labels) -> Outcome:
     if questions.valid:
         chances = [lines[row.digest].chances for row in questions.valid]
         chosen = threshold(labels, questions.valid, chances)
-    said = majority(labels) if stands_in else ""
-    return replace(found, scores=lines, threshold=chosen, stand_in=said)
+    shares = majority(labels) if stands_in else None
+    return replace(found, scores=lines, threshold=chosen, stand_in=shares)
 
 
 def likely(asking: Asking, what: str, rows: Sequence[Chat | Text]) -> dict[str, Likelihood]:
@@ -219,17 +226,21 @@ def likely(asking: Asking, what: str, rows: Sequence[Chat | Text]) -> dict[str, 
     return found
 
 
-def majority(labels: Labels) -> str:
-    """What stands in for a base whose head would be new."""
+def majority(labels: Labels) -> StandIn:
+    """What stands in for a base whose head would be new: of one label the likeliest is given, of
+    many those that half the rows have."""
+    word = "the shares of labels" if labels.many else "the largest class"
     if labels.tasks:
-        return (
+        return StandIn(
+            f"{word} of each source",
             "the base has no heads for these labels, so the shares of labels among the training "
-            "rows of each source stand in for them"
+            "rows of each source stand in for them",
         )
     share, name = max(zip(labels.shares, labels.names, strict=True))
-    return (
+    return StandIn(
+        word,
         "the base has no head for these labels, so the shares of labels among the training rows "
-        f"stand in for it; the largest class is {quoted(name)} with {share:.1%}"
+        f"stand in for it; the largest class is {quoted(name)} with {share:.1%}",
     )
 
 

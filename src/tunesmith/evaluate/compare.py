@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.core import screen
 from tunesmith.core.late import late
 from tunesmith.evaluate.metrics.base import Judged, Metric
 
@@ -128,6 +129,16 @@ def better(difference: Value) -> str | None:
     return "tuned" if (low > 0) == difference["higher_is_better"] else "base"
 
 
+def stood_in(found: Comparison, stand_ins: Mapping[str, str]) -> Comparison:
+    """The same, in which each value of an arm that something else answered for says what."""
+    arms = {
+        arm: {name: value | {"stand_in": stand_ins[arm]} for name, value in values.items()}
+        for arm, values in found.arms.items()
+        if arm in stand_ins
+    }
+    return Comparison({**found.arms, **arms}, found.difference)
+
+
 def verdict(found: Comparison, name: str, rows: int) -> dict[str, str]:
     """What the measure `name` says of the two arms: a headline, and the numbers behind it."""
     before, after = (shown(found.arms[arm][name]) for arm in ("base", "tuned"))
@@ -169,12 +180,13 @@ def doubt(change: Value) -> str:
 
 
 def shown(value: Value) -> str:
-    """A value in its unit."""
+    """A value in its unit, and what answered in the place of its arm."""
     if value["value"] is None:
         return "not a number"
-    return f"{value['value']:.1f} %" if value["percent"] else f"{value['value']:.3g}"
+    said = screen.figure(value["value"], percent=value["percent"])
+    return f"{said} ({value['stand_in']})" if "stand_in" in value else said
 
 
 def signed(change: Value, key: str) -> str:
-    """A difference with its sign, in points where the measure is in percent."""
-    return f"{change[key]:+.1f}" if change["percent"] else f"{change[key]:+.3g}"
+    """A difference, or an end of its interval, with its sign."""
+    return screen.signed(change[key], percent=change["percent"])

@@ -124,6 +124,8 @@ def written(
     """`report.json` as written, and what a person should know."""
     judged = {arm: [found.judged(row) for row in asked.rows] for arm, found in arms.items()}
     compared = compare.compare(asked.metrics, judged, draws=spec.bootstrap, seed=asked.seed)
+    stand_ins = {arm: found.stand_in.word for arm, found in arms.items() if found.stand_in}
+    compared = compare.stood_in(compared, stand_ins)
     beside = {arm: found.general for arm, found in arms.items()}
     compared = general.added(compared, beside, draws=spec.bootstrap, seed=asked.seed)
     main = asked.metrics[0].names()[0]
@@ -174,7 +176,7 @@ def notes(spec: Evaluate, asked: Questions, arms: Mapping[str, Outcome]) -> dict
         found["references"] = f"{span} a row"
     for arm, each in arms.items():
         if each.stand_in:
-            found[arm] = each.stand_in
+            found[arm] = each.stand_in.reason
         if each.threshold is not None:
             found[f"threshold, {arm}"] = (
                 f"{spec.unknown} where the largest probability is under {each.threshold:.4f}, "

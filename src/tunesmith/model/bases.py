@@ -133,7 +133,7 @@ def found(spec: ModelSpec, known: Mapping[str, Any]) -> Base:
         return fetched(spec, embedded.ENCODER_HUB, known)
     if HUB_NAME.fullmatch(spec.source):
         return fetched(spec, spec.source, known)
-    near = alike(spec.source)
+    near = alike(spec.source, embedded.NAME, embedded.ENCODER)
     raise SettingsError(
         f"model.source: {spec.source!r} is neither {embedded.NAME!r} nor {embedded.ENCODER!r}, "
         "nor a folder, nor a .gguf file, nor a run, nor a hub name like owner/name. "
@@ -141,10 +141,10 @@ def found(spec: ModelSpec, known: Mapping[str, Any]) -> Base:
     )
 
 
-def alike(source: str) -> str:
-    """What is here and nearly called so: a bundled model, or a folder or a file beside; or ""."""
-    path = Path(source).expanduser()
-    there = [embedded.NAME, embedded.ENCODER]
+def alike(source: str, *bundled: str) -> str:
+    """What is here and nearly called so: a folder or a file where it would be, or one of the
+    `bundled` models; or ""."""
+    path, there = Path(source).expanduser(), [*bundled]
     with suppress(OSError):  # Of a folder that may not be looked into nothing is known.
         beside = [each for each in path.parent.iterdir() if each.is_dir() or each.suffix == ".gguf"]
         there += map(str, beside)
@@ -240,7 +240,8 @@ def kept(name: str, commit: str) -> Path:
 
 
 def download(name: str, revision: str | None) -> Path:
-    """A snapshot of the allowed files; its folder is named by the commit."""
+    """A snapshot of the allowed files; its folder is named by the commit. What is bundled is no
+    slip of a hub name, which may be right."""
     near = alike(name)
     where = f"model.source: {name}" + (f" (did you mean {near}?)" if near else "")
     return hub.download(name, revision, kind="model", patterns=ALLOWED, where=where)

@@ -32,6 +32,12 @@ def download(
         found = snapshot_download(name, repo_type=kind, revision=revision, allow_patterns=wanted)
     except Exception as error:  # the client raises many kinds; each means the same to a user
         reason = str(error).strip().split("\n")[0]
+        if unasked(error):
+            raise ResourceError(
+                f"{where}: is not in the cache, and the hub was not asked: the environment says to "
+                "stay offline. Allow it by HF_HUB_OFFLINE=0 before the command, or copy its files "
+                "here and name their folder."
+            ) from error
         raise ResourceError(
             f"{where}: cannot be fetched from the hub ({type(error).__name__}: {reason}). Check "
             "the name and the network, or copy its files here and name their folder."
@@ -39,6 +45,15 @@ def download(
     finally:
         logging.set_verbosity(loud)
     return Path(found)
+
+
+def unasked(error: BaseException | None) -> bool:
+    """Whether the client failed since it may ask nobody: the environment told it so."""
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    while error is not None and not isinstance(error, OfflineModeIsEnabled):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def place(path: Path, snapshot: Path, target: Path) -> None:

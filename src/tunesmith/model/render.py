@@ -316,23 +316,30 @@ def inside(start: int, end: int, spans: Sequence[Span]) -> bool:
 
 def pieces(example: Example, tokenizer: Tokenizer) -> list[Piece]:
     """Every token of a row with its text and whether it is trained, for people to look at."""
-    ids = list(chain.from_iterable(s.ids for s in example.sequences))
+    return [piece for each in example.sequences for piece in laid_out(each, tokenizer)]
+
+
+def laid_out(sequence: Ids, tokenizer: Tokenizer) -> Iterator[Piece]:
+    """The tokens of one sequence; their texts together are what the sequence decodes to."""
     # targets[t] belongs to the token after t.
-    trained = list(
-        chain.from_iterable(
-            (False, *(t != IGNORE for t in s.targets[:-1])) for s in example.sequences
-        )
-    )
-    shown: list[Piece] = []
+    trained = (False, *(target != IGNORE for target in sequence.targets[:-1]))
+    before: list[int] = []
     waiting: list[int] = []
-    for number, on in zip(ids, trained, strict=True):
+    for number, on in zip(sequence.ids, trained, strict=True):
         waiting.append(number)
-        text = tokenizer.decode(waiting, special=True)
+        text = added(before, waiting, tokenizer)
         # A character may need several tokens: until it is whole, its text is put off.
         whole = not text.endswith("\ufffd") or len(waiting) > 4
-        shown.append(Piece(text if whole else "", number, on))
-        waiting = [] if whole else waiting
-    return shown
+        yield Piece(text if whole else "", number, on)
+        before, waiting = (waiting, []) if whole else (before, waiting)
+
+
+def added(before: Sequence[int], ids: Sequence[int], tokenizer: Tokenizer) -> str:
+    """What `ids` add to the text of the tokens `before` them: decoded alone, a word loses the space
+    in front of it, and a part of one shows the mark of its kind (`##ing`)."""
+    known = tokenizer.decode(before, special=True)
+    text = tokenizer.decode([*before, *ids], special=True)
+    return text[len(known) :] if text.startswith(known) else tokenizer.decode(ids, special=True)
 
 
 @dataclass(frozen=True)

@@ -188,6 +188,7 @@ def test_a_disk_that_fails_is_a_matter_of_resources(
 ) -> None:
     path = tmp_path / "t.jsonl"
     path.write_text('{"a": 1}\n')
+    path.chmod(0o200)
 
     def fails(*_: Any) -> int:
         raise PermissionError(13, "Permission denied")

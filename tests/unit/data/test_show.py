@@ -1,5 +1,6 @@
 """What `tunesmith data --show` draws: every token once, the trained ones marked and coloured."""
 
+import re
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 
 from tunesmith.core.records import Example, Sequence
 from tunesmith.core.rows import Chat, Judged, Labelled, Message, Origin, Row, Text
-from tunesmith.data.show import TRAINED, show
+from tunesmith.data.show import LONG, TRAINED, show
 
 
 @dataclass
@@ -101,3 +102,57 @@ def test_two_answers_stand_apart() -> None:
     text = show([row("answer")], 1, None, encode=both, marks=("[[", "]]"))
     assert text.plain.startswith("rows.jsonl:3: 4 tokens, 2 trained, weight 2\n")
     assert text.plain.count("q [bold][[answer]]\n") == 2
+
+
+def in_tokens(row: Chat, tokenizer: Any) -> Example:
+    """Up to three letters a token, the same ones under the same id."""
+    ids = []
+    for message in row.dialogue():
+        for part in re.findall(r"\s*\S{1,3}", message.content or ""):
+            token = Message(message.role, part)
+            if token not in SAID:
+                SAID.append(token)
+            ids.append(SAID.index(token))
+    return Example((Sequence(tuple(ids), ()),), row.digest, row.origin)
+
+
+def asked(*questions: str, before: str = "") -> list[Row]:
+    """A row for each question; what is said before it is the same in all."""
+    return [
+        Chat((Message("user", before + q), Message("assistant", f" {n}")))
+        for n, q in enumerate(questions)
+    ]
+
+
+RULES = "Answer in one word. " * 20
+"""What a prompt says in every row."""
+
+
+def test_a_long_beginning_that_all_rows_share_is_shown_once() -> None:
+    rows = asked("Where is it?", "Who is it?", "And why?", before=RULES)
+    drawn = show(rows, 3, None, encode=in_tokens, marks=("[[", "]]")).plain
+    assert drawn.count("Answer in one word.") == 20, "whole in the first row"
+    said = f"... ({len(RULES.strip())} characters, the same in all rows shown)\n"
+    assert drawn.count(said) == 2 and f"{said} Who is it?[[ 1]]" in drawn
+    counts = [int(n) for n in re.findall(r": (\d+) tokens", drawn)]
+    assert min(counts) > len(RULES) // 4, "the cut tokens count all the same"
+
+
+def test_a_beginning_is_cut_where_a_word_ends() -> None:
+    rows = asked("parcels come", "partners go", before=RULES)
+    assert "shown)\n partners go" in show(rows, 2, None, encode=in_tokens).plain
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        asked("Where is it?", before=RULES),
+        asked("Where?", "Who?", before=RULES[: LONG - 10]),
+        [*asked("Where?", before=RULES), *asked("Who?", before="But " + RULES)],
+    ],
+    ids=["one row", "a short beginning", "another beginning"],
+)
+def test_nothing_else_is_cut(rows: list[Row]) -> None:
+    drawn = show(rows, 3, None, encode=in_tokens).plain
+    assert "the same in all rows" not in drawn
+    assert drawn.count("Answer in") == sum(str(row.texts()).count("Answer in") for row in rows)
