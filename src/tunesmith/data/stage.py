@@ -219,7 +219,7 @@ def divided(
     held_out: dict[str, list[Row]] = {}
     for name, each in given.items():
         if each.part != "source":
-            read = rows_from(name, each, found[name], ledger, log)
+            read = rows_from(name, each, found[name], ledger, log=log)
             held_out.setdefault(each.part, []).extend(read)
     parts: dict[str, Sequence[Row]] = {"train": left}
     if sizes := sizes_of(spec):
