@@ -51,7 +51,7 @@ def drawn(row: Row, example: Example, tokenizer: Any, marks: tuple[str, str]) ->
     tokens = [pieces(one, tokenizer) for one in sequences]
     count = sum(piece.trained for line in tokens for piece in line)
     weight = "" if row.weight == 1 else f", weight {row.weight:g}"
-    trained = "" if example.label is not None else f", {count} trained"
+    trained = "" if example.label is not None or not count else f", {count} trained"
     heading = f"{row.origin}: {sum(map(len, tokens))} tokens{trained}{verdict(row)}{weight}"
     text = Text().append(printable(heading) + "\n", style=HEADING)
     for line in tokens:
