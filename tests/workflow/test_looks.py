@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.tiny import tiny_model
 from tests.workflow.test_cli import (
     QUICK,
     Command,
@@ -14,12 +15,19 @@ from tests.workflow.test_cli import (
     begun,
     empty,
     finished,
-    home,
     rows,
     say,
 )
 from tests.workflow.test_redone import project, stopped
 from tunesmith.core.folders import RunFolder
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny model: no run is needed beside it."""
+    home = tmp_path_factory.mktemp("home")
+    tiny_model("llama", home / "tiny")
+    return home
 
 
 def lines(path: Path, *records: dict[str, object]) -> str:
@@ -40,13 +48,20 @@ def everything(run: Path) -> dict[str, bytes]:
     return {path.relative_to(run).as_posix(): path.read_bytes() for path in files}
 
 
+def trained(home: Path, empty: Path, say: Command) -> Path:
+    """The folder of a run that was trained, and nothing else, on 24 rows."""
+    project(home, empty)
+    assert say("train", "bot.yaml", *QUICK).code == 0
+    return empty / "runs" / "bot"
+
+
 # Rows that changed under a trained run
 
 
 def test_a_look_at_changed_rows_leaves_the_trained_run_in_service(
     home: Path, empty: Path, say: Command
 ) -> None:
-    run = begun(home, empty, say)
+    run = trained(home, empty, say)
     before = everything(run)
     rows(empty / "rows.jsonl", 30)
     said = say("data", "bot.yaml", *QUICK, "--show", "1")
@@ -65,7 +80,7 @@ def test_a_look_at_changed_rows_leaves_the_trained_run_in_service(
 def test_a_look_with_other_settings_leaves_the_trained_run_too(
     home: Path, empty: Path, say: Command
 ) -> None:
-    run = begun(home, empty, say)
+    run = trained(home, empty, say)
     before = everything(run)
     said = say("data", "bot.yaml", *QUICK, "data.split=none")
     assert said.code == 0 and everything(run) == before
