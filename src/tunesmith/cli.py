@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tunesmith.door import Visit, enter
+from tunesmith.door import Visit, advised, enter
 
 if TYPE_CHECKING:
     from tunesmith.answers import Arm
@@ -158,16 +158,24 @@ def data(
     accept_change: Accept = None,
     restart: Restart = False,
 ) -> None:
-    """Read, check, transform and split the rows."""
+    """Read, check, transform and split the rows; a trained run stays as it is."""
     job = prepared(run, overrides, as_json, accept_change, restart)
-    if dry_run:
-        foretell(job, "data", as_json)
+
+    from tunesmith import looks, pipeline
+    from tunesmith.core.errors import SettingsError
+
+    shown = 0 if as_json else show_rows
+    if shown:
+        pipeline.refuse_no_model(job, "data")
+    kept = pipeline.on_other_rows(job)
+    if kept and fix:
+        raise SettingsError(f"{kept}. --fix needs rows that are prepared in the run")
+    if kept or dry_run:
+        look(job, kept, shown, as_json)
         return
     carry_out(job, "data", as_json, fix=fix)
-    if show_rows and not as_json:
-        from tunesmith import looks
-
-        looks.rows(job, show_rows)
+    if shown:
+        looks.rows(job, shown)
 
 
 STAGED = {
@@ -360,17 +368,34 @@ def carry_out(job: "Job", until: str, as_json: bool, *, fix: bool = False) -> No
 
 def foretell(job: "Job", until: str, as_json: bool) -> None:
     """`--dry-run`."""
-    from tunesmith import forecast
+    from tunesmith import forecast, pipeline
     from tunesmith.core.log import Log
 
-    log = Log(quiet=as_json)
-    run = job.loaded.run
-    if until == "data":
-        found = forecast.rows(run, log)
-    else:
-        there = None if job.restarts("train", until) else job.folder
-        found = forecast.whole(run, log, there, job.accept)
+    known = pipeline.known_base(job, until)
+    again = [stage for stage in ("data", "train") if job.restarts(stage, until)]
+    run, log = job.loaded.run, Log(quiet=as_json)
+    found = forecast.whole(run, log, job.folder, job.accept, again=again, known=known)
     show(found, forecast.sentence(found), as_json)
+
+
+def look(job: "Job", kept: str, count: int, as_json: bool) -> None:
+    """The rows as they would be, `count` of them shown, and nothing written. `kept` says why not,
+    where that was not asked for."""
+    from dataclasses import replace
+
+    from tunesmith import forecast, looks, pipeline
+    from tunesmith.core.log import Log
+
+    run, log = job.loaded.run, Log(quiet=as_json)
+    again = ["data"] if job.restart else []
+    note = advised(kept) if kept else forecast.rows_making_way(job.folder, run, again)
+    with forecast.prepared(run, log, job.folder, restart=job.restart) as folder:
+        aside = replace(job, folder=folder, log=log)
+        pipeline.tell_rows(aside)
+        found = forecast.rows(folder, [note] if note else [])
+        show(found, forecast.sentence(found), as_json)
+        if count:
+            looks.rows(aside, count)
 
 
 def show(result: Any, text: str, as_json: bool) -> None:

@@ -4,7 +4,8 @@ Nothing is written beside the cache of models: rows are prepared in a folder tha
 """
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,8 +18,8 @@ from tunesmith.core.mixing import Recipe, recipe_of
 from tunesmith.core.rows import Row
 from tunesmith.core.tables import read_part
 from tunesmith.data.policy import enforce
-from tunesmith.data.stage import prepare
-from tunesmith.model.bases import Base, resolve
+from tunesmith.data.stage import outdated, prepare
+from tunesmith.model.bases import Base, check_name, resolve
 from tunesmith.model.load import context, outline
 from tunesmith.model.render import fit
 from tunesmith.model.words import tokenizer_of
@@ -34,10 +35,12 @@ from tunesmith.train.stage import (
     in_pieces,
     inputs,
     learnable,
+    left_out,
     refuse_unfit,
 )
 
 PARTS = ("train", "valid", "test")
+RESTART = "as --restart says"
 
 # Forward and backward: numbers that a transformer block keeps, per token and unit of width
 # (arXiv 2205.05198 counts 34 bytes at 16 bit).
@@ -50,51 +53,97 @@ SMALL = 0.5
 PROBE = 0.5
 
 
-def rows(run: Run, log: Log) -> dict[str, Any]:
-    """The rows of each part, after transforms and split."""
+@contextmanager
+def prepared(
+    run: Run, log: Log, there: RunFolder | None = None, *, restart: bool = False
+) -> Iterator[RunFolder]:
+    """The rows as they would be prepared `there`, in a folder that is thrown away."""
     with TemporaryDirectory() as aside:
         folder = RunFolder(Path(aside) / "runs" / run.name)
         folder.create()
-        prepare(folder, run.data, seed=run.seed, log=log)
-        return {"rows": {part: len(read_part(folder.path / "data", part)) for part in PARTS}}
+        prepare(folder, run.data, seed=run.seed, log=log, restart=restart, instead_of=there)
+        yield folder
+
+
+def rows(folder: RunFolder, notes: Collection[str] = ()) -> dict[str, Any]:
+    """The rows of each part, after transforms and split."""
+    counts = {part: len(read_part(folder.path / "data", part)) for part in PARTS}
+    return {"rows": counts, "notes": [*notes]}
 
 
 def whole(
-    run: Run, log: Log, there: RunFolder | None = None, accept: Collection[str] = ()
+    run: Run,
+    log: Log,
+    there: RunFolder | None = None,
+    accept: Collection[str] = (),
+    *,
+    again: Collection[str] = (),
+    known: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Rows, tokens, steps; bytes and seconds as rough figures. What the run begun `there` would
-    refuse is refused here."""
+    refuse is refused here; `again` are the stages of it that are started over, and `known` is what
+    it recorded of its base, as for `resolve`."""
     environment.need("train", "torch", "transformers", "peft")
     if run.model.bits is not None:
         environment.need("qlora", "bitsandbytes")
-    with TemporaryDirectory() as aside:
-        folder = RunFolder(Path(aside) / "runs" / run.name)
-        folder.create()
-        prepare(folder, run.data, seed=run.seed, log=log)
+    check_name(run.model, known)
+    with prepared(run, log, there, restart="data" in again) as folder:
         enforce(folder.stage("data").path, run.policy, "train")
-        base = resolve(run.model)
+        base = resolve(run.model, known)
+        notes: list[str] = []
         if there is not None:
-            refuse_changed(there, folder, run, base, accept)
+            wanted = asked(there, folder, run, base)
+            if "train" not in again:
+                refuse_changed(there, wanted, accept)
+            notes.append(making_way(there, run, wanted, again))
         refuse_unfit(run.train, base)
         rows = learnable(folder.path / "data", run.evaluate.unknown)
         spec = fitted(run.train, rows)
         counted = tokens(rows, spec, base, recipe_of(folder.path / "data"))
         counted["rows"]["test"] = len(read_part(folder.path / "data", "test"))
-    return counted | cost(run, spec, base, counted)
+    notes.append(unused(run.train))
+    return counted | cost(run, spec, base, counted) | {"notes": [*filter(None, notes)]}
 
 
-def refuse_changed(
-    there: RunFolder, folder: RunFolder, run: Run, base: Base, accept: Collection[str]
-) -> None:
-    """Refuse settings that a training stopped `there` was not begun with; `folder` has the rows as
-    they would be."""
-    stage, data = there.stage("train"), there.stage("data")
-    if stage.finished or not has_saved(stage):
-        return
+def asked(there: RunFolder, folder: RunFolder, run: Run, base: Base) -> dict[str, Any]:
+    """What training `there` would be begun with; `folder` has the rows as they would be."""
+    data, mine = there.stage("data"), folder.stage("data")
     wanted = inputs(folder, run.train, base, tokenizer_of(base), run.model.dtype, run.seed)
-    if data.finished and data.inputs == folder.stage("data").inputs:
-        wanted["digest of the data"] = data.digest  # Equal but for where the files seem to lie.
-    stage.refuse_changed(stage.inputs | wanted, accept)
+    wanted["valid rows left out"] = left_out(mine.path, run.evaluate.unknown)
+    if data.finished and data.inputs == mine.inputs:
+        wanted["digest of the data"] = data.digest  # Kept, in the words of whoever prepared it.
+    return wanted
+
+
+def refuse_changed(there: RunFolder, wanted: Mapping[str, Any], accept: Collection[str]) -> None:
+    """Refuse settings that a training stopped `there` was not begun with."""
+    stage = there.stage("train")
+    if not stage.finished and has_saved(stage):
+        stage.refuse_changed(wanted, accept)
+
+
+def making_way(
+    there: RunFolder, run: Run, wanted: Mapping[str, Any], again: Collection[str]
+) -> str:
+    """Which finished results would make way for new ones, and why; nothing where all would stay.
+    With rows goes what was trained on them."""
+    if line := rows_making_way(there, run, again):
+        return line
+    train = there.stage("train")
+    return train.making_way(RESTART if "train" in again else train.outdated(wanted))
+
+
+def rows_making_way(there: RunFolder, run: Run, again: Collection[str]) -> str:
+    """The same of the rows."""
+    why = RESTART if "data" in again else outdated(there, run.data, seed=run.seed)
+    return there.stage("data").making_way(why)
+
+
+def unused(spec: Train) -> str:
+    """A setting that another one overrides."""
+    if spec.steps is None:
+        return ""
+    return f"train.steps={spec.steps} says how long; train.epochs={spec.epochs} is not used"
 
 
 def tokens(
@@ -221,8 +270,9 @@ def speed() -> float:
 def sentence(found: dict[str, Any]) -> str:
     """The forecast for a reader."""
     rows = ", ".join(f"{part} {count}" for part, count in found["rows"].items())
+    notes = "".join(f"{note}\n" for note in found["notes"])
     if "tokens" not in found:
-        return f"rows: {rows}. Nothing was written."
+        return f"rows: {rows}\n{notes}Nothing was written."
     # A goal that scores whole texts trains no token.
     trained = f", {found['trained']:,} of them trained" if found["trained"] else ""
     again = ""
@@ -236,7 +286,7 @@ def sentence(found: dict[str, Any]) -> str:
         f"{found['parameters']:,} parameters move\n"
         f"roughly: {found['memory_bytes'] / 1e9:.1f} GB of memory, "
         f"{about(found['train_seconds'])} of training on this machine{again}, evaluation left out\n"
-        "Nothing was written."
+        f"{notes}Nothing was written."
     )
 
 

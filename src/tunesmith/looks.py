@@ -1,12 +1,18 @@
 """Prepared rows on the screen, the trained tokens in colour."""
 
 import sys
+from collections.abc import Callable, Sequence
 
+from tunesmith.core.records import Example
+from tunesmith.core.rows import Labelled, Row
 from tunesmith.core.tables import read_part
 from tunesmith.data.show import show
+from tunesmith.model import plain
 from tunesmith.model.bases import resolve
+from tunesmith.model.tokenizer import Tokenizer
 from tunesmith.model.words import tokenizer_of
 from tunesmith.pipeline import Job
+from tunesmith.train.objectives.base import Objective
 
 
 def rows(job: Job, count: int) -> None:
@@ -17,8 +23,26 @@ def rows(job: Job, count: int) -> None:
     marks = ("", "") if console.is_terminal and not console.no_color else ("[[", "]]")
     tokenizer = tokenizer_of(resolve(job.loaded.run.model))
     train = read_part(job.folder.stage("data").path, "train")
-    objective = job.loaded.run.train.objective
-    objective.accept(train)
-    objective = objective.fitted(train)
-    console.print(show(train, count, tokenizer, encode=objective.encode, marks=marks), end="")
+    encode = encoder(job.loaded.run.train.objective, train)
+    console.print(show(train, count, tokenizer, encode=encode, marks=marks), end="")
     sys.stdout.flush()
+
+
+def encoder(objective: Objective, rows: Sequence[Row]) -> Callable[[Row, Tokenizer], Example]:
+    """How tokens are made of a row: by the objective where it trains on such rows; a look refuses
+    no others, and shows what they say."""
+    if not any(isinstance(row, objective.row) for row in rows):
+        return as_it_is
+    goal = objective.fitted(rows)
+
+    def encode(row: Row, tokenizer: Tokenizer) -> Example:
+        fits = isinstance(row, (goal.row, *goal.beside))
+        return goal.encode(row, tokenizer) if fits else as_it_is(row, tokenizer)
+
+    return encode
+
+
+def as_it_is(row: Row, tokenizer: Tokenizer) -> Example:
+    """The texts of a row of any kind, none of their tokens trained."""
+    said = Labelled(row.texts(), (), origin=row.origin, source=row.source, weight=row.weight)
+    return plain.encode(said, tokenizer)

@@ -12,20 +12,22 @@ from tunesmith.cards import data_card, model_card, page
 from tunesmith.core.disk import read_json, write_text
 from tunesmith.core.errors import IntegrityError, SettingsError, missing
 from tunesmith.core.folders import RunFolder, Stage
+from tunesmith.core.lock import in_use_by
 from tunesmith.core.log import Log
 from tunesmith.core.rows import Row, digest
 from tunesmith.core.tables import read_part
 from tunesmith.data import compliance
-from tunesmith.data.fix import fix
+from tunesmith.data.fix import FIXED, fix
 from tunesmith.data.policy import enforce
-from tunesmith.data.stage import prepare
+from tunesmith.data.shelf import rows_in
+from tunesmith.data.stage import outdated, prepare
 from tunesmith.data.words import told
 from tunesmith.deploy.exports.merged import Merged
 from tunesmith.deploy.stage import deploy
 from tunesmith.evaluate import general
 from tunesmith.evaluate.questions import nothing_to_ask, questions
 from tunesmith.evaluate.stage import evaluate
-from tunesmith.model.bases import Base, resolve
+from tunesmith.model.bases import Base, check_name, resolve
 from tunesmith.model.devices import choose
 from tunesmith.model.heads import Meaning
 from tunesmith.model.tokenizer import Tokenizer
@@ -33,8 +35,9 @@ from tunesmith.model.words import tokenizer_of
 from tunesmith.places import RUN_FILE, RUNS, run_file, run_of
 from tunesmith.resolved import text
 from tunesmith.run import Loaded, Run
+from tunesmith.train.objectives.base import Objective
 from tunesmith.train.stage import fitted as fitted_to
-from tunesmith.train.stage import learnable, train
+from tunesmith.train.stage import halted, learnable, train
 
 STAGES = ("data", "train", "evaluate", "deploy")
 WHOLE = "run"
@@ -79,6 +82,8 @@ def carry_out(job: Job, until: str) -> None:
     """The stages up to `until`, under the run's lock. What is finished and unchanged is kept."""
     job = replace(job, loaded=fitted(job.loaded))
     refuse_itself(job)
+    if until != "data" or job.loaded.run.model.tokens:
+        refuse_no_model(job, until)
     job.folder.create()
     with job.folder.lock(), job.folder.tidied():
         refuse_unknown(job)
@@ -98,7 +103,7 @@ def go(job: Job, until: str) -> None:
     data_card.write(folder)
     keep_settings(job, ("data",))
     if "train" not in wanted:
-        tell_words(job)
+        tell_rows(job)
         return
 
     enforce(folder.stage("data").path, run.policy, "train")
@@ -146,6 +151,48 @@ def fixed(job: Job) -> None:
     """The prepared rows as a data set of their own."""
     with job.folder.lock():
         fix(job.folder, job.loaded.run.data, seed=job.loaded.run.seed, log=job.log)
+
+
+def on_other_rows(job: Job) -> str:
+    """Where a training was begun with other rows than those asked for: that it stays as it is. A
+    look at rows takes no model out of service; `train` is asked to, and `--restart` says so."""
+    stage, folder = job.folder.stage("train"), job.folder
+    if job.restart or not stage.begun:
+        return ""
+    why = outdated(folder, job.loaded.run.data, seed=job.loaded.run.seed)
+    if not why:
+        return ""
+    how, again = halted(stage) or "finished", " --restart" if halted(stage) else ""
+    if again and in_use_by(folder.path / "lock") is not None:
+        how = "under way"
+    return (
+        f"{folder.path}: its training ({how}) is on rows that were prepared otherwise: {why}. It "
+        f"stays as it is, and these are only looked at; `tunesmith train RUN.yaml{again}` trains "
+        f"on them and moves it to {folder.path / 'earlier'}, name=OTHER makes a run of their own"
+    )
+
+
+def tell_rows(job: Job) -> None:
+    """What is to be known of prepared rows before they are trained on."""
+    tell_goal(job)
+    tell_words(job)
+
+
+def tell_goal(job: Job) -> None:
+    """Which objective would use the rows, where that of the run does not train on such."""
+    objective = job.loaded.run.train.objective
+    kind: type[Row] | None = None
+    for row in rows_in(job.folder.stage("data").path / "train.jsonl"):
+        if isinstance(row, objective.row):
+            return
+        kind = kind or type(row)
+    if kind is not None:
+        found = [f"train.objective={name}" for name in Objective.of_rows(kind)]
+        which = " or ".join(found) or "no objective of this version"
+        job.log.say(
+            f"rows of kind {kind.kind}: {which} trains on such, train.objective={objective.kind} "
+            "does not"
+        )
 
 
 def tell_words(job: Job) -> None:
@@ -207,9 +254,8 @@ def head_to_be(run: Run, data: Path) -> Meaning | None:
 def base_of(job: Job, until: str) -> Base:
     """The model the run starts from: as the finished training took it, unless training is asked
     for. Tells where it is another one than before."""
-    recorded = job.folder.manifest().get("base") or {}
-    asked = until in ("train", WHOLE) or not job.folder.stage("train").finished
-    base = resolve(job.loaded.run.model, None if asked else recorded)
+    recorded, asked = job.folder.manifest().get("base") or {}, asks_model(job, until)
+    base = resolve(job.loaded.run.model, known_base(job, until))
     if job.folder.stage("train").begun and recorded.get("digest", base.digest) != base.digest:
         job.log.say(changed(base, recorded))
     if asked and "head" in base.lineage:
@@ -217,6 +263,21 @@ def base_of(job: Job, until: str) -> Base:
             f"model: the head of {base.source} stays behind; model.start=continue goes on with it"
         )
     return base
+
+
+def asks_model(job: Job, until: str) -> bool:
+    """Whether the model is the one that its name means now, and not the one trained on."""
+    return until in ("train", WHOLE) or not job.folder.stage("train").finished
+
+
+def known_base(job: Job, until: str) -> Mapping[str, Any]:
+    """What is recorded of the model trained on, where that one is meant; else nothing."""
+    return {} if asks_model(job, until) else job.folder.manifest().get("base") or {}
+
+
+def refuse_no_model(job: Job, until: str) -> None:
+    """A name that means no model is refused before rows are read and anything is written."""
+    check_name(job.loaded.run.model, known_base(job, until))
 
 
 def changed(base: Base, recorded: Mapping[str, Any]) -> str:
@@ -339,14 +400,18 @@ def result(job: Job) -> dict[str, Any]:
     places = {
         "data": path / "data",
         "data page": path / "cards" / "data.html",
-        "fixed": path / "fixed",
+        "fixed": path / FIXED,
         "trained": path / "train",
         "page": path / "evaluate" / "report.html",
         "exports": path / "deploy",
         "card": path / "cards" / "model_card.md",
     }
-    there = {name: str(place) for name, place in places.items() if place.exists()}
     stages = [name for name in STAGES if job.folder.stage(name).finished]
+    half = {path / name for name in (*STAGES, FIXED) if not job.folder.stage(name).finished}
+    whole = {name: place for name, place in places.items() if place.exists()}
+    there = {name: str(place) for name, place in whole.items() if place not in half}
+    if how := halted(job.folder.stage("train")):
+        there["training"] = f"{how}: {path / 'train'}"
     return {"run": job.folder.name, "folder": str(path), "stages": stages, **there, **apart(path)}
 
 

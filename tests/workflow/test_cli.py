@@ -276,6 +276,9 @@ def test_a_run_without_rows_to_measure_by_is_exported_and_says_so(
     assert (run / "deploy" / "adapter" / "adapter_model.safetensors").exists()
     assert not (run / "evaluate" / "report.json").exists(), "that was another model's"
     card = (run / "cards" / "model_card.md").read_text()
+    rows_told = [line for line in card.splitlines() if line.startswith("| rows ")]
+    assert any("held out to judge | 0 |" in line for line in rows_told), rows_told
+    assert not any("not measured" in line for line in rows_told), rows_told
     for text in (card, (run / "evaluate" / "report.html").read_text()):
         assert "Nothing was measured: whether tuning helped or harmed is not known" in text
         assert "hold some out by data.split" in text

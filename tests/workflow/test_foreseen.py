@@ -1,6 +1,7 @@
 """What would stop the evaluation is refused before training, which may have taken hours."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,19 @@ LABELS = ("late", "lost")
     ],
 )
 def test_what_stops_the_evaluation_stops_the_run_before_training(
-    asked: dict[str, Any], objective: str, kind: type[TunesmithError], said: str, tmp_path: Path
+    asked: dict[str, Any],
+    objective: str,
+    kind: type[TunesmithError],
+    said: str,
+    tiny: Callable[[str], Path],
+    tmp_path: Path,
 ) -> None:
     text, label = ("text", "label") if objective == "classify" else ("prompt", "completion")
     lines = [{text: f"order {i} is {LABELS[i % 2]}", label: LABELS[i % 2]} for i in range(24)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     settings = {
         "name": "bot",
-        "model": {"source": str(tmp_path / "no model is needed to know it")},
+        "model": {"source": str(tiny("llama"))},
         "data": {"source": str(tmp_path / "rows.jsonl"), "split": {"valid": 6, "test": 6}},
         "train": {"objective": objective},
         "evaluate": {"metrics": ["accuracy"], **asked},

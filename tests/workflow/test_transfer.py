@@ -246,7 +246,7 @@ def test_what_an_earlier_run_names_is_not_fetched_unasked(
     commit, asked = "a" * 40, list[str]()
     tiny_model("llama", tmp_path / "hub" / commit)
 
-    def download(name: str, revision: str | None) -> Path:
+    def download(name: str, revision: str | None, patterns: object = ()) -> Path:
         """The hub, as far as the network goes."""
         asked.append(name)
         return tmp_path / "hub" / commit
@@ -271,7 +271,7 @@ def test_a_branch_that_moves_changes_nothing_until_training_is_asked_again(
         tiny_model("llama", tmp_path / "hub" / commit, seed=seed)
     branch, asked = [old], list[str | None]()
 
-    def download(name: str, revision: str | None) -> Path:
+    def download(name: str, revision: str | None, patterns: object = ()) -> Path:
         """The hub, as far as the network goes."""
         asked.append(revision)
         return tmp_path / "hub" / (revision or branch[0])

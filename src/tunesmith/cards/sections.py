@@ -116,9 +116,10 @@ def data_facts(run: Evidence) -> list[Fact]:
     uses = {"train": "trained on", "valid": "to choose the best step", "test": "held out to judge"}
     found += [run.fact(f"rows {use}", ACCOUNT, "parts", part) for part, use in uses.items()]
     template = run.fact("digest of the template", TRAIN, "tokenizer", "template")
+    judged = [run.fact("rows judged", REPORT, "rows")] if run.read(REPORT) else []
     return [
         *found,
-        run.fact("rows judged", REPORT, "rows"),
+        *judged,
         run.fact("digest of the source", "manifest.json", "data", "source"),
         run.fact("digest of the prepared rows", "manifest.json", "data", "prepared"),
         run.fact("digest of the tokenizer", TRAIN, "tokenizer", "digest"),

@@ -142,10 +142,11 @@ class Stage:
         if restart:
             self._make_way("as --restart says")
         elif self.finished:
-            if self._sealed("MANIFEST.json")["inputs_digest"] == digest(wanted):
+            why = self.outdated(wanted, called)
+            if not why:
                 self.manifest()
                 return False
-            self._make_way(told(changed(self.inputs, wanted), called or {}))
+            self._make_way(why)
         elif not saved and self.begun and changed(self.inputs, wanted):
             self.set_aside()
         started = self._started()
@@ -167,6 +168,26 @@ class Stage:
         if refused:
             raise SettingsError(*(self._refusal(change) for change in refused))
         return changes
+
+    def outdated(self, inputs: Mapping[str, Any], called: Mapping[str, str] | None = None) -> str:
+        """In what a finished result differs from one of these inputs, in words; nothing where it
+        would be kept, or none is finished. `called` is as for `begin`. Nothing is written."""
+        wanted = normalised(inputs)
+        if not self.finished or self._sealed("MANIFEST.json")["inputs_digest"] == digest(wanted):
+            return ""
+        return told(changed(self.inputs, wanted), called or {})
+
+    def making_way(self, why: str) -> str:
+        """A sentence on what would make way if this finished result were done again, and why;
+        nothing where there is no reason, or none is finished."""
+        if not why or not self.finished:
+            return ""
+        others = ", ".join(path.name for path in reversed(self._made_from_this()))
+        with_it = f", with {others} made from it," if others else ""
+        return (
+            f"{self.name}: finished in {self.run.path}, and would be done again, {why}; the old "
+            f"one{with_it} would move to {self.run.path / 'earlier'}"
+        )
 
     @property
     def begun(self) -> bool:

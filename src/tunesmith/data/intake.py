@@ -61,7 +61,7 @@ def left_by_steps(
     files = [file for name in sources for file in files_of(found[name].path)]
     ledger = Ledger()
     if bytes_of(files) >= LARGE:
-        left = on_disk(sources, found, steps, ledger, room, keys=keys, seed=seed, log=log)
+        left = on_disk(sources, found, steps, ledger, room=room, keys=keys, seed=seed, log=log)
     else:
         left = in_memory(sources, found, steps, ledger, keys=keys, seed=seed, log=log)
     return left, ledger
@@ -84,7 +84,8 @@ def in_memory(
 ) -> Sequence[Row]:
     """The rows that the transforms leave, in memory."""
     stream = chain.from_iterable(
-        rows_from(name, given, found[name], ledger, log, keys) for name, given in sources.items()
+        rows_from(name, given, found[name], ledger, log=log, keys=keys)
+        for name, given in sources.items()
     )
     left, ledger.steps = chained(stream, steps, seed, ledger.tell, {})
     return list(left)
@@ -95,8 +96,8 @@ def on_disk(
     found: Mapping[str, Located],
     steps: Sequence[Transform],
     ledger: Ledger,
-    room: Room,
     *,
+    room: Room,
     keys: tuple[str, ...],
     seed: int,
     log: Log,
@@ -108,7 +109,7 @@ def on_disk(
     ]
     work = transformed(origins, steps, room.take(), room.crew, seed=seed, keys=keys, log=log)
     for (name, given), reading in zip(sources.items(), work.readings, strict=True):
-        note_file(name, given, found[name], reading, ledger, log)
+        note_file(name, given, found[name], reading, ledger=ledger, log=log)
     ledger.steps, ledger.told = work.accounts, [*work.told]
     return work.shelf
 
@@ -118,6 +119,7 @@ def rows_from(
     given: Given,
     there: Located,
     ledger: Ledger,
+    *,
     log: Log,
     keys: tuple[str, ...] = (),
 ) -> Iterator[Row]:
@@ -128,11 +130,11 @@ def rows_from(
     with watched(there.path, log) as advance:
         for _, row in rows_of(reading, advance=advance):
             yield row.at(origin(row.origin.file))
-    note_file(name, given, there, reading, ledger, log)
+    note_file(name, given, there, reading, ledger=ledger, log=log)
 
 
 def note_file(
-    name: str, given: Given, there: Located, reading: Reading, ledger: Ledger, log: Log
+    name: str, given: Given, there: Located, reading: Reading, *, ledger: Ledger, log: Log
 ) -> None:
     """Say what was read, and keep it in the ledger."""
     form = reading.format.kind if reading.format else ""

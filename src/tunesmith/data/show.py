@@ -86,7 +86,7 @@ def heading(row: Row, example: Example, lines: "Sequence[Sequence[Piece]]") -> s
     """Where a row is from, how long it is, and what it says that is not in its tokens."""
     count = sum(piece.trained for line in lines for piece in line)
     weight = "" if row.weight == 1 else f", weight {row.weight:g}"
-    trained = "" if example.label is not None else f", {count} trained"
+    trained = "" if example.label is not None or not count else f", {count} trained"
     said = f"{row.origin}: {sum(map(len, lines))} tokens{trained}{verdict(row)}{weight}"
     return printable(said) + "\n"
 

@@ -97,17 +97,17 @@ def prepare(
     tokenizer: Any = None,
     accept: Collection[str] = (),
     restart: bool = False,
+    instead_of: RunFolder | None = None,
 ) -> None:
     """Write `data/`: the parts as JSONL, `account.json`, `findings.json`, and in `steps/` what was
     decided of single rows.
 
     Nothing is left behind when it fails: rows that cannot be used are a DataError with file and
-    line. `tokenizer` only serves the lengths in the summary, which are words without it.
+    line. `tokenizer` only serves the lengths in the summary, which are words without it. Where the
+    rows are only looked at, `instead_of` is the run that they would be prepared for.
     """
     stage = folder.stage("data")
-    home = folder.path.absolute().parent.parent
-    found = locate(spec, home, {} if restart else stage.inputs)
-    commits = {field: commit for each in found.values() for field, commit in each.commits.items()}
+    found, commits = places(instead_of or folder, spec, restart=restart)
     asked = inputs(spec, found, seed) | commits
     called = sources_before(stage, found)
     if not stage.begin(asked, accept=accept, restart=restart, say=log.say, called=called):
@@ -134,6 +134,27 @@ def prepare(
     except BaseException:
         stage.give_up()  # The next attempt may have other inputs, and owes this one nothing.
         raise
+
+
+def places(
+    run: RunFolder, spec: Data, *, restart: bool = False
+) -> tuple[dict[str, Located], dict[str, str]]:
+    """Where the rows are, as a run sees it: by paths from its project on, and by the commits of its
+    data sets, which it keeps to until `restart`."""
+    begun = {} if restart else run.stage("data").inputs
+    found = locate(spec, run.path.absolute().parent.parent, begun)
+    commits = {field: commit for each in found.values() for field, commit in each.commits.items()}
+    return found, commits
+
+
+def outdated(run: RunFolder, spec: Data, *, seed: int) -> str:
+    """In what the finished rows of a run differ from those that are asked for, in words; nothing
+    where they do not, or none are finished. Nothing is written."""
+    stage = run.stage("data")
+    if not stage.finished:
+        return ""
+    found, commits = places(run, spec)
+    return stage.outdated(inputs(spec, found, seed) | commits, sources_before(stage, found))
 
 
 def audited(
@@ -219,7 +240,7 @@ def divided(
     held_out: dict[str, list[Row]] = {}
     for name, each in given.items():
         if each.part != "source":
-            read = rows_from(name, each, found[name], ledger, log)
+            read = rows_from(name, each, found[name], ledger, log=log)
             held_out.setdefault(each.part, []).extend(read)
     parts: dict[str, Sequence[Row]] = {"train": left}
     if sizes := sizes_of(spec):
@@ -235,7 +256,7 @@ def divided(
             parts, accounts = without_leaks(parts, held_out, spec.audits, room, ledger.tell)
             ledger.steps += accounts
     parts = {part: parts[part] for part in PARTS if part in parts}
-    ledger.parts = {part: len(rows) for part, rows in parts.items()}
+    ledger.parts = {part: len(parts.get(part, ())) for part in PARTS}
     if spec.several:
         ledger.mixture = mixed.mixture(spec.several, spec.mix, parts)
     return parts, ledger

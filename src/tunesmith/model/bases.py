@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -26,6 +26,9 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 ALLOWED = ("*.safetensors", "*.json", "tokenizer*", "*.model", "*.jinja", "*.txt")
 """What is fetched from the hub, and nothing else."""
+
+TELLING = ("config.json",)
+"""What tells that a hub model is there: small, and in every one of them."""
 
 HELD = {4: "NF4 with double quantisation", 8: "int8, a scale for each row"}
 """How numbers of so many bits are held."""
@@ -105,6 +108,24 @@ def resolve(spec: ModelSpec, known: Mapping[str, Any] | None = None) -> Base:
     return replace(found(spec, known or {}), tokens=tuple(spec.tokens), bits=spec.bits)
 
 
+def check_name(spec: ModelSpec, known: Mapping[str, Any] | None = None) -> None:
+    """Refuse a name that means no model, before anything is made of it: of a hub model one small
+    file is asked for, unless its commit is kept here. Whether the weights are sound is for
+    `resolve` to see; `known` is as there, and so is what is raised."""
+    from tunesmith.model import earlier
+
+    path = Path(spec.source).expanduser()
+    if earlier.is_run(path):
+        earlier.refuse_unfinished(path)
+        return
+    refuse_going_on(spec)
+    if path.is_dir() or is_gguf(path) or is_bundled(spec.source):
+        return
+    name, commit = hub_name(spec.source), pinned(spec, known or {})
+    if not (COMMIT.fullmatch(commit) and kept(name, commit).is_dir()):
+        download(name, commit or None, TELLING)
+
+
 def found(spec: ModelSpec, known: Mapping[str, Any]) -> Base:
     """The folder, by what the name is."""
     from tunesmith.model import earlier
@@ -112,30 +133,48 @@ def found(spec: ModelSpec, known: Mapping[str, Any]) -> Base:
     path = Path(spec.source).expanduser()
     if earlier.is_run(path):
         return earlier.resolve(spec, path)
+    refuse_going_on(spec)
+    if path.is_dir():
+        return local(spec, path)
+    if is_gguf(path):
+        return converted(spec, path)
+    if spec.source == embedded.NAME and (bundled := embedded.file()) is not None:
+        return converted(spec, bundled, pinned=embedded.SHA256, stops=embedded.STOPS)
+    if spec.source == embedded.ENCODER and (folder := embedded.encoder()) is not None:
+        return local(spec, folder)
+    return fetched(spec, hub_name(spec.source), known)
+
+
+def refuse_going_on(spec: ModelSpec) -> None:
+    """Refuse to go on with what is no run."""
     if spec.start == "continue":
         raise SettingsError(
             f"model.start: continue goes on with an earlier run, and {spec.source} is none. Leave "
             "it out, or name a run's folder as model.source."
         )
-    if path.is_dir():
-        return local(spec, path)
-    if path.suffix == ".gguf" and path.is_file():
-        return converted(spec, path)
-    if spec.source == embedded.NAME:
-        bundled = embedded.file()
-        if bundled is not None:
-            return converted(spec, bundled, pinned=embedded.SHA256, stops=embedded.STOPS)
-        return fetched(spec, embedded.HUB, known)
-    if spec.source == embedded.ENCODER:
-        folder = embedded.encoder()
-        if folder is not None:
-            return local(spec, folder)
-        return fetched(spec, embedded.ENCODER_HUB, known)
-    if HUB_NAME.fullmatch(spec.source):
-        return fetched(spec, spec.source, known)
-    near = alike(spec.source, embedded.NAME, embedded.ENCODER)
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a path leads to a GGUF file."""
+    return path.suffix == ".gguf" and path.is_file()
+
+
+def is_bundled(source: str) -> bool:
+    """Whether a name is that of a bundled model whose package is installed."""
+    places = {embedded.NAME: embedded.file, embedded.ENCODER: embedded.encoder}
+    return source in places and places[source]() is not None
+
+
+def hub_name(source: str) -> str:
+    """What the hub calls a model that is not on this machine. Raises SettingsError for a name that
+    the hub cannot have either."""
+    bundled = {embedded.NAME: embedded.HUB, embedded.ENCODER: embedded.ENCODER_HUB}
+    name = bundled.get(source, source)
+    if HUB_NAME.fullmatch(name):
+        return name
+    near = alike(source, embedded.NAME, embedded.ENCODER)
     raise SettingsError(
-        f"model.source: {spec.source!r} is neither {embedded.NAME!r} nor {embedded.ENCODER!r}, "
+        f"model.source: {source!r} is neither {embedded.NAME!r} nor {embedded.ENCODER!r}, "
         "nor a folder, nor a .gguf file, nor a run, nor a hub name like owner/name. "
         + (f"Did you mean {near!r}?" if near else "Correct it, or check where you are.")
     )
@@ -214,8 +253,7 @@ def fetched(spec: ModelSpec, name: str, known: Mapping[str, Any]) -> Base:
     """A hub model at one commit, as plain files in our cache. A whole commit that is kept there
     is not asked for again; the commit is among the facts, so that a run records it."""
     asked = {} if spec.revision is None else {"asked": spec.revision}
-    same = known.get("source") == spec.source and known.get("asked") == spec.revision
-    commit = (known.get("revision") if same else None) or spec.revision or ""
+    commit = pinned(spec, known)
     facts = cache.sealed(kept(name, commit)) if COMMIT.fullmatch(commit) else None
     if facts is None:
         snapshot = download(name, commit or None)
@@ -234,17 +272,24 @@ def fetched(spec: ModelSpec, name: str, known: Mapping[str, Any]) -> Base:
     return Base(target, facts.pop("digest"), spec.source, commit, facts)
 
 
+def pinned(spec: ModelSpec, known: Mapping[str, Any]) -> str:
+    """The revision of a hub model that is meant: a branch or tag that was `known` before, by the
+    commit that it was then; nothing where the hub decides."""
+    same = known.get("source") == spec.source and known.get("asked") == spec.revision
+    return (known.get("revision") if same else None) or spec.revision or ""
+
+
 def kept(name: str, commit: str) -> Path:
     """Where our cache has a hub model at one commit."""
     return cache_folder() / "models" / f"hub-{name.replace('/', '--')}-{commit}"
 
 
-def download(name: str, revision: str | None) -> Path:
-    """A snapshot of the allowed files; its folder is named by the commit. What is bundled is no
+def download(name: str, revision: str | None, patterns: Sequence[str] = ALLOWED) -> Path:
+    """A snapshot of the files that fit; its folder is named by the commit. What is bundled is no
     slip of a hub name, which may be right."""
     near = alike(name)
     where = f"model.source: {name}" + (f" (did you mean {near}?)" if near else "")
-    return hub.download(name, revision, kind="model", patterns=ALLOWED, where=where)
+    return hub.download(name, revision, kind="model", patterns=patterns, where=where)
 
 
 def plain_files(snapshot: Path, folder: Path) -> None:

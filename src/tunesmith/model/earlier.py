@@ -55,6 +55,13 @@ def resolve(spec: ModelSpec, path: Path) -> Base:
     return merged(spec, stage, own, lineage)
 
 
+def refuse_unfinished(path: Path) -> None:
+    """Refuse a run that has no trained model yet; whether a finished one is sound is not asked."""
+    stage = RunFolder(path).stage("train")
+    if not stage.finished:
+        stage.manifest()
+
+
 def base_of(path: Path, record: Mapping[str, Any], words: list[str]) -> Base:
     """The base that the run at `path` was trained on, as its train.json recorded it."""
     # A project that was moved or copied has its own base at the same place beside the run.

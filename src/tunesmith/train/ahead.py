@@ -17,6 +17,7 @@ def read(
     base: Base,
     rows: Sequence[Example],
     cut: Callable[[list[Example]], list[Batch]],
+    *,
     log: Log,
 ) -> None:
     """Have the states of all rows at hand, in batches as `cut` makes them."""

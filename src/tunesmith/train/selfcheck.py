@@ -31,6 +31,7 @@ def rows(
     objective: Objective,
     examples: Sequence[Example],
     replayed: Collection[str],
+    *,
     log: Log,
 ) -> dict[str, Any]:
     """What there is to learn from, in tokens or in labels; no row of a `replayed` source is the

@@ -127,7 +127,7 @@ class Session:
         self.held = {name: self._cut(found) for name, found in by_source(self.examples["valid"])}
         if self.policy.still:
             rows = [example for part in self.examples.values() for example in part]
-            ahead.read(self.policy, self.base, rows, self._cut, self.log)
+            ahead.read(self.policy, self.base, rows, self._cut, log=self.log)
 
     def _make_room(self) -> None:
         """Before any step: whether the longest one fits into memory, and what is done if not."""
@@ -227,7 +227,7 @@ class Session:
         """Refuse what can be known to be wrong before any work, and note where training starts."""
         self._refuse_full_disk()
         rows, objective = self.examples["train"], self.spec.objective
-        facts = selfcheck.rows(self.policy, objective, rows, self.replayed, self.log)
+        facts = selfcheck.rows(self.policy, objective, rows, self.replayed, log=self.log)
         if self.spec.seams == "fast":
             facts |= selfcheck.loss(self.policy, objective, rows[0])
         facts["guessing"] = objective.guessing(self.policy)

@@ -68,6 +68,15 @@ def has_saved(stage: Stage) -> bool:
     return bool(checkpoint.steps(stage.path / "checkpoints"))
 
 
+def halted(stage: Stage) -> str:
+    """How far a training came that is not finished, in words; nothing of one that is, or was never
+    begun."""
+    if stage.finished or not stage.begun:
+        return ""
+    saved = checkpoint.steps(stage.path / "checkpoints")
+    return f"stopped at step {checkpoint.step_of(saved[0])}" if saved else "begun, no step saved"
+
+
 def learnable(data: Path, unknown: str | None) -> dict[str, list[Row]]:
     """The prepared rows by part. Held-out rows of the unknown label are left out where no training
     row has it: a head has no output for them, only the evaluation tells them, by a threshold."""
