@@ -45,7 +45,7 @@ class _Train(ModuleType):
             job = pipeline.job(runs.from_mapping(run, overrides))
         else:
             job = pipeline.job(runs.from_file(run, overrides))
-            pipeline.refuse_other_folder(run, job.folder.path)
+            pipeline.refuse_other_folder(run, job.loaded, job.folder.path)
         pipeline.carry_out(job, until="train")
         return answers.load(job.folder.path)
 

@@ -350,7 +350,7 @@ def prepared(
     from tunesmith.places import RUNS
 
     folder = RunFolder(RUNS / loaded.run.name)
-    refuse_other_folder(run, folder.path)
+    refuse_other_folder(run, loaded, folder.path)
     Visit.folder, Visit.given = folder.path, shlex.join([str(run), *(overrides or ())])
     return Job(loaded, folder, Log(folder, quiet=as_json), tuple(accept or ()), restart)
 

@@ -12,7 +12,7 @@ from tunesmith.model.bases import resolve
 from tunesmith.model.tokenizer import Tokenizer
 from tunesmith.model.words import tokenizer_of
 from tunesmith.pipeline import Job
-from tunesmith.train.objectives.base import Objective
+from tunesmith.train.loop import Train
 
 
 def rows(job: Job, count: int) -> None:
@@ -23,17 +23,17 @@ def rows(job: Job, count: int) -> None:
     marks = ("", "") if console.is_terminal and not console.no_color else ("[[", "]]")
     tokenizer = tokenizer_of(resolve(job.loaded.run.model))
     train = read_part(job.folder.stage("data").path, "train")
-    encode = encoder(job.loaded.run.train.objective, train)
+    encode = encoder(job.loaded.run.train, train)
     console.print(show(train, count, tokenizer, encode=encode, marks=marks), end="")
     sys.stdout.flush()
 
 
-def encoder(objective: Objective, rows: Sequence[Row]) -> Callable[[Row, Tokenizer], Example]:
+def encoder(spec: Train, rows: Sequence[Row]) -> Callable[[Row, Tokenizer], Example]:
     """How tokens are made of a row: by the objective where it trains on such rows; a look refuses
     no others, and shows what they say."""
-    if not any(isinstance(row, objective.row) for row in rows):
+    if not any(isinstance(row, spec.objective.row) for row in rows):
         return as_it_is
-    goal = objective.fitted(rows)
+    goal = spec.objective.fitted(rows)
 
     def encode(row: Row, tokenizer: Tokenizer) -> Example:
         fits = isinstance(row, (goal.row, *goal.beside))

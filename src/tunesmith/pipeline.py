@@ -330,11 +330,12 @@ def refuse_unknown(job: Job) -> None:
             raise SettingsError(f"--accept-change {shlex.quote(name)}: no such setting; {advice}")
 
 
-def refuse_other_folder(given: Path | str, meant: Path) -> None:
+def refuse_other_folder(given: Path | str, loaded: Loaded, meant: Path) -> None:
     """A run's folder that was copied or renamed says another name than it has: work on it would be
-    done in the folder of that name."""
+    done in the folder of that name, which is right only where the name was said beside it."""
     place = run_of(run_file(Path(given)))
-    if place is not None and place.resolve() != meant.resolve():
+    beside = loaded.origins.get("name", "").startswith(("command line", "override"))
+    if place is not None and not beside and place.resolve() != meant.resolve():
         raise SettingsError(
             f"{place}: its run.yaml says name: {meant.name}, so the work would be done in {meant}; "
             f"call that one, or say name={place.name} where this folder lies in runs/"

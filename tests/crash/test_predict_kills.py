@@ -24,7 +24,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("killed")
     tiny_model("llama", home / "tiny")
     folder = trained(prepared(home / "runs" / "bot"), base_of(home / "tiny"))
-    write_text(folder.path / "run.yaml", f"model: {home / 'tiny'}\ndata: {{source: rows.jsonl}}\n")
+    settings = f"name: bot\nmodel: {home / 'tiny'}\ndata: {{source: rows.jsonl}}\n"
+    write_text(folder.path / "run.yaml", settings)
     rows = [{"id": i, "prompt": "say it " * (1 + i % 7)} for i in range(ROWS)]
     rows[40]["prompt"] = "far too long " * 3000
     (home / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

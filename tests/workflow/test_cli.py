@@ -1006,6 +1006,8 @@ def test_a_copied_run_is_not_taken_for_the_one_it_names(
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "runs" / "rows").rglob("*")}
     assert say("data", "runs/rows").code == 0
     assert say("data", "runs/copy", "name=copy").code == 0
+    assert say("data", "rows", "name=other").code == 0
+    assert (tmp_path / "runs" / "other" / "data" / "MANIFEST.json").is_file()
 
 
 def test_a_dry_run_refuses_what_the_policy_and_the_device_would(

@@ -259,7 +259,7 @@ def test_a_missing_library_is_said_before_training(
     monkeypatch.setattr(
         environment, "installed", lambda name: None if name == "bitsandbytes" else found(name)
     )
-    asked = {"name": "bot", "model": {"source": "nowhere", "bits": 8}}
+    asked = {"name": "bot", "model": {"source": str(home / "tiny"), "bits": 8}}
     run = from_mapping({**asked, "data": {"source": str(home / "rows.jsonl")}}, {})
     folder = RunFolder(tmp_path / "runs" / "bot")
     with pytest.raises(ResourceError, match=r"pip install 'tunesmith\[qlora\]'"):

@@ -102,7 +102,7 @@ def verdict(run: Evidence) -> dict[str, str]:
     parts = run.at("data/account.json#/parts") or {}
     return {
         "headline": "Nothing was measured: whether tuning helped or harmed is not known",
-        "detail": WITHOUT_REPORT if "test" in parts else WITHOUT_ROWS,
+        "detail": WITHOUT_REPORT if parts.get("test") else WITHOUT_ROWS,
     }
 
 
