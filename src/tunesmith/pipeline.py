@@ -35,7 +35,6 @@ from tunesmith.model.words import tokenizer_of
 from tunesmith.places import RUN_FILE, RUNS, run_file, run_of
 from tunesmith.resolved import text
 from tunesmith.run import Loaded, Run
-from tunesmith.train.objectives.base import Objective
 from tunesmith.train.stage import fitted as fitted_to
 from tunesmith.train.stage import halted, learnable, train
 
@@ -187,7 +186,7 @@ def tell_goal(job: Job) -> None:
             return
         kind = kind or type(row)
     if kind is not None:
-        found = [f"train.objective={name}" for name in Objective.of_rows(kind)]
+        found = [f"train.objective={name}" for name in objective.of_rows(kind)]
         which = " or ".join(found) or "no objective of this version"
         job.log.say(
             f"rows of kind {kind.kind}: {which} trains on such, train.objective={objective.kind} "

@@ -37,11 +37,11 @@ class Objective(Part):
     measures: ClassVar[tuple[str, ...]] = ("loss", "token_accuracy")
     """What is known of held-out rows at every look."""
 
-    @classmethod
-    def of_rows(cls, kind: type[Row]) -> list[str]:
+    @staticmethod
+    def of_rows(kind: type[Row]) -> list[str]:
         """The objectives that train on rows of a kind."""
-        members = cls.members().items()
-        return [name for name, each in members if issubclass(each, cls) and each.row is kind]
+        members = Objective.members().items()
+        return [name for name, each in members if issubclass(each, Objective) and each.row is kind]
 
     def fitted(self, rows: Sequence[Row]) -> Self:
         """The objective with what it must find in the training rows first, such as labels."""
