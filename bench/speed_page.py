@@ -174,7 +174,12 @@ def reaching(found: dict[str, Any]) -> str:
     columns += ["TRL's time to ours", "by the processor", "aim", "load"]
     ratios = [f"{r:.2f}" if r else "never reached" for r in found["ratio"].values()]
     cells = [str(settings["rows"]), f"{rival['loss']:.4f}", f"{rival['seconds']:.0f} s"]
-    cells += [str(rival["micro_batch"]), f"{ours['loss']:.4f}", str(ours["looks"][-1]["steps"])]
+    tried = ", ".join(str(each["micro_batch"]) for each in found["tries"])
+    cells += [
+        f"{rival['micro_batch']} of {tried}",
+        f"{ours['loss']:.4f}",
+        str(ours["looks"][-1]["steps"]),
+    ]
     cells += [f"{ours['seconds']:.0f} s", *ratios, "1.8x; 2.5x"]
     cells.append(f"{ours['load']:.1f}, {rival['load']:.1f}")
     said = REACHING.format(rate=settings["rate"], batch=settings["rows_a_step"])

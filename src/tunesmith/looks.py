@@ -11,7 +11,7 @@ from tunesmith.model import plain
 from tunesmith.model.bases import resolve
 from tunesmith.model.tokenizer import Tokenizer
 from tunesmith.model.words import tokenizer_of
-from tunesmith.pipeline import Job
+from tunesmith.pipeline import Job, known_base
 from tunesmith.train.loop import Train
 
 
@@ -21,7 +21,7 @@ def rows(job: Job, count: int) -> None:
 
     console = Console(highlight=False, soft_wrap=True)
     marks = ("", "") if console.is_terminal and not console.no_color else ("[[", "]]")
-    tokenizer = tokenizer_of(resolve(job.loaded.run.model))
+    tokenizer = tokenizer_of(resolve(job.loaded.run.model, known_base(job, "data")))
     train = read_part(job.folder.stage("data").path, "train")
     encode = encoder(job.loaded.run.train, train)
     console.print(show(train, count, tokenizer, encode=encode, marks=marks), end="")

@@ -198,7 +198,7 @@ def tell_words(job: Job) -> None:
     """What the words of `model.tokens` do to the text: pieces before and after."""
     if not job.loaded.run.model.tokens:
         return
-    base = resolve(job.loaded.run.model)
+    base = resolve(job.loaded.run.model, known_base(job, "data"))
     rows = read_part(job.folder.stage("data").path, "train")
     for line in told(base.tokens, rows, Tokenizer.load(base.folder), tokenizer_of(base)):
         job.log.say(line)
