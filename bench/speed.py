@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from machine import machine
+from machine import KEEPING, machine
 from rivals import RIVALS, versions_of
 from workloads import WORKLOADS, Workload
 
@@ -54,9 +54,9 @@ ROUNDED = 1e-2
 def once(name: str, side: str, options: dict[str, Any], rows: int) -> dict[str, Any]:
     """One fresh process of a side."""
     command = [sys.executable, "-W", "ignore", str(HERE / "side.py"), name, side, str(rows)]
-    done = subprocess.run(
-        [*command, json.dumps(options)], capture_output=True, text=True, check=False
-    )
+    command.append(json.dumps(options))
+    around = os.environ if side == "ours" else {**os.environ, **KEEPING}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=around)
     if done.returncode:
         raise SystemExit(f"{name} {side} failed:\n{done.stderr[-2000:]}")
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
@@ -80,7 +80,7 @@ def settings_of(name: str, rival: str, rows: int) -> dict[str, Any]:
     fixed["threads"] = int(os.environ["OMP_NUM_THREADS"])
     fixed |= {"theirs": versions_of(rival)} if rival in RIVALS else {}
     fixed["code"] = code_digest("model/*.py", "train/**/*.py")
-    return {**fixed, "sides": sides, "seed": 0, "machine": machine()}
+    return {**fixed, "sides": sides, "theirs_in": KEEPING, "seed": 0, "machine": machine()}
 
 
 def check(name: str, rival: str, found: dict[str, dict[str, Any]]) -> None:

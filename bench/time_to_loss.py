@@ -3,9 +3,10 @@
     python bench/time_to_loss.py [--data ../shared/data] [--rows 800]
 
 Same rows, ids, first numbers, rate and optimiser. TRL trains its epoch, grouped by length, at the
-fastest of its micro-batches, tried on the first rows. We look at the held-out rows every ten steps
-and stop at the first look that is no worse than its last one; looks are in nobody's time. Each side
-is a process of its own. Writes bench/results/time_to_loss.json.
+fastest of its micro-batches, tried on the first rows. Ours runs twice, with products in floats and
+in bytes: from half the epoch on we look at the held-out rows every 25 steps, and stop at the first
+look that is no worse than TRL's last loss; looks are in nobody's time. Each side is a process of
+its own. Writes bench/results/time_to_loss.json.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,16 @@ import side
 import torch
 from clock import now, spent
 from e2e import row
+from machine import KEEPING
 from whole import keep, lines
 from workloads import Encoded, Workload, encoded
 
-RATE, BATCH, LOOK = 1e-3, 4, 10
+RATE, BATCH, LOOK = 1e-3, 4, 25
 WORK = Workload("e2e_nlg", lambda *_: [], rows=800, batch=BATCH)
 MICRO_BATCHES, TRIED = (1, 2, 4), 48
 """TRL's, tried on so many rows."""
+ARMS = {"ours": "floats", "ours in bytes": "bytes"}
+"""What our products are made in."""
 
 
 def rows_of(tokenizer: Any, data: Path, count: int) -> dict[str, list[Encoded]]:
@@ -71,30 +76,43 @@ def theirs(base: Any, found: dict[str, list[Encoded]], micro: int, tried: int) -
     return {"micro_batch": micro, **times, "load": os.getloadavg()[0], "loss": loss}
 
 
-def ours(base: Any, found: dict[str, list[Encoded]], wanted: float) -> dict[str, Any]:
-    """Our steps until the loss is no worse than `wanted`, or the epoch's end."""
+def policy_of(base: Any, arithmetic: str) -> Any:
+    """The model with its adapters, its frozen products in floats or in bytes."""
+    from tunesmith.model import quantise
     from tunesmith.model.policy import Policy
     from tunesmith.model.tokenizer import Tokenizer
+
+    in_bytes = arithmetic == "bytes"
+    model = side.adapted(replace(base, bits=8) if in_bytes else base, "lora")
+    policy = Policy(model, Tokenizer.load(base.folder))
+    if in_bytes:
+        quantise.multiply_in_bytes(policy.model)
+    return policy
+
+
+def ours(base: Any, found: dict[str, list[Encoded]], wanted: float, arithmetic: str) -> Any:
+    """Our steps until the loss is no worse than `wanted`, or the epoch's end."""
     from tunesmith.train import optimiser
     from tunesmith.train.batches import Groups, common_start, steps_in
     from tunesmith.train.loop import Train, steps
     from tunesmith.train.objectives.base import PassThrough
     from tunesmith.train.objectives.sft import Sft
 
-    spec = Train(lr=RATE, warmup=0.0, schedule="linear", batch=BATCH)
+    spec = Train(lr=RATE, warmup=0.0, schedule="linear", batch=BATCH, arithmetic=arithmetic)
     examples = [side.example(number, *each) for number, each in enumerate(found["train"])]
-    policy = Policy(side.adapted(base, "lora"), Tokenizer.load(base.folder))
+    policy = policy_of(base, arithmetic)
     optimizer = optimiser.adamw(policy.trainable(), decay=0.0, betas=(0.9, 0.999))
     tokens, laid = spec.pass_tokens("cpu", common_start(examples)), policy.laid
     groups = Groups(examples, rows=BATCH, tokens=tokens, seed=0, device="cpu", laid=laid)
     total, looks, times = steps_in(len(examples), BATCH), [], Counter[str]()
     began = now()
     for step in steps(policy, Sft(), PassThrough(groups), spec, total=total, optimizer=optimizer):
-        if (step.number + 1) % LOOK and step.number + 1 < total:
+        done = step.number + 1
+        if done < total and (done % LOOK or done < total / 2):
             continue
         times.update(spent(began))
         policy.model.eval()
-        looks.append({"steps": step.number + 1, **times})
+        looks.append({"steps": done, **times})
         looks[-1]["loss"] = held_out(policy, found["valid"])
         policy.model.train()
         if looks[-1]["loss"] <= wanted:
@@ -103,12 +121,13 @@ def ours(base: Any, found: dict[str, list[Encoded]], wanted: float) -> dict[str,
     return {**times, "load": os.getloadavg()[0], "loss": looks[-1]["loss"], "looks": looks}
 
 
-def alone(who: str, data: Path, rows: int, **options: float) -> dict[str, Any]:
+def alone(who: str, data: Path, rows: int, **options: float | str) -> dict[str, Any]:
     """A side in a process of its own."""
     told = ["--side", who, "--rows", str(rows), "--data", str(data)]
     told += [text for name, value in options.items() for text in (f"--{name}", str(value))]
     command = [sys.executable, "-W", "ignore", __file__, *told]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    around = {**os.environ, **KEEPING} if who == "trl" else os.environ
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=around)
     print(who, done.stdout.splitlines()[-1][:200], flush=True)
     return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
 
@@ -118,12 +137,14 @@ def compare(data: Path, rows: int) -> None:
     tries = [alone("trl", data, rows, micro=micro, tried=TRIED) for micro in MICRO_BATCHES]
     best = min(tries, key=lambda each: each["seconds"])["micro_batch"]
     rival = alone("trl", data, rows, micro=best)
-    own = alone("ours", data, rows, wanted=rival["loss"])
-    there = own["loss"] <= rival["loss"]
-    ratios = {w: rival[w] / own[w] if there else None for w in ("seconds", "processor_seconds")}
     settings = {"rows": rows, "rows_a_step": BATCH, "rate": RATE, "seed": 0}
-    found = {"settings": settings, "ratio": ratios, "tries": tries, "trl": rival, "ours": own}
-    keep("time_to_loss", found)
+    found = {"settings": settings, "tries": tries, "trl": rival, "ratio": {}}
+    for arm, arithmetic in ARMS.items():
+        own = found[arm] = alone("ours", data, rows, wanted=rival["loss"], arithmetic=arithmetic)
+        there = own["loss"] <= rival["loss"]
+        times = ("seconds", "processor_seconds")
+        found["ratio"][arm] = {what: rival[what] / own[what] if there else None for what in times}
+        keep("time_to_loss", found)
 
 
 def main() -> None:
@@ -139,6 +160,7 @@ def main() -> None:
     parser.add_argument("--wanted", type=float, default=0.0)
     parser.add_argument("--micro", type=int, default=2)
     parser.add_argument("--tried", type=int, default=0)
+    parser.add_argument("--arithmetic", choices=ARMS.values(), default="floats")
     chosen = parser.parse_args()
     if chosen.side is None:
         compare(chosen.data, chosen.rows)
@@ -150,7 +172,7 @@ def main() -> None:
     if chosen.side == "trl":
         print(json.dumps(theirs(base, found, chosen.micro, chosen.tried)))
     else:
-        print(json.dumps(ours(base, found, chosen.wanted)))
+        print(json.dumps(ours(base, found, chosen.wanted, chosen.arithmetic)))
 
 
 if __name__ == "__main__":

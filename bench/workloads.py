@@ -158,6 +158,7 @@ WORKLOADS = {
         batch=16,
         method="head",
         rival="trainer",
+        micro_batch=4,
         epochs=10,
         target="8x; 10x",
     ),

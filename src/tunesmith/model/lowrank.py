@@ -207,13 +207,10 @@ def _to_input(
     g_narrow: "torch.Tensor | None", linears: Sequence[Linear], upstream: "Sequence[torch.Tensor]"
 ) -> "torch.Tensor":
     """The gradient of the input: the sum of what each layer gives back."""
-    first, rest = linears[0], zip(linears[1:], upstream[1:], strict=True)
-    g_x = _back(first, upstream[0])
-    for each, up in rest:
-        if each.weight is not None:
-            g_x.addmm_(up, each.weight)
-        else:
-            g_x.add_(_back(each, up))
+    g_x = _back(linears[0], upstream[0])
+    for each, up in zip(linears[1:], upstream[1:], strict=True):
+        # Not `addmm_`: the quicker library has none, and gains more than the addition costs.
+        g_x.add_(_back(each, up))
     if g_narrow is not None:
         firsts = [each.first for each in linears if each.first is not None]
         g_x.addmm_(g_narrow, firsts[0] if len(firsts) == 1 else torch.cat(firsts))
