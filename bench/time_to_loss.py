@@ -138,6 +138,7 @@ def compare(data: Path, rows: int) -> None:
     best = min(tries, key=lambda each: each["seconds"])["micro_batch"]
     rival = alone("trl", data, rows, micro=best)
     settings = {"rows": rows, "rows_a_step": BATCH, "rate": RATE, "seed": 0}
+    settings["theirs_in"] = KEEPING
     found = {"settings": settings, "tries": tries, "trl": rival, "ratio": {}}
     for arm, arithmetic in ARMS.items():
         own = found[arm] = alone("ours", data, rows, wanted=rival["loss"], arithmetic=arithmetic)
