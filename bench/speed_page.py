@@ -31,9 +31,9 @@ for `w8` transformers' Trainer, at the fastest of 1, 2, 4 and 8. On `w1` are two
 `bench/rivals.py` gives environments of their own: LitGPT, which has no grouping by length, and
 LLaMA-Factory with `group_by_length`, each at its best micro-batch of 1, 2 and 4, with adapters that
 start from our numbers; LitGPT's own loop clips no gradient and weighs micro-batches, not tokens,
-alike. `make rivals` measures them. Every rival runs with glibc told to keep what is freed
-(`MALLOC_TRIM_THRESHOLD_`, `MALLOC_MMAP_THRESHOLD_`), which makes TRL about a
-tenth faster and us no faster; ours runs without. The model is the bundled SmolLM2-135M-Instruct.
+alike. `make rivals` measures them. Every rival of this table runs with glibc
+told to keep what is freed (`MALLOC_TRIM_THRESHOLD_`, `MALLOC_MMAP_THRESHOLD_`), which makes TRL
+faster and us not; ours runs without. The model is the bundled SmolLM2-135M-Instruct.
 
 A ratio is ours to the rival's within one round, the median of all rounds, with a bootstrap
 interval of 95 % where there are three rounds or more. *By the processor* is the same in seconds
