@@ -12,6 +12,11 @@ KEEPING = {"MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_MMAP_THRESHOLD_": str(2
 system where it spent 6.3 of 80; ours spends next to none there, and runs without."""
 
 
+def around(side: str) -> dict[str, str]:
+    """The environment of a side's process."""
+    return {**os.environ, **({} if side == "ours" else KEEPING)}
+
+
 def machine() -> dict[str, Any]:
     """Processor, GPU and versions."""
     model = next(

@@ -74,11 +74,20 @@ def adapted(base: Base, method: str, place: Place = HERE) -> Any:
     return get_peft_model(model, settings).train()
 
 
-def ours(base: Base, work: Workload, encoded: list[Encoded], options: Found) -> Found:
-    """tunesmith's loop, as the train stage runs it."""
+def policy_of(model: Any, base: Base, arithmetic: str) -> Any:
+    """The model as our loop sees it, a frozen base in 8 bits multiplied in floats or in bytes."""
     from tunesmith.model import quantise
     from tunesmith.model.policy import Policy
     from tunesmith.model.tokenizer import Tokenizer
+
+    policy = Policy(model, Tokenizer.load(base.folder))
+    if arithmetic == "bytes":
+        quantise.multiply_in_bytes(policy.model)
+    return policy
+
+
+def ours(base: Base, work: Workload, encoded: list[Encoded], options: Found) -> Found:
+    """tunesmith's loop, as the train stage runs it."""
     from tunesmith.train import optimiser
     from tunesmith.train.batches import Groups, common_start, cut, steps_in
     from tunesmith.train.loop import Train, steps
@@ -89,9 +98,7 @@ def ours(base: Base, work: Workload, encoded: list[Encoded], options: Found) -> 
     base = replace(base, bits=options.pop("bits", base.bits))
     spec = Train(lr=RATES[work.method], warmup=0.0, schedule="linear", batch=work.batch, **options)
     examples = [example(number, *row) for number, row in enumerate(encoded)]
-    policy = Policy(adapted(base, work.method, place), Tokenizer.load(base.folder))
-    if spec.arithmetic == "bytes":
-        quantise.multiply_in_bytes(policy.model)
+    policy = policy_of(adapted(base, work.method, place), base, spec.arithmetic)
     told: Found = {"tokens": spec.pass_tokens(policy.device.type, common_start(examples))}
     told |= {"device": policy.device, "laid": policy.laid}
     with torch.no_grad():

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from machine import KEEPING, machine
+from machine import KEEPING, around, machine
 from rivals import RIVALS, versions_of
 from workloads import WORKLOADS, Workload
 
@@ -55,8 +55,7 @@ def once(name: str, side: str, options: dict[str, Any], rows: int) -> dict[str, 
     """One fresh process of a side."""
     command = [sys.executable, "-W", "ignore", str(HERE / "side.py"), name, side, str(rows)]
     command.append(json.dumps(options))
-    around = os.environ if side == "ours" else {**os.environ, **KEEPING}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=around)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=around(side))
     if done.returncode:
         raise SystemExit(f"{name} {side} failed:\n{done.stderr[-2000:]}")
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])

@@ -173,15 +173,8 @@ def reaching(found: dict[str, Any]) -> str:
     """How long until the rival's final loss."""
     settings, rival = found["settings"], found["trl"]
     columns = ["rows", "TRL ends with", "after", "its micro-batch", "its glibc", "ours"]
-    columns += [
-        "loss",
-        "after steps",
-        "after",
-        "TRL's time to ours",
-        "by the processor",
-        "aim",
-        "load",
-    ]
+    columns += ["loss", "after steps", "after", "TRL's time to ours", "by the processor"]
+    columns += ["aim", "load"]
     tried = ", ".join(str(each["micro_batch"]) for each in found["tries"])
     theirs = [str(settings["rows"]), f"{rival['loss']:.4f}", f"{rival['seconds']:.0f} s"]
     glibc = "keeps what is freed" if "theirs_in" in settings else "as it comes"

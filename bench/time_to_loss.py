@@ -24,7 +24,7 @@ import side
 import torch
 from clock import now, spent
 from e2e import row
-from machine import KEEPING
+from machine import KEEPING, around
 from whole import keep, lines
 from workloads import Encoded, Workload, encoded
 
@@ -61,9 +61,6 @@ def held_out(policy: Any, rows: list[Encoded]) -> float:
 
 def theirs(base: Any, found: dict[str, list[Encoded]], micro: int, tried: int) -> dict[str, Any]:
     """TRL's epoch, or the start of it to be tried: its seconds and the loss it ends with."""
-    from tunesmith.model.policy import Policy
-    from tunesmith.model.tokenizer import Tokenizer
-
     kept: list[Any] = []
     plain = side.adapted
     side.adapted = lambda *given: kept.append(plain(*given)) or kept[-1]
@@ -72,22 +69,8 @@ def theirs(base: Any, found: dict[str, list[Encoded]], micro: int, tried: int) -
     times = {what: took[what] for what in ("seconds", "processor_seconds")}
     if tried:
         return {"micro_batch": micro, **times}
-    loss = held_out(Policy(kept[0].eval(), Tokenizer.load(base.folder)), found["valid"])
+    loss = held_out(side.policy_of(kept[0].eval(), base, "floats"), found["valid"])
     return {"micro_batch": micro, **times, "load": os.getloadavg()[0], "loss": loss}
-
-
-def policy_of(base: Any, arithmetic: str) -> Any:
-    """The model with its adapters, its frozen products in floats or in bytes."""
-    from tunesmith.model import quantise
-    from tunesmith.model.policy import Policy
-    from tunesmith.model.tokenizer import Tokenizer
-
-    in_bytes = arithmetic == "bytes"
-    model = side.adapted(replace(base, bits=8) if in_bytes else base, "lora")
-    policy = Policy(model, Tokenizer.load(base.folder))
-    if in_bytes:
-        quantise.multiply_in_bytes(policy.model)
-    return policy
 
 
 def ours(base: Any, found: dict[str, list[Encoded]], wanted: float, arithmetic: str) -> Any:
@@ -100,7 +83,8 @@ def ours(base: Any, found: dict[str, list[Encoded]], wanted: float, arithmetic: 
 
     spec = Train(lr=RATE, warmup=0.0, schedule="linear", batch=BATCH, arithmetic=arithmetic)
     examples = [side.example(number, *each) for number, each in enumerate(found["train"])]
-    policy = policy_of(base, arithmetic)
+    base = replace(base, bits=8) if arithmetic == "bytes" else base
+    policy = side.policy_of(side.adapted(base, "lora"), base, arithmetic)
     optimizer = optimiser.adamw(policy.trainable(), decay=0.0, betas=(0.9, 0.999))
     tokens, laid = spec.pass_tokens("cpu", common_start(examples)), policy.laid
     groups = Groups(examples, rows=BATCH, tokens=tokens, seed=0, device="cpu", laid=laid)
@@ -126,8 +110,7 @@ def alone(who: str, data: Path, rows: int, **options: float | str) -> dict[str, 
     told = ["--side", who, "--rows", str(rows), "--data", str(data)]
     told += [text for name, value in options.items() for text in (f"--{name}", str(value))]
     command = [sys.executable, "-W", "ignore", __file__, *told]
-    around = {**os.environ, **KEEPING} if who == "trl" else os.environ
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=around)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=around(who))
     print(who, done.stdout.splitlines()[-1][:200], flush=True)
     return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
 
