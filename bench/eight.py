@@ -1,12 +1,12 @@
-"""8-bit bases, computed in bytes, against floats: held-out loss, the task's metric, gradients.
+"""Steps computed in bfloat16 or in bytes against floats: held-out loss, the metric, gradients.
 
     python bench/eight.py [--data ../shared/data] [--work DIR] [--sets e2e ...] [--arms bytes ...]
 
 LoRA on the bundled model over restaurant data to text, bank questions under 77 labels, and medical
-documents; same rows, order, seed and settings in every arm. `floats` is the plain base, `bytes` is
-`model.bits: 8` with `train.arithmetic: bytes`, and `weights` the same without rounding what is
-multiplied. Resumes in the folder
-given; writes bench/results/eight.json.
+documents; same rows, order, seed and settings in every arm. `floats` is the plain base, `bfloat16`
+the same with `train.arithmetic: bfloat16`, `bytes` is `model.bits: 8` with
+`train.arithmetic: bytes`, and `weights` the same without rounding what is multiplied. Resumes in
+the folder given; writes bench/results/eight.json.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from whole import carried_out, keep, lines, write_rows
 
 from tunesmith.core.records import Batch
 from tunesmith.core.rows import Chat, Message, Origin
-from tunesmith.model import quantise, render
+from tunesmith.model import arithmetic, render
 from tunesmith.model.bases import Base, ModelSpec, resolve
 from tunesmith.model.load import load_model
 from tunesmith.model.policy import Policy
@@ -31,7 +31,12 @@ from tunesmith.model.tokenizer import Tokenizer
 from tunesmith.train.batches import cut
 from tunesmith.train.methods.lora import Lora
 
-ARMS = ("floats", "bytes", "weights")
+ARMS: dict[str, dict[str, Any]] = {
+    "floats": {"bits": None, "arithmetic": "floats"},
+    "bfloat16": {"bits": None, "arithmetic": "bfloat16"},
+    "bytes": {"bits": 8, "arithmetic": "bytes"},
+    "weights": {"bits": 8, "arithmetic": "floats"},
+}
 BAR = 0.005
 """How much more held-out loss than in floats is let pass."""
 TRAIN = {"method": {"kind": "lora", "rank": 16}, "lr": 1e-3, "probes": 0, "save_every": 10**6}
@@ -100,8 +105,8 @@ def whole(files: dict[str, str], train: dict[str, Any], evaluate: dict[str, Any]
 
 def taken(home: Path, name: str, settings: dict[str, Any], arm: str) -> dict[str, Any]:
     """One arm of one set: losses, metrics and speed."""
-    settings["train"] |= {"arithmetic": "bytes" if arm == "bytes" else "floats"}
-    model = {"source": "smollm2-135m-instruct", "bits": None if arm == "floats" else 8}
+    settings["train"] |= {"arithmetic": ARMS[arm]["arithmetic"]}
+    model = {"source": "smollm2-135m-instruct", "bits": ARMS[arm]["bits"]}
     found = carried_out(home, {"name": f"{name}-{arm}", "model": model, **settings})
     curves = lines(home / "runs" / f"{name}-{arm}" / "train" / "curves.jsonl")
     looks = [line["held_out"]["loss"] for line in curves if "held_out" in line]
@@ -120,12 +125,10 @@ def gradients(data: Path) -> dict[str, Any]:
     """Cosine of every trained tensor's gradient to that in floats, on the first eight inputs."""
     base = resolve(ModelSpec())
     found: dict[str, list[torch.Tensor]] = {}
-    for arm in ARMS:
-        bits = None if arm == "floats" else 8
-        model = load_model(replace(base, bits=bits)).requires_grad_(False)
-        if arm == "bytes":
-            quantise.multiply_in_bytes(model)
+    for arm, given in ARMS.items():
+        model = load_model(replace(base, bits=given["bits"])).requires_grad_(False)
         policy = Policy(Lora(rank=16).apply(model, 0).train(), None)
+        arithmetic.choose(policy.model, given["arithmetic"])
         torch.manual_seed(0)
         for name, weight in policy.named():
             if "lora_B" in name:
@@ -133,7 +136,7 @@ def gradients(data: Path) -> dict[str, Any]:
         for part in micro_batches(base, data):
             policy.nll(part).backward()
         found[arm] = [weight.grad for weight in policy.trainable() if weight.grad is not None]
-    return {arm: likeness(found["floats"], found[arm]) for arm in ARMS[1:]}
+    return {arm: likeness(found["floats"], found[arm]) for arm in ARMS if arm != "floats"}
 
 
 def micro_batches(base: Base, data: Path) -> list[Batch]:
@@ -151,9 +154,9 @@ def micro_batches(base: Base, data: Path) -> list[Batch]:
 def likeness(wanted: list[torch.Tensor], found: list[torch.Tensor]) -> dict[str, float]:
     """The least, the tenth part's and the middle cosine, and that of all numbers together."""
     cosine = torch.nn.functional.cosine_similarity
-    pairs = zip(wanted, found, strict=True)
-    each = sorted(cosine(a.flatten(), b.flatten(), dim=0).item() for a, b in pairs)
-    together = [torch.cat([t.flatten() for t in side]) for side in (wanted, found)]
+    flat = [[t.flatten().double() for t in side] for side in (wanted, found)]
+    each = sorted(cosine(a, b, dim=0).item() for a, b in zip(*flat, strict=True))
+    together = [torch.cat(side) for side in flat]
     named = {"least": 0, "tenth": len(each) // 10, "middle": len(each) // 2}
     return {n: each[i] for n, i in named.items()} | {"whole": cosine(*together, dim=0).item()}
 

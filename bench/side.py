@@ -74,15 +74,14 @@ def adapted(base: Base, method: str, place: Place = HERE) -> Any:
     return get_peft_model(model, settings).train()
 
 
-def policy_of(model: Any, base: Base, arithmetic: str) -> Any:
-    """The model as our loop sees it, a frozen base in 8 bits multiplied in floats or in bytes."""
-    from tunesmith.model import quantise
+def policy_of(model: Any, base: Base, kind: Any) -> Any:
+    """The model as our loop sees it, its frozen base multiplied in floats, bfloat16 or bytes."""
+    from tunesmith.model import arithmetic
     from tunesmith.model.policy import Policy
     from tunesmith.model.tokenizer import Tokenizer
 
     policy = Policy(model, Tokenizer.load(base.folder))
-    if arithmetic == "bytes":
-        quantise.multiply_in_bytes(policy.model)
+    arithmetic.choose(policy.model, kind)
     return policy
 
 
@@ -142,6 +141,7 @@ def trl(base: Base, work: Workload, encoded: list[Encoded], options: Found) -> F
 
     records = [{"input_ids": ids, "labels": labels} for ids, labels in encoded]
     micro, place = options.pop("micro_batch"), options.pop("place", HERE)
+    place = replace(place, dtype=options.pop("dtype", place.dtype))
     if options.pop("in_order", False):
         options["train_sampling_strategy"] = "sequential"
     settings = SFTConfig(

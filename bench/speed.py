@@ -48,7 +48,7 @@ ELSEWHERE = "w1"
 EQUAL = 1e-5
 """How far the loss before training may lie apart, as a share of it, in the same arithmetic."""
 ROUNDED = 1e-2
-"""The same where one side holds its base in fewer bits."""
+"""The same where one side holds its base in fewer bits, or bfloat16."""
 
 
 def once(name: str, side: str, options: dict[str, Any], rows: int) -> dict[str, Any]:
@@ -65,10 +65,18 @@ def once(name: str, side: str, options: dict[str, Any], rows: int) -> dict[str, 
 
 
 def sides_of(work: Workload, rival: str) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Who runs in a round: our arms, then the rival."""
+    """Who runs in a round: our arms, then the rival, and once more where it has two ways."""
     own = {arm: ("ours", options) for arm, options in work.arms.items()}
     micro = {"micro_batch": work.micro_batch} if rival == work.rival else {}
-    return {**own, rival: (rival, {**BEST[rival], **micro})}
+    theirs = {rival: (rival, {**BEST[rival], **micro})}
+    if rival == work.rival and work.rounded is not None:
+        theirs[rounded(rival)] = (rival, {**BEST[rival], **work.rounded})
+    return own | theirs
+
+
+def rounded(rival: str) -> str:
+    """The name of a rival's side whose model is in bfloat16."""
+    return f"{rival} in bfloat16"
 
 
 def settings_of(name: str, rival: str, rows: int) -> dict[str, Any]:
@@ -88,7 +96,8 @@ def check(name: str, rival: str, found: dict[str, dict[str, Any]]) -> None:
     for arm, result in found.items():
         if min(result["norms"]) <= 0:
             raise SystemExit(f"{name}: {arm} trained with a gradient of nothing")
-        bound = ROUNDED if "bits" in WORKLOADS[name].arms.get(arm, {}) else EQUAL
+        coarse = "bits" in WORKLOADS[name].arms.get(arm, {}) or arm == rounded(rival)
+        bound = ROUNDED if coarse else EQUAL
         apart = abs(result["probe"] - wanted) / wanted
         if apart > bound:
             raise SystemExit(f"{name}: {arm} begins {apart:.1e} from {rival}: not the same")
@@ -125,6 +134,8 @@ def measured(name: str, rival: str, rows: int, pairs: int, *, fresh: bool) -> No
 def tuned(name: str, rival: str, rows: int) -> None:
     """Every setting of a rival's grid once: which is its best."""
     grid = [each for each in GRIDS[rival] if each["micro_batch"] <= WORKLOADS[name].batch]
+    if rival == WORKLOADS[name].rival and WORKLOADS[name].rounded is not None:
+        grid += [{**each, "dtype": "bfloat16"} for each in grid]
     found = [{"options": options, **once(name, rival, options, rows)} for options in grid]
     key = f"tuning {key_of(name, rival)}"
     write({key: {"machine": machine(), "rows": rows, "tries": found}})

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rivals import RIVALS
-from speed import key_of
+from speed import key_of, rounded
 from workloads import WORKLOADS
 
 HOME = Path(__file__).parents[1]
@@ -74,8 +74,13 @@ the operations a token needs, as `tunesmith train --dry-run` counts them.
 
 """
 CASES = {"equal": "60 tokens each", "unequal": "3 to 120 tokens"}
-NAMES = {"ours": "tunesmith", "ours in bytes": "tunesmith, `bits: 8`"}
-TITLES = {"trl": "TRL", "trainer": "transformers"} | {n: each.title for n, each in RIVALS.items()}
+NAMES = {
+    "ours": "tunesmith",
+    "ours in bfloat16": "tunesmith, `bfloat16`",
+    "ours in bytes": "tunesmith, `bits: 8`, `bytes`",
+}
+TITLES = {"trl": "TRL", "trainer": "transformers", "trl in bfloat16": "TRL, bfloat16"}
+TITLES |= {n: each.title for n, each in RIVALS.items()}
 
 
 def middle(values: list[float]) -> str:
@@ -139,7 +144,13 @@ def page(found: dict[str, Any]) -> str:
     measured = {key: found[key] for _, _, key in keys if key in found and whole(found[key])}
     for name, rival, key in keys:
         if key in measured:
-            table += [line(name, rival, arm, measured[key]) for arm in WORKLOADS[name].arms]
+            sides = measured[key]["settings"]["sides"]
+            table += [
+                line(name, other, arm, measured[key])
+                for other in (rival, rounded(rival))
+                for arm in WORKLOADS[name].arms
+                if {other, arm} <= set(sides)
+            ]
     absent = [f"`{name}`" for name in WORKLOADS if name not in measured]
     last = f"\nNot measured yet: {', '.join(absent)}.\n" if absent else ""
     return HEAD + tabled(columns, table) + last + machines(measured)

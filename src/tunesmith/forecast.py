@@ -47,6 +47,8 @@ RESTART = "as --restart says"
 BLOCK_NUMBERS = 17
 # A training step reaches about this share of a plain matrix product's speed.
 EFFICIENCY = 0.5
+# A step in coarser numbers takes about this much less time (docs/decisions/0015, 0022).
+QUICKER = {"floats": 1.0, "bfloat16": 1.45, "bytes": 1.6}
 # The products of attention are small: they reach about this share of the others' speed.
 SMALL = 0.5
 # Seconds of plain matrix products by which this machine is known.
@@ -195,6 +197,8 @@ def cost(run: Run, spec: Train, base: Base, counted: dict[str, Any]) -> dict[str
     moving = sum(p.numel() for p in inside)
     counts = layout.sizes([*tuned.parameters(), *on_top])
     weights = sum(p.nbytes for p in [*tuned.parameters(), *on_top]) - spared
+    if spec.arithmetic == "bfloat16" and run.model.bits is None:
+        weights += 2 * (within + logits * width)  # a copy in two bytes a number
     device = devices.choose(run.train.device, "train.device")
     shared = layout.writes(plain) and spec.seams == "fast"
     common, rows = counted["common"] if shared else 0, run.train.batch
@@ -225,7 +229,7 @@ def cost(run: Run, spec: Train, base: Base, counted: dict[str, Any]) -> dict[str
         "blocks": len(blocks),
         "blocks_again": again,
         "memory_bytes": weights + need.rest + kept,
-        "train_seconds": round(work / (EFFICIENCY * speed())),
+        "train_seconds": round(work / (EFFICIENCY * QUICKER[spec.arithmetic] * speed())),
     }
 
 

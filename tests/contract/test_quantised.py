@@ -12,13 +12,12 @@ from tests.rows import batch
 from tests.tiny import tiny_model
 from tests.trained import base_of, prepared, settings, trained
 from tunesmith.core.errors import SettingsError
-from tunesmith.model import bytewise, heads, layout, quantise
+from tunesmith.model import heads, layout, quantise
 from tunesmith.model.bases import Base
 from tunesmith.model.load import load_model
 from tunesmith.model.merge import merge, merge_onto
 from tunesmith.model.policy import Policy
 from tunesmith.model.trained import load_trained
-from tunesmith.train.methods.adapter import Adapter
 from tunesmith.train.methods.lora import Lora
 from tunesmith.train.optimiser import adamw
 
@@ -202,48 +201,6 @@ def test_without_the_cure_the_gradient_would_be_another(tmp_path: Path) -> None:
     said(policy, rows)
     off = (gradients(policy, rows) - before).norm() / before.norm()
     assert off > 0.01
-
-
-@pytest.mark.parametrize("fast", (True, False))
-@pytest.mark.parametrize("method", (*METHODS.values(), Adapter(size=4)), ids=repr)
-def test_a_training_step_in_bytes_is_near_the_one_in_floats(
-    method: Any, fast: bool, tmp_path: Path
-) -> None:
-    """Rounded in training steps only; near, not equal, and never with a gradient of nothing."""
-    rows = batch(ROWS, 300)
-    wide = tiny_model("llama", tmp_path / "wide", hidden_size=64, intermediate_size=128)
-    model = load_model(base_of(wide, bits=8)).requires_grad_(False)
-    policy = Policy(method.apply(model, 0), None, method=method, fast=fast)
-    found = {}
-    for answer in (True, False):
-        for _, layer in quantise.layers(model):
-            layer.steps_in_bytes = answer
-        found[answer] = loss(policy, rows).item(), gradients(policy, rows), said(policy, rows)
-    assert 0 < abs(found[True][0] / found[False][0] - 1) < 1e-2
-    likeness = torch.nn.functional.cosine_similarity(found[True][1], found[False][1], dim=0)
-    assert 0.99 < likeness < 1 - 1e-9
-    assert torch.equal(found[True][2], found[False][2])
-
-
-def test_products_in_bytes_are_those_of_the_rounded_numbers() -> None:
-    """Against the same bytes in double precision; a row of zeros, one of no numbers, a bias."""
-    torch.manual_seed(0)
-    weight = torch.randint(-127, 128, (24, 40), dtype=torch.int8)
-    steps, bias = torch.rand(24), torch.randn(24)
-    made = bytewise.Bytes(weight, steps, bias)
-    x, upstream = torch.randn(2, 5, 40), torch.randn(2, 5, 24)
-    x[0, 1], x[1, 2, 3] = 0, torch.nan
-    plain = weight.double() * steps.double()[:, None]
-    whole, unit = bytewise.rounded(x.view(-1, 40))
-    wanted = (whole.double() * unit.double()) @ plain.t() + bias
-    torch.testing.assert_close(made.there(x).view(-1, 24), wanted.float(), equal_nan=True)
-    assert made.there(x)[1, 2].isnan().all() and torch.equal(made.there(x)[0, 1], bias)
-    assert ((whole * unit - x.view(-1, 40)).abs() <= unit / 2 * 1.001)[:7].all()
-    whole, unit = bytewise.rounded((upstream * steps).view(-1, 24))
-    wanted = (whole.double() * unit.double()) @ weight.double()
-    torch.testing.assert_close(made.back(upstream).view(-1, 40), wanted.float())
-    apart = upstream.transpose(0, 1).contiguous().transpose(0, 1)  # as a mean over rows leaves it
-    assert torch.equal(made.back(apart), made.back(upstream))
 
 
 def test_it_answers_alike_in_training_and_in_use(

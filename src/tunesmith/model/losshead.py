@@ -8,9 +8,10 @@ two products where recomputation needs three. The reference path materialises al
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunesmith.core.late import late
+from tunesmith.model.coarse import Halves, halves_of
 from tunesmith.model.products import product
 
 if TYPE_CHECKING:
@@ -26,8 +27,15 @@ where it asks the system anew for twice as much; per row quicker than 64 or 256.
 CHUNK_OF_GPU = 2048
 """The same where every launch is waited for."""
 
-_Head = tuple["torch.Tensor", "torch.Tensor | None", "_Swap | None"]
-"""Matrix, bias, and the rows that stand in for some of the matrix's."""
+
+class _Head(NamedTuple):
+    """Matrix, bias, the rows that stand in for some of the matrix's, and a coarser way to multiply
+    by matrix and bias."""
+
+    weight: "torch.Tensor"  # [vocabulary, width]
+    bias: "torch.Tensor | None"
+    swap: "_Swap | None"
+    coarse: Halves | None = None
 
 
 def nll(
@@ -43,7 +51,7 @@ def nll(
     can be differentiated.
     """
     total: torch.Tensor = _Nll.apply(
-        hidden, head.weight, _bias(head), *_beside(head), targets, weights
+        hidden, head.weight, _bias(head), *_beside(head), targets, weights, halves_of(head, hidden)
     )  # type: ignore[no-untyped-call]
     return total
 
@@ -96,14 +104,14 @@ def _precise(dtype: "torch.dtype") -> "torch.dtype":
 
 def _logits(
     hidden: "torch.Tensor",
-    weight: "torch.Tensor",
-    bias: "torch.Tensor | None",
-    swap: "_Swap | None",
+    head: _Head,
 ) -> "torch.Tensor":
     """Logits of a chunk, in at least fp32; a fresh tensor."""
-    logits = product(hidden, weight, bias).to(_precise(hidden.dtype))
-    if swap is not None:
-        logits[:, swap.numbers] = (hidden @ swap.rows.t()).to(logits.dtype)
+    coarse = head.coarse
+    found = product(hidden, head.weight, head.bias) if coarse is None else coarse.there(hidden)
+    logits = found.to(_precise(hidden.dtype))
+    if head.swap is not None:
+        logits[:, head.swap.numbers] = (hidden @ head.swap.rows.t()).to(logits.dtype)
     return logits
 
 
@@ -126,13 +134,12 @@ def _swap(rows: "torch.Tensor | None", numbers: "torch.Tensor | None") -> "_Swap
     return None if rows is None or numbers is None else _Swap(rows, numbers)
 
 
-def _to_hidden(
-    chunk: "_Chunk", weight: "torch.Tensor", swap: "_Swap | None", out: "torch.Tensor"
-) -> None:
+def _to_hidden(chunk: "_Chunk", head: _Head, out: "torch.Tensor") -> None:
     """The gradient of a chunk's hidden states."""
-    out.copy_(product(chunk.residual, weight.t()))
-    if swap is not None and chunk.own is not None:
-        out.addmm_(chunk.own, swap.rows)
+    coarse, residual = head.coarse, chunk.residual
+    out.copy_(product(residual, head.weight.t()) if coarse is None else coarse.back(residual))
+    if head.swap is not None and chunk.own is not None:
+        out.addmm_(chunk.own, head.swap.rows)
 
 
 def _to_head(
@@ -180,19 +187,18 @@ class _Chunk:
 
 def _by_chunk(
     hidden: "torch.Tensor",
-    head: "_Head",
+    head: _Head,
     targets: "torch.Tensor",
     weights: "torch.Tensor",
 ) -> Iterator[_Chunk]:
     """The rows, a chunk at a time."""
-    weight, bias, swap = head
     size = rows_at_once(hidden.device)
     for start in range(0, hidden.shape[0], size):
         part = slice(start, min(start + size, hidden.shape[0]))
-        logits = _logits(hidden[part], weight, bias, swap)
+        logits = _logits(hidden[part], head)
         chosen = _residuals(logits, targets[part], weights[part])
         residual = logits.to(hidden.dtype)
-        own = None if swap is None else swap.taken(residual)
+        own = None if head.swap is None else head.swap.taken(residual)
         yield _Chunk(part, chosen, residual, own)
 
 
@@ -209,18 +215,20 @@ class _Nll(torch.autograd.Function):
         numbers: "torch.Tensor | None",
         targets: "torch.Tensor",
         weights: "torch.Tensor",
+        coarse: Halves | None,
     ) -> "torch.Tensor":
-        swap, weights = _swap(rows, numbers), weights.to(_precise(hidden.dtype))
+        head = _Head(weight, bias, _swap(rows, numbers), coarse)
+        weights = weights.to(_precise(hidden.dtype))
         total = torch.zeros((), dtype=weights.dtype, device=hidden.device)
         wants_hidden, wants_weight, wants_bias, wants_rows = ctx.needs_input_grad[:4]
         d_hidden = torch.empty_like(hidden) if wants_hidden else None
         d_weight = torch.zeros_like(weight) if wants_weight else None
         d_bias = torch.zeros_like(bias) if bias is not None and wants_bias else None
         d_rows = torch.zeros_like(rows) if rows is not None and wants_rows else None
-        for chunk in _by_chunk(hidden, (weight, bias, swap), targets, weights):
+        for chunk in _by_chunk(hidden, head, targets, weights):
             total -= (chunk.chosen * weights[chunk.part]).sum()
             if d_hidden is not None:
-                _to_hidden(chunk, weight, swap, d_hidden[chunk.part])
+                _to_hidden(chunk, head, d_hidden[chunk.part])
             _to_head(chunk, hidden, d_weight, d_bias, d_rows)
         ctx.gradients = (d_hidden, d_weight, d_bias, d_rows)
         return total
@@ -229,7 +237,7 @@ class _Nll(torch.autograd.Function):
     def backward(ctx: Any, upstream: "torch.Tensor") -> tuple["torch.Tensor | None", ...]:
         scaled = [None if g is None else g.mul_(upstream.to(g.dtype)) for g in ctx.gradients]
         ctx.gradients = None
-        return (*scaled, None, None, None)
+        return (*scaled, None, None, None, None)
 
 
 class _Logps(torch.autograd.Function):
@@ -245,14 +253,14 @@ class _Logps(torch.autograd.Function):
         numbers: "torch.Tensor | None",
         targets: "torch.Tensor",
     ) -> "torch.Tensor":
-        swap, dtype = _swap(rows, numbers), _precise(hidden.dtype)
+        head, dtype = _Head(weight, bias, _swap(rows, numbers)), _precise(hidden.dtype)
         values = torch.empty(hidden.shape[0], dtype=dtype, device=hidden.device)
         ones = torch.ones_like(values)
         d_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        for chunk in _by_chunk(hidden, (weight, bias, swap), targets, ones):
+        for chunk in _by_chunk(hidden, head, targets, ones):
             values[chunk.part] = chunk.chosen
             if d_hidden is not None:
-                _to_hidden(chunk, weight, swap, d_hidden[chunk.part])
+                _to_hidden(chunk, head, d_hidden[chunk.part])
         ctx.save_for_backward(hidden, weight, bias, rows, numbers, targets, d_hidden)
         return values
 
@@ -265,20 +273,20 @@ class _Logps(torch.autograd.Function):
         wanted = ctx.needs_input_grad[1:4]
         of_head: tuple[torch.Tensor | None, ...] = (None, None, None)
         if any(wanted):
-            swap = _swap(rows, numbers)
-            of_head = _head_gradients(hidden, (weight, bias, swap), targets, upstream, wanted)
+            head = _Head(weight, bias, _swap(rows, numbers))
+            of_head = _head_gradients(hidden, head, targets, upstream, wanted)
         return (g_hidden, *of_head, None, None)
 
 
 def _head_gradients(
     hidden: "torch.Tensor",
-    head: "_Head",
+    head: _Head,
     targets: "torch.Tensor",
     upstream: "torch.Tensor",
     wanted: Sequence[bool],
 ) -> "tuple[torch.Tensor | None, ...]":
     """The trained head's gradients, from logits made once more: too large to have been kept."""
-    weight, bias, swap = head
+    weight, bias, swap, _ = head
     g_weight = torch.zeros_like(weight) if wanted[0] else None
     g_bias = torch.zeros_like(bias) if bias is not None and wanted[1] else None
     g_rows = torch.zeros_like(swap.rows) if swap is not None and wanted[2] else None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunesmith.core.late import late
 from tunesmith.model import quantise
-from tunesmith.model.bytewise import Products
+from tunesmith.model.coarse import Halves, Products, halves_of
 from tunesmith.model.products import product
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ else:
 
 class Linear(NamedTuple):
     """What a layer computes: W x + b + scale * B A x. Without an adapter, A and B are None; where W
-    is held in bits, `coarse` multiplies by it and adds b, and both are None."""
+    is held in bits or rounded, `coarse` multiplies by it and adds b, and both are None."""
 
     weight: "torch.Tensor | None"  # [out, in]
     bias: "torch.Tensor | None"  # [out]
@@ -106,6 +106,9 @@ def read(layer: Any, x: "torch.Tensor") -> Linear | None:
 def bare(layer: Any, x: "torch.Tensor") -> Linear | None:
     """A layer without an adapter."""
     if type(layer) is torch.nn.Linear:
+        halves = halves_of(layer, x)
+        if halves is not None:
+            return Linear(None, None, None, None, 0.0, halves)
         return Linear(layer.weight, layer.bias, None, None, 0.0, None)
     if quantise.holds_bits(layer):
         return Linear(None, None, None, None, 0.0, quantise.products_of(layer, x))
@@ -164,9 +167,10 @@ def outputs_of(
     firsts = [each.first for each in linears if each.first is not None]
     joined = firsts[0] if len(firsts) == 1 else torch.cat(firsts) if firsts else None
     narrow = None if joined is None else product(x, joined)  # [token, ranks]
-    outputs = []
+    in_halves = all(isinstance(each.coarse, Halves) for each in linears)
+    given, outputs = x.bfloat16() if in_halves else x, []
     for each, columns in zip(linears, _columns(linears), strict=True):
-        output = _there(each, x)
+        output = _there(each, given)
         if narrow is not None and each.second is not None:
             output.addmm_(narrow[:, columns], each.second.t(), alpha=each.scale)
         outputs.append(output)

@@ -2,8 +2,8 @@
 
 Only the weights are held in few bits (QLoRA, arXiv 2305.14314): the arithmetic is in floats, on
 weights made anew in every pass, there and back. So a model answers like the plain one that
-`dequantised` makes of it. Steps of training on 8 bits may be had to round what they multiply as
-well, which is faster (`bytewise`).
+`dequantised` makes of it. Steps of training may be had to round what they multiply as well, which
+is faster (`arithmetic`).
 """
 
 import logging
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import SettingsError, missing
 from tunesmith.core.late import late
-from tunesmith.model import bytewise, layout
+from tunesmith.model import coarse, layout
 
 if TYPE_CHECKING:
     import torch
@@ -137,23 +137,11 @@ def eight(layer: Any, dtype: "torch.dtype", device: str) -> Any:
     return made
 
 
-def products_of(layer: Any, x: "torch.Tensor") -> bytewise.Products:
+def products_of(layer: Any, x: "torch.Tensor") -> coarse.Products:
     """How a frozen linear layer, in bits or not, is multiplied by `x` and by its gradient."""
-    if layer.weight.dtype == torch.int8 and layer.steps_in_bytes and bytewise.in_bytes(x):
-        return bytewise.Bytes(layer.weight.data, row_scales(layer) / bytewise.LARGEST, layer.bias)
-    return bytewise.Floats(partial(floats, layer), layer.bias)
-
-
-def multiply_in_bytes(model: Any) -> None:
-    """Have the training steps of a model in 8 bits multiply in bytes. Raises SettingsError where
-    there are no such bits, or a processor that would not be faster."""
-    if bits_of(model) != 8 or not bytewise.multiplies_bytes():
-        raise SettingsError(
-            "train.arithmetic: bytes is for a base with model.bits: 8 on a processor with "
-            "AVX512-VNNI; say floats"
-        )
-    for _, layer in layers(model):
-        layer.steps_in_bytes = True
+    if layer.weight.dtype == torch.int8 and layer.steps_in_bytes and coarse.rounds(x):
+        return coarse.Bytes(layer.weight.data, row_scales(layer) / coarse.LARGEST, layer.bias)
+    return coarse.halves_of(layer, x) or coarse.Floats(partial(floats, layer), layer.bias)
 
 
 def floats(layer: Any) -> "torch.Tensor":
@@ -184,7 +172,7 @@ class _Frozen(torch.autograd.Function):
     """y = x W' + b, W made of its bytes each way, so that no copy in floats is kept between."""
 
     @staticmethod
-    def forward(ctx: Any, x: "torch.Tensor", weight: bytewise.Products) -> "torch.Tensor":
+    def forward(ctx: Any, x: "torch.Tensor", weight: coarse.Products) -> "torch.Tensor":
         ctx.weight = weight
         return weight.there(x)
 

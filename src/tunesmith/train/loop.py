@@ -13,6 +13,7 @@ from tunesmith.core.errors import ResourceError, TrainError
 from tunesmith.core.late import late
 from tunesmith.core.parts import Spec
 from tunesmith.core.records import Batch, Loss, Tally
+from tunesmith.model.arithmetic import Arithmetic
 from tunesmith.model.devices import Device
 from tunesmith.model.policy import Policy
 from tunesmith.train import randomness, schedule
@@ -87,10 +88,10 @@ class Train(Spec):
     sinks: list[Sink] = []
     """Where the numbers are copied to besides the run folder: `tensorboard`, `mlflow`, `wandb`,
     `trackio`."""
-    arithmetic: Literal["floats", "bytes"] = "floats"
-    """How a frozen base in 8 bits is multiplied in training steps. `bytes` rounds both factors:
-    faster on processors with AVX512-VNNI, with coarser gradients
-    (docs/decisions/0015-steps-in-bytes.md)."""
+    arithmetic: Arithmetic = "floats"
+    """How a frozen base is multiplied in training steps. `bfloat16` rounds both factors: faster on
+    processors with AVX512-BF16. `bytes`, of a base in 8 bits, rounds more: faster still on
+    processors with AVX512-VNNI, with coarser gradients (docs/decisions/0015-steps-in-bytes.md)."""
     device: Device = "auto"
     """`cpu`, `cuda` or `mps`; `auto` takes the fastest there is. `mps` is untested."""
     seams: Literal["fast", "reference"] = "fast"
@@ -111,6 +112,11 @@ class Train(Spec):
                 f"method {self.method.kind} moves no weight and objective {self.objective.kind} "
                 "trains no head, so nothing would be learned; set method to lora or full, or "
                 "objective to classify (without contrast)"
+            )
+        if self.arithmetic == "bfloat16" and self.seams == "reference":
+            raise ValueError(
+                "arithmetic: the reference seams multiply in floats; say seams: fast, or "
+                "arithmetic: floats"
             )
         if self.best not in self.objective.measures:
             raise ValueError(

@@ -26,7 +26,7 @@ from tunesmith.core.records import Batch, Example
 from tunesmith.core.rows import Chat
 from tunesmith.core.signals import deferred, error, requested
 from tunesmith.core.tables import read_part
-from tunesmith.model import devices, heads, layout, load, recompute
+from tunesmith.model import arithmetic, devices, heads, layout, load, recompute
 from tunesmith.model.bases import Base
 from tunesmith.model.policy import Policy
 from tunesmith.model.render import longest
@@ -109,8 +109,6 @@ class Session:
         if self.base.bits is not None:
             size = quantise.held(model)
             self.log.say(f"train: the base takes {size / 1e6:.1f} MB in {self.base.bits} bits")
-        if self.spec.arithmetic == "bytes":
-            quantise.multiply_in_bytes(model)
         model = self.spec.method.apply(model, self.seed).train()
         self._check_context(model)
         self.spec.method.begin(model, self.tokenizer)
@@ -118,6 +116,7 @@ class Session:
         self.policy = Policy(model, self.tokenizer, method=self.spec.method, head=head, fast=fast)
         if self.base.weights is not None:
             weights.go_on(self.policy, self.spec.method, self.base.weights)
+        arithmetic.choose(model, self.spec.arithmetic)
         betas, decay = self.spec.betas, self.spec.decay
         self.optimizer = optimiser.adamw(
             self.policy.trainable(), decay=decay, betas=betas, paces=self._paces()

@@ -1,16 +1,17 @@
-"""A frozen linear layer's two products, y = x W' + b and dx = dy W: in floats, or in bytes.
+"""A frozen linear layer's two products, y = x W' + b and dx = dy W: in floats, bfloat16, or bytes.
 
-Bytes are rounded row by row to the largest number of each row, multiplied, summed as integers and
-scaled back (arXiv 2208.07339, 2304.13013). A frozen weight needs no gradient, so both products of
-a training step can be had so, at a quarter to a third of the time in floats on a processor that
-multiplies bytes. What is rounded is gone, so only training steps do it: answers, measures and
-merges stay exact on the floats that the bytes stand for.
+bfloat16 has the range of single precision and 8 bits of its digits; what is multiplied is rounded
+to it and the sums are not (arXiv 1905.12322). Bytes are rounded row by row to the largest number of
+each row, multiplied, summed as integers and scaled back (arXiv 2208.07339, 2304.13013). A frozen
+weight needs no gradient, so both products of a training step can be had so: in half the time, and
+in a quarter to a third, on a processor that multiplies such numbers. What is rounded is gone, so
+only training steps do it: answers, measures and merges stay exact.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from tunesmith.core.late import late
 
@@ -44,6 +45,23 @@ class Floats:
 
 
 @dataclass(frozen=True)
+class Halves:
+    """Both products with the weight in bfloat16, made anew each time where a layer holds bits."""
+
+    weight: "Callable[[], torch.Tensor]"  # [out, in]
+    bias: "torch.Tensor | None"
+
+    def there(self, x: "torch.Tensor") -> "torch.Tensor":
+        """x W' + b in single precision; `x` may have been rounded before."""
+        found = torch.nn.functional.linear(x.bfloat16(), self.weight().bfloat16()).float()
+        return found if self.bias is None else found.add_(self.bias)
+
+    def back(self, upstream: "torch.Tensor") -> "torch.Tensor":
+        """dy W."""
+        return (upstream.bfloat16() @ self.weight().bfloat16()).to(upstream.dtype)
+
+
+@dataclass(frozen=True)
 class Bytes:
     """Both products with the bytes that a layer holds, what is multiplied rounded to bytes too."""
 
@@ -65,7 +83,7 @@ class Bytes:
         return found.view(*upstream.shape[:-1], -1)
 
 
-Products = Floats | Bytes
+Products = Floats | Halves | Bytes
 
 
 def rounded(x: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
@@ -74,16 +92,23 @@ def rounded(x: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
     return torch.div(x, steps).round_().to(torch.int8), steps
 
 
-def in_bytes(x: "torch.Tensor") -> bool:
-    """Whether products with `x` may be had in bytes: in a training step, in single precision."""
+def rounds(x: "torch.Tensor") -> bool:
+    """Whether products with `x` may be coarse: in a training step, in single precision."""
     trains = torch.is_grad_enabled() and x.dtype == torch.float32
     return trains and x.device.type == "cpu"
 
 
 @cache
-def multiplies_bytes() -> bool:
-    """Whether the processor has AVX512-VNNI, with which this was measured to win.
+def multiplies(kind: Literal["bfloat16", "bytes"]) -> bool:
+    """Whether the processor has the instructions with which such products were measured to win,
+    AVX512-BF16 or AVX512-VNNI.
 
     Asked of the processor and not of a clock, so that a run that goes on computes as it did.
     """
-    return bool(torch.cpu.get_capabilities().get("avx512_vnni", False))
+    found = torch.cpu.get_capabilities()
+    return bool(found.get({"bfloat16": "avx512_bf16", "bytes": "avx512_vnni"}[kind], False))
+
+
+def halves_of(layer: Any, x: "torch.Tensor") -> Halves | None:
+    """How a frozen layer is multiplied by `x` in bfloat16; None where it is not."""
+    return getattr(layer, "in_halves", None) if rounds(x) else None
