@@ -128,7 +128,7 @@ def gradients(data: Path) -> dict[str, Any]:
     for arm, given in ARMS.items():
         model = load_model(replace(base, bits=given["bits"])).requires_grad_(False)
         policy = Policy(Lora(rank=16).apply(model, 0).train(), None)
-        arithmetic.choose(policy.model, given["arithmetic"])
+        arithmetic.choose(policy, given["arithmetic"])
         torch.manual_seed(0)
         for name, weight in policy.named():
             if "lora_B" in name:

@@ -81,7 +81,7 @@ def policy_of(model: Any, base: Base, kind: Any) -> Any:
     from tunesmith.model.tokenizer import Tokenizer
 
     policy = Policy(model, Tokenizer.load(base.folder))
-    arithmetic.choose(policy.model, kind)
+    arithmetic.choose(policy, kind)
     return policy
 
 

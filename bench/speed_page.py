@@ -24,24 +24,26 @@ HEAD = """# Performance
 `make bench` runs tunesmith and its rivals on the same rows, ids, labels, first numbers, optimiser
 and rows a step, in fp32 unless it says otherwise, each in a fresh process, in rounds: every arm of
 ours, then the rival. Before the clock starts, both sides must give the same loss for the first
-rows (within 1e-5 of it; 1e-2 where one side alone holds its base in 8 bits). The rival is TRL with
-peft, `group_by_length`, no gradient checkpointing, at the fastest micro-batch of 1 and 2 (`w3`,
-`w4`), of 1, 2 and 4 (`w2`, `w5`, `w9`) or of 1, 2, 4 and 8 (`w1`), by one run of a few rows each;
-for `w8` transformers' Trainer, at the fastest of 1, 2, 4 and 8. On `w1` are two more, which
-`bench/rivals.py` gives environments of their own: LitGPT, which has no grouping by length, and
-LLaMA-Factory with `group_by_length`, each at its best micro-batch of 1, 2 and 4, with adapters that
-start from our numbers; LitGPT's own loop clips no gradient and weighs micro-batches, not tokens,
-alike. `make rivals` measures them. Every rival of this table runs with glibc
-told to keep what is freed (`MALLOC_TRIM_THRESHOLD_`, `MALLOC_MMAP_THRESHOLD_`), which makes TRL
-faster and us not; ours runs without. The model is the bundled SmolLM2-135M-Instruct.
+rows (within 1e-5 of it; 1e-2 where one side holds its base in 8 bits or bfloat16). The rival is
+TRL with peft, `group_by_length`, no gradient checkpointing, at the fastest micro-batch of 1 and 2
+(`w3`, `w4`), of 1, 2 and 4 (`w2`, `w5`, `w9`) or of 1, 2, 4 and 8 (`w1`), by one run of a few rows
+each; for `w8` transformers' Trainer, at the fastest of 1, 2, 4 and 8. On `w1` TRL runs once more
+with its model in bfloat16, at the fastest of the same micro-batches: products in it take half the
+time on this processor. On `w1` are two more rivals, which `bench/rivals.py` gives environments of
+their own: LitGPT, which has no grouping by length, and LLaMA-Factory with `group_by_length`, each
+at its best micro-batch of 1, 2 and 4, with adapters that start from our numbers; LitGPT's own loop
+clips no gradient and weighs micro-batches, not tokens, alike. `make rivals` measures them. Every
+rival of this table runs with glibc told to keep what is freed (`MALLOC_TRIM_THRESHOLD_`,
+`MALLOC_MMAP_THRESHOLD_`), which makes TRL faster and us not; ours runs without. The model is the
+bundled SmolLM2-135M-Instruct.
 
 A ratio is ours to the rival's within one round, the median of all rounds, with a bootstrap
 interval of 95 % where there are three rounds or more. *By the processor* is the same in seconds
 of processor time, which other work on the machine disturbs less: go by it where the load below
 the table is above the number of threads. One round is an indication, not a result. The share of
 the ceiling is tokens a second to what fp32 matrix products alone would allow at the speed
-measured just before; products in bytes can pass it, and so can tokens that a common beginning
-saves.
+measured just before; products in bfloat16 or bytes can pass it, and so can tokens that a common
+beginning saves.
 
 """
 ANSWERING = """
@@ -57,10 +59,11 @@ median of the rounds and their range.
 REACHING = """
 ## Time to a loss
 
-`bench/time_to_loss.py`: TRL trains one epoch of LoRA on rows of e2e_nlg, {rate:g} at its start,
-{batch} rows a step, at the fastest of its micro-batches; then we train from the same numbers, in
-floats and with `model.bits: 8` in bytes, until our loss on the held-out rows is no worse than the
-one TRL ended with. Looks at them, every 25 steps from half the epoch on, are in nobody's time.
+`bench/time_to_loss.py`: TRL trains one epoch of LoRA on {rows} rows of e2e_nlg, {rate:g} at its
+start, {batch} rows a step, in floats and with its model in bfloat16, each at the fastest of its
+micro-batches; then we train from the same numbers, in floats, bfloat16 and bytes, until our loss on
+the held-out rows is no worse than the one TRL ended with. Looks at them, every 25 steps from half
+the epoch on, are in nobody's time. TRL's glibc keeps what is freed.
 
 """
 GROWING = """
@@ -182,24 +185,29 @@ def answering(found: dict[str, Any]) -> str:
 
 def reaching(found: dict[str, Any]) -> str:
     """How long until the rival's final loss."""
-    settings, rival = found["settings"], found["trl"]
-    columns = ["rows", "TRL ends with", "after", "its micro-batch", "its glibc", "ours"]
-    columns += ["loss", "after steps", "after", "TRL's time to ours", "by the processor"]
-    columns += ["aim", "load"]
-    tried = ", ".join(str(each["micro_batch"]) for each in found["tries"])
-    theirs = [str(settings["rows"]), f"{rival['loss']:.4f}", f"{rival['seconds']:.0f} s"]
-    glibc = "keeps what is freed" if "theirs_in" in settings else "as it comes"
-    theirs += [f"{rival['micro_batch']} of {tried}", glibc]
+    settings = found["settings"]
+    columns = ["rival", "its micro-batch", "ends with", "after", "ours", "loss", "after steps"]
+    columns += ["after", "its time to ours", "by the processor", "aim", "load"]
     table = []
-    for arm, ratio in found["ratio"].items():
-        own = found[arm]
-        cells = ["floats" if arm == "ours" else "bytes", f"{own['loss']:.4f}"]
-        cells += [str(own["looks"][-1]["steps"]), f"{own['seconds']:.0f} s"]
-        cells += [f"{r:.2f}" if r else "never reached" for r in ratio.values()]
-        loads = f"{own['load']:.1f}, {rival['load']:.1f}"
-        table.append([*theirs, *cells, "1.8x; 2.5x", loads])
-    said = REACHING.format(rate=settings["rate"], batch=settings["rows_a_step"])
-    return said + tabled(columns, table)
+    for arm, rivals in found["ratio"].items():
+        for name, ratio in rivals.items():
+            rival, own = found[name], found[arm]
+            tried = ", ".join(str(each["micro_batch"]) for each in rival["tries"])
+            cells = [TITLES[name], f"{rival['micro_batch']} of {tried}", f"{rival['loss']:.4f}"]
+            cells += [f"{rival['seconds']:.0f} s", NAMES[arm], *reached(rival, ratio)]
+            loads = f"{own['load']:.1f}, {rival['load']:.1f}"
+            table.append([*cells, "1.8x; 2.5x" if name == "trl" else "-", loads])
+    told = {"rate": settings["rate"], "batch": settings["rows_a_step"], "rows": settings["rows"]}
+    return REACHING.format(**told) + tabled(columns, table)
+
+
+def reached(rival: dict[str, Any], ratio: dict[str, Any] | None) -> list[str]:
+    """Our loss, steps and time at a rival's loss, and the times by clock and by processor."""
+    if ratio is None:
+        return ["never reached", "-", "-", "-", "-"]
+    ours = f"{rival['seconds'] / ratio['seconds']:.0f} s"
+    times = [f"{ratio[what]:.2f}" for what in ("seconds", "processor_seconds")]
+    return [f"{ratio['our_loss']:.4f}", str(ratio["our_steps"]), ours, *times]
 
 
 def growing(found: dict[str, Any]) -> str:

@@ -2,11 +2,12 @@
 
     python bench/time_to_loss.py [--data ../shared/data] [--rows 800]
 
-Same rows, ids, first numbers, rate and optimiser. TRL trains its epoch, grouped by length, at the
-fastest of its micro-batches, tried on the first rows. Ours runs twice, with products in floats and
-in bytes: from half the epoch on we look at the held-out rows every 25 steps, and stop at the first
-look that is no worse than TRL's last loss; looks are in nobody's time. Each side is a process of
-its own. Writes bench/results/time_to_loss.json.
+Same rows, ids, first numbers, rate and optimiser. TRL trains its epoch, grouped by length, once in
+floats and once with its model in bfloat16, each at the fastest of its micro-batches, tried on the
+first rows. Ours runs with products in floats, in bfloat16 and in bytes: from half the epoch on we
+look at the held-out rows every 25 steps, and stop at the first look that is no worse than both of
+TRL's last losses; looks are in nobody's time. Each side is a process of its own. Writes
+bench/results/time_to_loss.json.
 """
 
 import argparse
@@ -32,8 +33,10 @@ RATE, BATCH, LOOK = 1e-3, 4, 25
 WORK = Workload("e2e_nlg", lambda *_: [], rows=800, batch=BATCH)
 MICRO_BATCHES, TRIED = (1, 2, 4), 48
 """TRL's, tried on so many rows."""
-ARMS = {"ours": "floats", "ours in bytes": "bytes"}
+ARMS = {"ours": "floats", "ours in bfloat16": "bfloat16", "ours in bytes": "bytes"}
 """What our products are made in."""
+RIVALS = {"trl": "float32", "trl in bfloat16": "bfloat16"}
+"""What TRL's model is held in."""
 
 
 def rows_of(tokenizer: Any, data: Path, count: int) -> dict[str, list[Encoded]]:
@@ -59,17 +62,19 @@ def held_out(policy: Any, rows: list[Encoded]) -> float:
     return total / side.supervised(rows)
 
 
-def theirs(base: Any, found: dict[str, list[Encoded]], micro: int, tried: int) -> dict[str, Any]:
+def theirs(
+    base: Any, found: dict[str, list[Encoded]], micro: int, tried: int, dtype: str
+) -> dict[str, Any]:
     """TRL's epoch, or the start of it to be tried: its seconds and the loss it ends with."""
     kept: list[Any] = []
     plain = side.adapted
     side.adapted = lambda *given: kept.append(plain(*given)) or kept[-1]
-    options = {"micro_batch": micro, "train_sampling_strategy": "group_by_length"}
+    options = {"micro_batch": micro, "train_sampling_strategy": "group_by_length", "dtype": dtype}
     took = side.trl(base, WORK, found["train"][: tried or None], options)
     times = {what: took[what] for what in ("seconds", "processor_seconds")}
     if tried:
         return {"micro_batch": micro, **times}
-    loss = held_out(side.policy_of(kept[0].eval(), base, "floats"), found["valid"])
+    loss = held_out(side.policy_of(kept[0].float().eval(), base, "floats"), found["valid"])
     return {"micro_batch": micro, **times, "load": os.getloadavg()[0], "loss": loss}
 
 
@@ -115,19 +120,34 @@ def alone(who: str, data: Path, rows: int, **options: float | str) -> dict[str, 
     return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
 
 
+def fastest(data: Path, rows: int, dtype: str) -> dict[str, Any]:
+    """TRL's epoch at the micro-batch that was fastest on a few rows."""
+    tries = [
+        alone("trl", data, rows, micro=micro, tried=TRIED, dtype=dtype) for micro in MICRO_BATCHES
+    ]
+    best = min(tries, key=lambda each: each["seconds"])["micro_batch"]
+    return {**alone("trl", data, rows, micro=best, dtype=dtype), "tries": tries}
+
+
+def against(own: dict[str, Any], rival: dict[str, Any]) -> dict[str, Any] | None:
+    """How the rival's time compares with ours to its loss; None where we never were there."""
+    there = next((look for look in own["looks"] if look["loss"] <= rival["loss"]), None)
+    if there is None:
+        return None
+    ratio = {what: rival[what] / there[what] for what in ("seconds", "processor_seconds")}
+    return {**ratio, **{f"our_{what}": there[what] for what in ("steps", "loss")}}
+
+
 def compare(data: Path, rows: int) -> None:
     """TRL first, at its fastest, then ours until it is there."""
-    tries = [alone("trl", data, rows, micro=micro, tried=TRIED) for micro in MICRO_BATCHES]
-    best = min(tries, key=lambda each: each["seconds"])["micro_batch"]
-    rival = alone("trl", data, rows, micro=best)
     settings = {"rows": rows, "rows_a_step": BATCH, "rate": RATE, "seed": 0}
-    settings["theirs_in"] = KEEPING
-    found = {"settings": settings, "tries": tries, "trl": rival, "ratio": {}}
+    found: dict[str, Any] = {"settings": settings | {"theirs_in": KEEPING}, "ratio": {}}
+    rivals = {name: fastest(data, rows, dtype) for name, dtype in RIVALS.items()}
+    found |= rivals
+    wanted = min(rival["loss"] for rival in rivals.values())
     for arm, arithmetic in ARMS.items():
-        own = found[arm] = alone("ours", data, rows, wanted=rival["loss"], arithmetic=arithmetic)
-        there = own["loss"] <= rival["loss"]
-        times = ("seconds", "processor_seconds")
-        found["ratio"][arm] = {what: rival[what] / own[what] if there else None for what in times}
+        own = found[arm] = alone("ours", data, rows, wanted=wanted, arithmetic=arithmetic)
+        found["ratio"][arm] = {name: against(own, rival) for name, rival in rivals.items()}
         keep("time_to_loss", found)
 
 
@@ -144,6 +164,7 @@ def main() -> None:
     parser.add_argument("--wanted", type=float, default=0.0)
     parser.add_argument("--micro", type=int, default=2)
     parser.add_argument("--tried", type=int, default=0)
+    parser.add_argument("--dtype", choices=RIVALS.values(), default="float32")
     parser.add_argument("--arithmetic", choices=ARMS.values(), default="floats")
     chosen = parser.parse_args()
     if chosen.side is None:
@@ -154,7 +175,7 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(base.folder)
     found = rows_of(tokenizer, chosen.data, chosen.rows)
     if chosen.side == "trl":
-        print(json.dumps(theirs(base, found, chosen.micro, chosen.tried)))
+        print(json.dumps(theirs(base, found, chosen.micro, chosen.tried, chosen.dtype)))
     else:
         print(json.dumps(ours(base, found, chosen.wanted, chosen.arithmetic)))
 

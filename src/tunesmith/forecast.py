@@ -47,7 +47,7 @@ RESTART = "as --restart says"
 BLOCK_NUMBERS = 17
 # A training step reaches about this share of a plain matrix product's speed.
 EFFICIENCY = 0.5
-# A step in coarser numbers takes about this much less time (docs/decisions/0015, 0022).
+# A step in coarser numbers is about so many times as fast (docs/decisions/0015, 0022).
 QUICKER = {"floats": 1.0, "bfloat16": 1.45, "bytes": 1.6}
 # The products of attention are small: they reach about this share of the others' speed.
 SMALL = 0.5
@@ -98,7 +98,7 @@ def whole(
             if "train" not in again:
                 refuse_changed(there, wanted, accept)
             notes.append(making_way(there, run, wanted, again))
-        refuse_unfit(run.train, base)
+        refuse_unfit(run.train, base, run.model.dtype)
         rows = learnable(folder.path / "data", run.evaluate.unknown)
         spec = fitted(run.train, rows)
         counted = tokens(rows, spec, base, recipe_of(folder.path / "data"))
@@ -178,7 +178,7 @@ def cost(run: Run, spec: Train, base: Base, counted: dict[str, Any]) -> dict[str
     training, evaluation left out. The objective of `spec` knows its labels."""
     import torch
 
-    from tunesmith.model import devices, layout, quantise, recompute
+    from tunesmith.model import arithmetic, devices, layout, quantise, recompute
 
     dtype = torch.float32 if run.model.dtype == "auto" else getattr(torch, run.model.dtype)
     plain = outline(base, dtype)
@@ -197,8 +197,10 @@ def cost(run: Run, spec: Train, base: Base, counted: dict[str, Any]) -> dict[str
     moving = sum(p.numel() for p in inside)
     counts = layout.sizes([*tuned.parameters(), *on_top])
     weights = sum(p.nbytes for p in [*tuned.parameters(), *on_top]) - spared
-    if spec.arithmetic == "bfloat16" and run.model.bits is None:
-        weights += 2 * (within + logits * width)  # a copy in two bytes a number
+    if spec.arithmetic == "bfloat16":
+        held = [] if run.model.bits is None else list(layout.linears(tuned).values())
+        copied = arithmetic.layers(tuned, scores=spec.objective.scores)
+        weights += 2 * sum(m.weight.numel() for m in copied if all(m is not each for each in held))
     device = devices.choose(run.train.device, "train.device")
     shared = layout.writes(plain) and spec.seams == "fast"
     common, rows = counted["common"] if shared else 0, run.train.batch

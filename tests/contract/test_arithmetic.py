@@ -1,6 +1,8 @@
 """Steps that multiply in bfloat16 or in bytes: near those in floats, and steps alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +14,26 @@ from tests.tiny import tiny_model
 from tests.trained import base_of, prepared, settings, trained
 from tests.workflow.test_resume import result, stop_after
 from tunesmith.core.errors import Preempted, SettingsError
-from tunesmith.model import arithmetic, coarse, recompute
+from tunesmith.model import arithmetic, coarse, heads, layout, recompute
 from tunesmith.model.layout import blocks, head
 from tunesmith.model.load import load_model
 from tunesmith.model.policy import Policy
-from tunesmith.train.loop import Train
 from tunesmith.train.methods.adapter import Adapter
 from tunesmith.train.methods.full import Full
+from tunesmith.train.methods.ia3 import Ia3
 from tunesmith.train.methods.lora import Lora
 from tunesmith.train.methods.prefix import Prefix
 
 Tiny = Callable[[str], Path]
+Loss = Callable[[Policy, Any], torch.Tensor]
 METHODS = (
     Lora(rank=4),
     Lora(rank=4, scaling="rslora"),
     Lora(rank=4, dora=True),
     Lora(rank=4, targets="attention"),
     Lora(rank=4, init="pissa"),
+    Lora(rank=4, dropout=0.1),
+    Ia3(),
     Adapter(size=4),
     Prefix(length=3),
 )
@@ -64,11 +69,26 @@ def said(policy: Policy, rows: Any) -> torch.Tensor:
         return policy.logps(rows)
 
 
+@contextmanager
+def counted() -> Iterator[list[str]]:
+    """Every product in bfloat16, there or back."""
+    found: list[str] = []
+    plain = {way: getattr(coarse.Halves, way) for way in ("there", "back")}
+
+    def noted(way: str) -> Callable[..., torch.Tensor]:
+        return lambda *given: (found.append(way), plain[way](*given))[1]
+
+    with pytest.MonkeyPatch.context() as patched:
+        for way in plain:
+            patched.setattr(coarse.Halves, way, noted(way))
+        yield found
+
+
 def check(policy: Policy, kind: Any) -> None:
     """Near the step in floats and not equal to it; what is only asked stays to the bit."""
     rows = batch(ROWS, 300)
     before, plain = said(policy, rows), step(policy, rows)
-    arithmetic.choose(policy.model, kind)
+    arithmetic.choose(policy, kind)
     rounded = step(policy, rows)
     apart, alike = NEAR[kind]
     assert 0 < abs(rounded[0] / plain[0] - 1) < apart
@@ -77,23 +97,69 @@ def check(policy: Policy, kind: Any) -> None:
     assert torch.equal(said(policy, rows), before)
 
 
-@pytest.mark.parametrize("kind", ("llama", "llama-untied", "qwen3", "gemma", "gpt2", "phi"))
-def test_a_step_in_bfloat16_is_near_the_one_in_floats(kind: str, tiny: Tiny) -> None:
-    check(made(tiny(kind), Lora(rank=4)), "bfloat16")
+def check_all(policy: Policy, frozen: int, loss: Loss = Policy.nll) -> None:
+    """Every frozen layer is multiplied in bfloat16, once there and, below the first that has
+    something to learn, once back."""
+    arithmetic.choose(policy, "bfloat16")
+    with counted() as found:
+        loss(policy, batch(ROWS, 300)).backward()
+    assert found.count("there") == frozen
+    assert frozen - 4 <= found.count("back") <= frozen
+    with counted() as found:
+        said(policy, batch(ROWS, 300)) if policy.head is None else None
+    assert not found
+
+
+@pytest.mark.parametrize("kind", ("llama", "llama-untied", "qwen3", "gemma", "phi"))
+@pytest.mark.parametrize("fast", (True, False))
+def test_a_step_in_bfloat16_is_near_the_one_in_floats(kind: str, fast: bool, tiny: Tiny) -> None:
+    check(made(tiny(kind), Lora(rank=4), fast=fast), "bfloat16")
+    layers = 6 if kind == "phi" else 7
+    check_all(made(tiny(kind), Lora(rank=4), fast=fast), 2 * layers + 1)
+
+
+def test_of_a_model_without_linear_layers_only_the_head_is_rounded(tiny: Tiny) -> None:
+    """GPT-2's stand the other way round."""
+    policy = made(tiny("gpt2"), Lora(rank=4))
+    check(policy, "bfloat16")
+    check_all(policy, 1)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=repr)
-def test_a_step_in_bfloat16_is_near_under_every_method(method: Any, tiny: Tiny) -> None:
+def test_every_layer_is_in_bfloat16_under_every_method(method: Any, tiny: Tiny) -> None:
     check(made(tiny("llama"), method), "bfloat16")
+    check_all(made(tiny("llama"), method), 2 * 7 + 1)
 
 
 @pytest.mark.parametrize("bits", (4, 8))
 def test_a_step_in_bfloat16_is_near_over_a_base_in_bits(bits: int, tiny: Tiny) -> None:
     check(made(tiny("llama"), Lora(rank=4), bits), "bfloat16")
+    check_all(made(tiny("llama"), Lora(rank=4), bits), 2 * 7 + 1)
+
+
+def test_under_a_head_of_labels_the_layers_are_in_bfloat16_and_the_models_own_head_is_not(
+    tiny: Tiny,
+) -> None:
+    meaning = heads.Meaning(("a", "b", "c"), "mean", False)
+    for kind, layers in (("llama", 14), ("bert", 12)):
+        model = load_model(base_of(tiny(kind))).requires_grad_(False)
+        head = heads.fresh(meaning, layout.width(model), seed=0)
+        policy = Policy(Lora(rank=4).apply(model, 0).train(), None, head=head)
+        check_all(policy, layers, lambda policy, rows: policy.scores(rows).square().sum())
+
+
+@pytest.mark.parametrize("kind", ("llama", "llama-untied"))
+def test_a_head_some_of_whose_rows_train_is_in_bfloat16(kind: str, tiny: Tiny) -> None:
+    base = replace(base_of(tiny(kind)), tokens=("hypothyroidism",))
+    model = load_model(base).requires_grad_(False)
+    torch.manual_seed(0)
+    policy = Policy(Lora(rank=4).apply(model, 0).train(), None)
+    assert policy.new_rows
+    check_all(policy, 2 * 7 + 1)
 
 
 @pytest.mark.parametrize("fast", (True, False))
-@pytest.mark.parametrize("method", METHODS[:4] + METHODS[5:6], ids=repr)
+@pytest.mark.parametrize("method", (*METHODS[:4], Adapter(size=4)), ids=repr)
 def test_a_step_in_bytes_is_near_the_one_in_floats(method: Any, fast: bool, tmp_path: Path) -> None:
     wide = tiny_model("llama", tmp_path / "wide", hidden_size=64, intermediate_size=128)
     check(made(wide, method, 8, fast=fast), "bytes")
@@ -101,7 +167,7 @@ def test_a_step_in_bytes_is_near_the_one_in_floats(method: Any, fast: bool, tmp_
 
 def test_blocks_made_again_give_the_same_step_in_bfloat16(tiny: Tiny) -> None:
     policy, rows = made(tiny("llama"), Lora(rank=4)), batch(ROWS, 300)
-    arithmetic.choose(policy.model, "bfloat16")
+    arithmetic.choose(policy, "bfloat16")
     loss, plain = step(policy, rows)
     policy.recomputed = recompute.chosen(list(blocks(policy.model)), 1)
     again, gradients = step(policy, rows)
@@ -143,38 +209,51 @@ def test_products_in_bytes_are_those_of_the_rounded_numbers() -> None:
     assert torch.equal(made.back(apart), made.back(upstream))
 
 
-def test_weights_that_move_and_slow_processors_are_refused(
-    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+def test_weights_that_move_and_trunks_that_are_read_once_are_refused(tiny: Tiny) -> None:
+    with pytest.raises(SettingsError, match="bfloat16 is for steps that multiply by linear layers"):
+        arithmetic.choose(made(tiny("llama"), Full()), "bfloat16")
+    model = load_model(base_of(tiny("llama"))).requires_grad_(False)
+    meaning = heads.Meaning(("a", "b", "c"), "mean", False)
+    head = heads.fresh(meaning, layout.width(model), seed=0)
+    with pytest.raises(SettingsError, match="this training has none; say floats"):
+        arithmetic.choose(Policy(model, None, head=head), "bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "said"),
+    [
+        ("bytes", {"bits": 4}, "bytes is for a base in model.bits: 8; say floats"),
+        ("bfloat16", {"dtype": "bfloat16"}, "bfloat16 rounds numbers of model.dtype: float32"),
+        ("bfloat16", {"slow": True}, "bfloat16 needs a processor with AVX512-BF16, or is slower"),
+        ("bytes", {"bits": 8, "slow": True}, "bytes needs a processor with AVX512-VNNI"),
+    ],
+)
+def test_what_would_not_be_faster_is_refused_before_a_model_is_loaded(
+    kind: Any, given: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for kind in ("bfloat16", "bytes"):
-        with pytest.raises(SettingsError, match=f"train.arithmetic: {kind} is for"):
-            arithmetic.choose(made(tiny("llama"), Full()).model, kind)
-    monkeypatch.setattr(coarse, "multiplies", lambda kind: False)
-    for kind, bits in (("bfloat16", None), ("bytes", 8)):
-        with pytest.raises(SettingsError, match="on a processor with"):
-            arithmetic.choose(made(tiny("llama"), Lora(), bits).model, kind)
-
-
-def test_the_reference_path_has_no_bfloat16() -> None:
-    with pytest.raises(ValueError, match="say seams: fast, or arithmetic: floats"):
-        Train(arithmetic="bfloat16", seams="reference")
+    if given.pop("slow", False):
+        monkeypatch.setattr(coarse, "multiplies", lambda kind: False)
+    named = {"bits": None, "dtype": "auto", "device": "cpu"} | given
+    with pytest.raises(SettingsError, match=f"train.arithmetic: {said}"):
+        arithmetic.refuse_unfit(kind, **named)
 
 
 def test_a_head_that_trains_stays_in_floats(tiny: Tiny) -> None:
     policy = made(tiny("llama-untied"), Lora(rank=4))
     head(policy.model).weight.requires_grad_(True)
-    arithmetic.choose(policy.model, "bfloat16")
+    arithmetic.choose(policy, "bfloat16")
     assert not hasattr(head(policy.model), "in_halves")
 
 
 def test_a_training_in_bfloat16_stops_and_goes_on_to_the_bit(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base, spec = base_of(tiny("llama")), settings(arithmetic="bfloat16")
+    base, plain = base_of(tiny("llama")), settings(method=Lora(rank=4))
+    spec = plain.model_copy(update={"arithmetic": "bfloat16"})
     whole = result(trained(prepared(tmp_path / "whole"), base, spec))
     folder = prepared(tmp_path / "stopped")
     with monkeypatch.context() as patched, pytest.raises(Preempted):
         stop_after(patched, 4)
         trained(folder, base, spec)
     assert result(trained(folder, base, spec)) == whole
-    assert result(trained(prepared(tmp_path / "floats"), base)) != whole
+    assert result(trained(prepared(tmp_path / "floats"), base, plain)) != whole

@@ -1,11 +1,12 @@
 """A frozen linear layer's two products, y = x W' + b and dx = dy W: in floats, bfloat16, or bytes.
 
 bfloat16 has the range of single precision and 8 bits of its digits; what is multiplied is rounded
-to it and the sums are not (arXiv 1905.12322). Bytes are rounded row by row to the largest number of
-each row, multiplied, summed as integers and scaled back (arXiv 2208.07339, 2304.13013). A frozen
-weight needs no gradient, so both products of a training step can be had so: in half the time, and
-in a quarter to a third, on a processor that multiplies such numbers. What is rounded is gone, so
-only training steps do it: answers, measures and merges stay exact.
+to it, summed in single precision, and rounded once more (arXiv 1905.12322). Bytes are rounded row
+by row to the largest number of each row, multiplied, summed as integers and scaled back (arXiv
+2208.07339, 2304.13013). A frozen weight needs no gradient, so both products of a training step can
+be had so: in half the time, and in a quarter to a third, on a processor that multiplies such
+numbers. What is rounded is gone, so only training steps do it: answers, measures and merges stay
+exact.
 """
 
 from collections.abc import Callable
@@ -52,7 +53,7 @@ class Halves:
     bias: "torch.Tensor | None"
 
     def there(self, x: "torch.Tensor") -> "torch.Tensor":
-        """x W' + b in single precision; `x` may have been rounded before."""
+        """x W' + b, widened to single precision; `x` may have been rounded before."""
         found = torch.nn.functional.linear(x.bfloat16(), self.weight().bfloat16()).float()
         return found if self.bias is None else found.add_(self.bias)
 
@@ -98,15 +99,18 @@ def rounds(x: "torch.Tensor") -> bool:
     return trains and x.device.type == "cpu"
 
 
+NEEDS = {"bfloat16": "AVX512-BF16", "bytes": "AVX512-VNNI"}
+"""The instructions with which products in such numbers were measured to win."""
+
+
 @cache
 def multiplies(kind: Literal["bfloat16", "bytes"]) -> bool:
-    """Whether the processor has the instructions with which such products were measured to win,
-    AVX512-BF16 or AVX512-VNNI.
+    """Whether the processor has them.
 
     Asked of the processor and not of a clock, so that a run that goes on computes as it did.
     """
-    found = torch.cpu.get_capabilities()
-    return bool(found.get({"bfloat16": "avx512_bf16", "bytes": "avx512_vnni"}[kind], False))
+    name = NEEDS[kind].lower().replace("-", "_")
+    return bool(torch.cpu.get_capabilities().get(name, False))
 
 
 def halves_of(layer: Any, x: "torch.Tensor") -> Halves | None:

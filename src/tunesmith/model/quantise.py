@@ -164,12 +164,17 @@ def row_scales(layer: Any) -> "torch.Tensor":
 
 
 def _eight_forward(layer: Any, x: "torch.Tensor") -> "torch.Tensor":
-    found: torch.Tensor = _Frozen.apply(x, products_of(layer, x))  # type: ignore[no-untyped-call]
+    return multiplied(x, products_of(layer, x))
+
+
+def multiplied(x: "torch.Tensor", weight: coarse.Products) -> "torch.Tensor":
+    """x W' + b under gradients to `x`, [..., out]."""
+    found: torch.Tensor = _Frozen.apply(x, weight)  # type: ignore[no-untyped-call]
     return found
 
 
 class _Frozen(torch.autograd.Function):
-    """y = x W' + b, W made of its bytes each way, so that no copy in floats is kept between."""
+    """y = x W' + b, W made of its bits each way, so that no copy in floats is kept between."""
 
     @staticmethod
     def forward(ctx: Any, x: "torch.Tensor", weight: coarse.Products) -> "torch.Tensor":

@@ -3,7 +3,7 @@
 The loss of a row depends on all rows of its step, and a step is cut into micro-batches. So the
 stream reads the whole step first, without gradients, and hands each micro-batch the gradient of
 the loss in its states (arXiv 2101.06983): memory is that of a micro-batch, and the cut changes
-nothing. Both passes leave dropout out, so the gradient is exact.
+nothing. Both passes leave dropout out, so the gradient is exact in floats.
 """
 
 from collections.abc import Iterable, Iterator

@@ -89,9 +89,11 @@ class Train(Spec):
     """Where the numbers are copied to besides the run folder: `tensorboard`, `mlflow`, `wandb`,
     `trackio`."""
     arithmetic: Arithmetic = "floats"
-    """How a frozen base is multiplied in training steps. `bfloat16` rounds both factors: faster on
-    processors with AVX512-BF16. `bytes`, of a base in 8 bits, rounds more: faster still on
-    processors with AVX512-VNNI, with coarser gradients (docs/decisions/0015-steps-in-bytes.md)."""
+    """What numbers training steps multiply by frozen linear layers in; looks and answers stay
+    exact. `bfloat16` is faster on processors with AVX512-BF16, and takes a copy of the layers in
+    two bytes a number (docs/decisions/0022-steps-in-bfloat16.md). `bytes`, for `model.bits: 8`, is
+    so on processors with AVX512-VNNI, and makes coarser gradients
+    (docs/decisions/0015-steps-in-bytes.md)."""
     device: Device = "auto"
     """`cpu`, `cuda` or `mps`; `auto` takes the fastest there is. `mps` is untested."""
     seams: Literal["fast", "reference"] = "fast"
@@ -112,11 +114,6 @@ class Train(Spec):
                 f"method {self.method.kind} moves no weight and objective {self.objective.kind} "
                 "trains no head, so nothing would be learned; set method to lora or full, or "
                 "objective to classify (without contrast)"
-            )
-        if self.arithmetic == "bfloat16" and self.seams == "reference":
-            raise ValueError(
-                "arithmetic: the reference seams multiply in floats; say seams: fast, or "
-                "arithmetic: floats"
             )
         if self.best not in self.objective.measures:
             raise ValueError(

@@ -93,6 +93,9 @@ class Session:
         """From a base model, or the newest checkpoint, to the finished folder."""
         self._build()
         start = self._resume()
+        arithmetic.choose(
+            self.policy, self.spec.arithmetic
+        )  # After the last write to a frozen layer.
         self._make_room()
         with self.progress.copies.open(self.spec.sinks, self.stage):
             if start == 0:
@@ -116,7 +119,6 @@ class Session:
         self.policy = Policy(model, self.tokenizer, method=self.spec.method, head=head, fast=fast)
         if self.base.weights is not None:
             weights.go_on(self.policy, self.spec.method, self.base.weights)
-        arithmetic.choose(model, self.spec.arithmetic)
         betas, decay = self.spec.betas, self.spec.decay
         self.optimizer = optimiser.adamw(
             self.policy.trainable(), decay=decay, betas=betas, paces=self._paces()

@@ -12,7 +12,7 @@ from tunesmith.core.log import Log
 from tunesmith.core.records import Example
 from tunesmith.core.rows import Labelled, Row, digest
 from tunesmith.core.tables import read_part
-from tunesmith.model import load, render
+from tunesmith.model import arithmetic, load, render
 from tunesmith.model.bases import Base
 from tunesmith.model.tokenizer import Tokenizer
 from tunesmith.model.words import tokenizer_of
@@ -42,7 +42,7 @@ def train(
     Leaves the method's saved result, the tokenizer, `train.json`, curves and checkpoints in
     `train/`. Raises Preempted or Interrupted after saving, when asked to stop.
     """
-    refuse_unfit(spec, base)
+    refuse_unfit(spec, base, dtype)
     stage, tokenizer = folder.stage("train"), tokenizer_of(base)
     continued.refuse_unlike(spec.method, base, tokenizer)
     wanted = inputs(folder, spec, base, tokenizer, dtype, seed)
@@ -101,8 +101,9 @@ def has(row: Row, label: str | None) -> bool:
     return isinstance(row, Labelled) and label in row.labels
 
 
-def refuse_unfit(spec: Train, base: Base) -> None:
-    """Refuse an objective that the model's kind cannot serve."""
+def refuse_unfit(spec: Train, base: Base, dtype: str) -> None:
+    """Refuse an objective that the model's kind cannot serve, and numbers that would not pay."""
+    arithmetic.refuse_unfit(spec.arithmetic, bits=base.bits, dtype=dtype, device=spec.device)
     if load.is_encoder(base.folder) and not spec.objective.scores:
         raise SettingsError(
             f"train.objective: {spec.objective.kind} trains a model to write, and {base.source} is "
