@@ -179,7 +179,9 @@ def main() -> None:
     home.mkdir(parents=True, exist_ok=True)
     path = Path(__file__).parent / "results" / "eight.json"
     before = json.loads(path.read_text()) if path.exists() else {}
-    sets, cosines = before.get("sets", {}), before.get("gradients") or gradients(chosen.data)
+    sets, cosines = before.get("sets", {}), before.get("gradients", {})
+    if len(cosines) < len(ARMS) - 1:
+        cosines = gradients(chosen.data)
     for name in chosen.sets:
         arms = sets.setdefault(name, {})
         settings = SETS[name](home, chosen.data)

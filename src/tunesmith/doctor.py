@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 
 from tunesmith import environment
 from tunesmith.answers import run_folder
@@ -17,7 +17,8 @@ from tunesmith.core.errors import IntegrityError, ResourceError, TunesmithError
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
 from tunesmith.core.tables import write_rows
-from tunesmith.model import cache, embedded
+from tunesmith.model import cache, coarse, embedded
+from tunesmith.model.arithmetic import Arithmetic
 from tunesmith.model.bases import resolve
 from tunesmith.pipeline import STAGES, Job, carry_out
 from tunesmith.run import from_mapping
@@ -76,7 +77,7 @@ def of_machine() -> list[Check]:
     ]
     found += [bundled(), bundled_encoder()]
     if all(check.passed for check in found if check.needed):
-        found.append(two_steps())
+        found += [processor(), two_steps()]
     return found
 
 
@@ -97,6 +98,14 @@ def memory() -> Check:
     said = f"{size / 1e9:.0f} GB; fits full tuning to ~{room / FULL:.1f}B parameters"
     fix = "tunesmith train RUN.yaml train.micro_batch=256"
     return Check("memory", size >= NEEDED_MEMORY, f"{said}, LoRA to ~{room / LORA:.1f}B", fix)
+
+
+def processor() -> Check:
+    """What training steps may be multiplied in faster than in floats."""
+    rounded = [kind for kind in get_args(Arithmetic) if kind != "floats"]
+    found = [kind for kind in rounded if coarse.multiplies(kind)]
+    said = f"train.arithmetic may be {' or '.join(found)}, which is faster than floats"
+    return Check("processor", True, said if found else "train.arithmetic: floats is fastest")
 
 
 def disk() -> Check:

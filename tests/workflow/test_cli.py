@@ -825,6 +825,7 @@ def test_doctor_finds_a_changed_file(home: Path, empty: Path, say: Command) -> N
 def test_doctor_of_this_machine(empty: Path, say: Command) -> None:
     found = {check["what"]: check for check in say("doctor", "--json").value}
     assert found["two training steps"]["passed"], found["two training steps"]
+    assert found["processor"]["said"].startswith("train.arithmetic")
     assert [p for p in empty.iterdir() if p.name != "runs"] == []
 
 
