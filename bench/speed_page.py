@@ -82,6 +82,8 @@ NAMES = {
     "ours in bfloat16": "tunesmith, `bfloat16`",
     "ours in bytes": "tunesmith, `bits: 8`, `bytes`",
 }
+AIMED = ("ours", "ours in bytes")
+"""The sides that something was aimed at for, over a rival in floats."""
 TITLES = {"trl": "TRL", "trainer": "transformers", "trl in bfloat16": "TRL, bfloat16"}
 TITLES |= {n: each.title for n, each in RIVALS.items()}
 
@@ -120,7 +122,7 @@ def line(name: str, rival: str, arm: str, entry: dict[str, Any]) -> list[str]:
         f"{entry['settings']['rows']} x {len(rounds)}",
         middle(faster) + (" (lost)" if statistics.median(faster) < 1 else ""),
         middle([1 / value for value in seconds]),
-        (work.target if rival == work.rival else "") or "-",
+        (work.target if arm in AIMED and rival == work.rival else "") or "-",
         f"{typical(rounds, arm, 'tokens_per_second'):.0f}",
         f"{typical(rounds, rival, 'tokens_per_second'):.0f}",
         f"{typical(rounds, arm, 'supervised_per_second'):.0f}",
@@ -194,17 +196,18 @@ def reaching(found: dict[str, Any]) -> str:
             rival, own = found[name], found[arm]
             tried = ", ".join(str(each["micro_batch"]) for each in rival["tries"])
             cells = [TITLES[name], f"{rival['micro_batch']} of {tried}", f"{rival['loss']:.4f}"]
-            cells += [f"{rival['seconds']:.0f} s", NAMES[arm], *reached(rival, ratio)]
+            cells += [f"{rival['seconds']:.0f} s", NAMES[arm], *reached(rival, own, ratio)]
             loads = f"{own['load']:.1f}, {rival['load']:.1f}"
             table.append([*cells, "1.8x; 2.5x" if name == "trl" else "-", loads])
     told = {"rate": settings["rate"], "batch": settings["rows_a_step"], "rows": settings["rows"]}
     return REACHING.format(**told) + tabled(columns, table)
 
 
-def reached(rival: dict[str, Any], ratio: dict[str, Any] | None) -> list[str]:
-    """Our loss, steps and time at a rival's loss, and the times by clock and by processor."""
+def reached(rival: dict[str, Any], own: dict[str, Any], ratio: dict[str, Any] | None) -> list[str]:
+    """Our loss, steps and time at a rival's loss, else at the end, and the times to each other."""
     if ratio is None:
-        return ["never reached", "-", "-", "-", "-"]
+        steps, seconds = own["looks"][-1]["steps"], own["seconds"]
+        return [f"{own['loss']:.4f}", str(steps), f"{seconds:.0f} s", "never reached", "-"]
     ours = f"{rival['seconds'] / ratio['seconds']:.0f} s"
     times = [f"{ratio[what]:.2f}" for what in ("seconds", "processor_seconds")]
     return [f"{ratio['our_loss']:.4f}", str(ratio["our_steps"]), ours, *times]
