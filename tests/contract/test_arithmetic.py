@@ -15,7 +15,6 @@ from tests.trained import base_of, prepared, settings, trained
 from tests.workflow.test_resume import result, stop_after
 from tunesmith.core.errors import Preempted, SettingsError
 from tunesmith.model import arithmetic, coarse, heads, layout, recompute
-from tunesmith.model.layout import blocks, head
 from tunesmith.model.load import load_model
 from tunesmith.model.policy import Policy
 from tunesmith.train.methods.adapter import Adapter
@@ -100,13 +99,14 @@ def check(policy: Policy, kind: Any) -> None:
 def check_all(policy: Policy, frozen: int, loss: Loss = Policy.nll) -> None:
     """Every frozen layer is multiplied in bfloat16, once there and, below the first that has
     something to learn, once back."""
+    rows = batch(ROWS, 300)
     arithmetic.choose(policy, "bfloat16")
     with counted() as found:
-        loss(policy, batch(ROWS, 300)).backward()
+        loss(policy, rows).backward()
     assert found.count("there") == frozen
     assert frozen - 4 <= found.count("back") <= frozen
-    with counted() as found:
-        said(policy, batch(ROWS, 300)) if policy.head is None else None
+    with counted() as found, policy.looking(rows):
+        loss(policy, rows)
     assert not found
 
 
@@ -169,7 +169,7 @@ def test_blocks_made_again_give_the_same_step_in_bfloat16(tiny: Tiny) -> None:
     policy, rows = made(tiny("llama"), Lora(rank=4)), batch(ROWS, 300)
     arithmetic.choose(policy, "bfloat16")
     loss, plain = step(policy, rows)
-    policy.recomputed = recompute.chosen(list(blocks(policy.model)), 1)
+    policy.recomputed = recompute.chosen(list(layout.blocks(policy.model)), 1)
     again, gradients = step(policy, rows)
     assert again == loss and torch.equal(gradients, plain)
 
@@ -240,9 +240,10 @@ def test_what_would_not_be_faster_is_refused_before_a_model_is_loaded(
 
 def test_a_head_that_trains_stays_in_floats(tiny: Tiny) -> None:
     policy = made(tiny("llama-untied"), Lora(rank=4))
-    head(policy.model).weight.requires_grad_(True)
+    head = layout.head(policy.model)
+    head.weight.requires_grad_(True)
     arithmetic.choose(policy, "bfloat16")
-    assert not hasattr(head(policy.model), "in_halves")
+    assert not hasattr(head, "in_halves")
 
 
 def test_a_training_in_bfloat16_stops_and_goes_on_to_the_bit(
