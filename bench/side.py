@@ -146,7 +146,7 @@ def trl(base: Base, work: Workload, encoded: list[Encoded], options: Found) -> F
         options["train_sampling_strategy"] = "sequential"
     settings = SFTConfig(
         **common(work, micro, place),
-        bf16=place.dtype == "bfloat16",
+        bf16=options.pop("bf16", place.dtype == "bfloat16"),
         max_length=None,
         num_train_epochs=1,
         gradient_checkpointing=options.pop("gradient_checkpointing", False),

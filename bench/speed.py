@@ -1,7 +1,7 @@
 """tunesmith against its rivals at their best, workload by workload, on this machine.
 
     python bench/speed.py [--workloads w1 w4 ...] [--rivals litgpt ...] [--pairs 3] [--rows N]
-                          [--threads N] [--fresh] [--tune]
+                          [--threads N] [--fresh] [--tune] [--micro-batches N ...]
 
 Fresh processes, interleaved: each round runs every arm of ours and then the rival, on the same
 rows, ids, labels, first numbers and optimiser. A round whose sides disagree about the loss before
@@ -75,7 +75,7 @@ def sides_of(work: Workload, rival: str) -> dict[str, tuple[str, dict[str, Any]]
 
 
 def rounded(rival: str) -> str:
-    """The name of a rival's side whose model is in bfloat16."""
+    """The name of a rival's side that trains in bfloat16."""
     return f"{rival} in bfloat16"
 
 
@@ -131,14 +131,16 @@ def measured(name: str, rival: str, rows: int, pairs: int, *, fresh: bool) -> No
         check(name, rival, {arm: done[arm] for arm in sides})
 
 
-def tuned(name: str, rival: str, rows: int) -> None:
+def tuned(name: str, rival: str, rows: int, micro_batches: list[int]) -> None:
     """Every setting of a rival's grid once: which is its best."""
-    grid = [each for each in GRIDS[rival] if each["micro_batch"] <= WORKLOADS[name].batch]
-    if rival == WORKLOADS[name].rival and WORKLOADS[name].rounded is not None:
-        grid += [{**each, "dtype": "bfloat16"} for each in grid]
+    work = WORKLOADS[name]
+    grid = [each for each in GRIDS[rival] if each["micro_batch"] in micro_batches]
+    grid = [each for each in grid if each["micro_batch"] <= work.batch]
+    if rival == work.rival and work.rounded is not None:
+        grid += [{**work.rounded, **each} for each in grid]
     found = [{"options": options, **once(name, rival, options, rows)} for options in grid]
-    key = f"tuning {key_of(name, rival)}"
-    write({key: {"machine": machine(), "rows": rows, "tries": found}})
+    facts = {"machine": machine(), "theirs_in": KEEPING, "rows": rows}
+    write({f"tuning {key_of(name, rival)}": {**facts, "tries": found}})
 
 
 def write(found: dict[str, Any]) -> None:
@@ -160,6 +162,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=None, help="instead of each workload's own")
     parser.add_argument("--fresh", action="store_true", help="forget earlier rounds")
     parser.add_argument("--tune", action="store_true", help="try the rivals' settings first")
+    parser.add_argument("--micro-batches", nargs="+", type=int, default=[1, 2, 4, 8])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     chosen = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(chosen.threads)
@@ -168,7 +171,7 @@ def main() -> None:
     for name, rival in pairs:
         rows = chosen.rows or WORKLOADS[name].rows
         if chosen.tune:
-            tuned(name, rival, rows)
+            tuned(name, rival, rows, chosen.micro_batches)
         measured(name, rival, rows, chosen.pairs, fresh=chosen.fresh)
 
 

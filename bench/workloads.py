@@ -43,7 +43,8 @@ class Workload:
     micro_batch: int = 2
     """The rival's: the fastest of those tried here (`tuning` in the results), else that of w1."""
     rounded: dict[str, Any] | None = None
-    """How the rival is run once more, with its model in bfloat16."""
+    """How the rival is run once more, in bfloat16: its model, or its products where a model in
+    bfloat16 would be another training."""
     bits: int | None = None
     """What both sides' bases are held in."""
     epochs: int = 1
@@ -121,25 +122,33 @@ def texts(tokenizer: Any, count: int) -> list[Encoded]:
     return [(each, [IGNORED] * len(each)) for each in ids]
 
 
+HALVES: dict[str, dict[str, Any]] = {
+    "ours": {},
+    "ours in bfloat16": {"arithmetic": "bfloat16"},
+}
 WORKLOADS = {
     "w1": Workload(
         "LoRA on short instructions",
         short,
         rows=64,
-        arms={
-            "ours": {},
-            "ours in bfloat16": {"arithmetic": "bfloat16"},
-            "ours in bytes": {"bits": 8, "arithmetic": "bytes"},
-        },
+        arms={**HALVES, "ours in bytes": {"bits": 8, "arithmetic": "bytes"}},
         rounded={"dtype": "bfloat16", "micro_batch": 2},
         target="1.7x; 2x (bytes 2.3x; 3x)",
     ),
-    "w2": Workload("LoRA, long prompt, one label", long_prompts, rows=24, target="1.7x; 2.2x"),
+    "w2": Workload(
+        "LoRA, long prompt, one label",
+        long_prompts,
+        rows=24,
+        arms=HALVES,
+        rounded={"dtype": "bfloat16", "micro_batch": 2},
+        target="1.7x; 2.2x",
+    ),
     "w3": Workload(
         "LoRA, conversations with a common start",
         conversations,
         rows=24,
-        micro_batch=1,
+        arms=HALVES,
+        rounded={"dtype": "bfloat16", "micro_batch": 2},
         target="2x; 3x",
     ),
     "w4": Workload(
@@ -147,7 +156,9 @@ WORKLOADS = {
         documents,
         rows=12,
         batch=4,
+        arms=HALVES,
         micro_batch=1,
+        rounded={"dtype": "bfloat16", "micro_batch": 2},
         target="1.2x; 1.5x",
     ),
     "w5": Workload(
@@ -155,7 +166,8 @@ WORKLOADS = {
         short,
         rows=32,
         method="full",
-        micro_batch=1,
+        arms=HALVES,
+        rounded={"bf16": True, "micro_batch": 2},
         target="1.3x; 1.6x",
     ),
     "w8": Workload(
@@ -166,8 +178,17 @@ WORKLOADS = {
         method="head",
         rival="trainer",
         micro_batch=4,
+        rounded={"bf16": True, "micro_batch": 4},
         epochs=10,
         target="8x; 10x",
     ),
-    "w9": Workload("w1 on a base in 4 bits (NF4)", short, rows=32, bits=4, target="1.3x; 1.8x"),
+    "w9": Workload(
+        "w1 on a base in 4 bits (NF4)",
+        short,
+        rows=32,
+        arms=HALVES,
+        rounded={"dtype": "bfloat16", "micro_batch": 2},
+        bits=4,
+        target="1.3x; 1.8x",
+    ),
 }

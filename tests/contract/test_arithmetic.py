@@ -14,9 +14,10 @@ from tests.tiny import tiny_model
 from tests.trained import base_of, prepared, settings, trained
 from tests.workflow.test_resume import result, stop_after
 from tunesmith.core.errors import Preempted, SettingsError
-from tunesmith.model import arithmetic, coarse, heads, layout, recompute
+from tunesmith.model import arithmetic, coarse, coarse_attention, heads, layout, recompute
 from tunesmith.model.load import load_model
 from tunesmith.model.policy import Policy
+from tunesmith.train import optimiser
 from tunesmith.train.methods.adapter import Adapter
 from tunesmith.train.methods.full import Full
 from tunesmith.train.methods.ia3 import Ia3
@@ -35,6 +36,7 @@ METHODS = (
     Ia3(),
     Adapter(size=4),
     Prefix(length=3),
+    Full(),
 )
 ROWS = (9, 12, 7)
 NEAR = {"bfloat16": (5e-3, 0.999), "bytes": (1e-2, 0.99)}
@@ -70,9 +72,9 @@ def said(policy: Policy, rows: Any) -> torch.Tensor:
 
 @contextmanager
 def counted() -> Iterator[list[str]]:
-    """Every product in bfloat16, there or back."""
+    """Every product in bfloat16, there, back or to a weight."""
     found: list[str] = []
-    plain = {way: getattr(coarse.Halves, way) for way in ("there", "back")}
+    plain = {way: getattr(coarse.Halves, way) for way in ("there", "back", "to_weight")}
 
     def noted(way: str) -> Callable[..., torch.Tensor]:
         return lambda *given: (found.append(way), plain[way](*given))[1]
@@ -96,15 +98,15 @@ def check(policy: Policy, kind: Any) -> None:
     assert torch.equal(said(policy, rows), before)
 
 
-def check_all(policy: Policy, frozen: int, loss: Loss = Policy.nll) -> None:
-    """Every frozen layer is multiplied in bfloat16, once there and, below the first that has
-    something to learn, once back."""
+def check_all(policy: Policy, layers: int, loss: Loss = Policy.nll) -> None:
+    """Every layer is multiplied in bfloat16, once there and, below the first that has something to
+    learn, once back."""
     rows = batch(ROWS, 300)
     arithmetic.choose(policy, "bfloat16")
     with counted() as found:
         loss(policy, rows).backward()
-    assert found.count("there") == frozen
-    assert frozen - 4 <= found.count("back") <= frozen
+    assert found.count("there") == layers
+    assert layers - 4 <= found.count("back") <= layers
     with counted() as found, policy.looking(rows):
         loss(policy, rows)
     assert not found
@@ -118,9 +120,10 @@ def test_a_step_in_bfloat16_is_near_the_one_in_floats(kind: str, fast: bool, tin
     check_all(made(tiny(kind), Lora(rank=4), fast=fast), 2 * layers + 1)
 
 
-def test_of_a_model_without_linear_layers_only_the_head_is_rounded(tiny: Tiny) -> None:
+@pytest.mark.parametrize("method", (Lora(rank=4), Full()), ids=repr)
+def test_of_a_model_without_linear_layers_only_the_head_is_rounded(method: Any, tiny: Tiny) -> None:
     """GPT-2's stand the other way round."""
-    policy = made(tiny("gpt2"), Lora(rank=4))
+    policy = made(tiny("gpt2"), method)
     check(policy, "bfloat16")
     check_all(policy, 1)
 
@@ -174,6 +177,66 @@ def test_blocks_made_again_give_the_same_step_in_bfloat16(tiny: Tiny) -> None:
     assert again == loss and torch.equal(gradients, plain)
 
 
+LONG = (310, 290)
+"""Rows whose attention is rounded too."""
+
+
+@pytest.mark.parametrize("kind", ("llama", "qwen3", "gemma", "phi"))
+@pytest.mark.parametrize("rows", (LONG, (40, 5)), ids=("long", "short"))
+def test_attention_of_long_rows_is_in_bfloat16(
+    kind: str, rows: tuple[int, ...], tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of long rows only, in steps only, and blocks that are made again give the same."""
+    policy, long = made(tiny(kind), Lora(rank=4)), rows == LONG
+    asked: list[int] = []
+    whole = coarse_attention.blocks
+
+    def noted(time: int, keys: int) -> Any:
+        asked.append(time)
+        return whole(time, keys)
+
+    monkeypatch.setattr(coarse_attention, "blocks", noted)
+    given = batch(rows, 300)
+    _, plain = step(policy, given)
+    before = said(policy, given)
+    arithmetic.choose(policy, "bfloat16")
+    assert not asked
+    loss, rounded = step(policy, given)
+    each_way_in_both_blocks = sorted(4 * rows) if long else []
+    assert sorted(asked) == each_way_in_both_blocks
+    cosine = torch.nn.functional.cosine_similarity(rounded, plain, dim=0)
+    assert 0.999 < cosine < 1 - 1e-9
+    policy.recomputed = recompute.chosen(list(layout.blocks(policy.model)), 1)
+    again, gradients = step(policy, given)
+    assert again == loss and torch.equal(gradients, rounded)
+    asked.clear()
+    assert torch.equal(said(policy, given), before) and not asked
+
+
+@pytest.mark.parametrize("time", (1, 7, 256, 257, 600))
+@pytest.mark.parametrize("before", (0, 90))
+@pytest.mark.parametrize(("heads", "shared"), ((4, 4), (6, 2)))
+def test_attention_in_bfloat16_is_that_of_double_precision_but_for_its_digits(
+    time: int, before: int, heads: int, shared: int
+) -> None:
+    """Values and the three gradients, with keys before the first query and heads that share."""
+    torch.manual_seed(0)
+    counts = ((heads, time), (shared, time + before), (shared, time + before))
+    states = [torch.randn(1, n, length, 16, requires_grad=True) for n, length in counts]
+    upstream = torch.randn(1, heads, time, 16)
+    found = coarse_attention.attended(*states, 0.3)
+    given = torch.autograd.grad(found, states, upstream)
+    query, key, value = (each.detach().double().requires_grad_() for each in states)
+    places = torch.arange(time + before)
+    mask = places[before:].unsqueeze(1) >= places
+    alike = [each.repeat_interleave(heads // shared, dim=1) for each in (key, value)]
+    scores = (query @ alike[0].transpose(2, 3) * 0.3).masked_fill(~mask, float("-inf"))
+    wanted = scores.softmax(dim=-1) @ alike[1]
+    exact = torch.autograd.grad(wanted, (query, key, value), upstream.double())
+    for ours, theirs in zip((found, *given), (wanted, *exact), strict=True):
+        assert (ours.double() - theirs).norm() <= 1e-2 * theirs.norm() + 1e-6
+
+
 def test_products_in_bfloat16_are_those_of_the_rounded_numbers() -> None:
     """Against the same numbers in double precision; what comes out has 8 bits."""
     torch.manual_seed(0)
@@ -209,9 +272,42 @@ def test_products_in_bytes_are_those_of_the_rounded_numbers() -> None:
     assert torch.equal(made.back(apart), made.back(upstream))
 
 
-def test_weights_that_move_and_trunks_that_are_read_once_are_refused(tiny: Tiny) -> None:
-    with pytest.raises(SettingsError, match="bfloat16 is for steps that multiply by linear layers"):
-        arithmetic.choose(made(tiny("llama"), Full()), "bfloat16")
+@pytest.mark.parametrize("fast", (True, False))
+@pytest.mark.parametrize("kind", ("llama", "llama-untied", "phi"))
+def test_a_weight_that_moves_has_its_gradient_in_bfloat16(
+    kind: str, fast: bool, tiny: Tiny
+) -> None:
+    """Every layer's of the block that trains; the head's, which is made chunk by chunk, in floats.
+    Biases count as well."""
+    policy, rows = made(tiny(kind), Full(blocks=1), fast=fast), batch(ROWS, 300)
+    _, plain = step(policy, rows)
+    arithmetic.choose(policy, "bfloat16")
+    with counted() as found:
+        _, rounded = step(policy, rows)
+    assert found.count("to_weight") == (6 if kind == "phi" else 7)
+    cosine = torch.nn.functional.cosine_similarity(rounded, plain, dim=0)
+    assert 0.999 < cosine < 1 - 1e-9
+
+
+def test_a_copy_is_made_again_after_a_step_that_moved_its_weight(tiny: Tiny) -> None:
+    rows, policies = batch(ROWS, 300), [made(tiny("llama"), Full()) for _ in range(2)]
+    for policy in policies:
+        arithmetic.choose(policy, "bfloat16")
+    moving, fresh = policies
+    first, _ = step(moving, rows)
+    optimizer = optimiser.adamw(moving.trainable(), decay=0.0, betas=(0.9, 0.999))
+    for group in optimizer.param_groups:
+        group["lr"] = 1e-2
+    optimizer.step()
+    moving.moved()
+    fresh.model.load_state_dict(moving.model.state_dict())
+    loss, gradients = step(moving, rows)
+    wanted, others = step(fresh, rows)
+    assert loss == wanted != first
+    assert torch.equal(gradients, others)
+
+
+def test_a_trunk_that_is_read_once_is_refused(tiny: Tiny) -> None:
     model = load_model(base_of(tiny("llama"))).requires_grad_(False)
     meaning = heads.Meaning(("a", "b", "c"), "mean", False)
     head = heads.fresh(meaning, layout.width(model), seed=0)
@@ -222,6 +318,7 @@ def test_weights_that_move_and_trunks_that_are_read_once_are_refused(tiny: Tiny)
 @pytest.mark.parametrize(
     ("kind", "given", "said"),
     [
+        ("bfloat16", {"moves": False}, "bfloat16 is for steps through the model"),
         ("bytes", {"bits": 4}, "bytes is for a base in model.bits: 8; say floats"),
         ("bfloat16", {"dtype": "bfloat16"}, "bfloat16 rounds numbers of model.dtype: float32"),
         ("bfloat16", {"slow": True}, "bfloat16 needs a processor with AVX512-BF16, or is slower"),
@@ -233,23 +330,16 @@ def test_what_would_not_be_faster_is_refused_before_a_model_is_loaded(
 ) -> None:
     if given.pop("slow", False):
         monkeypatch.setattr(coarse, "multiplies", lambda kind: False)
-    named = {"bits": None, "dtype": "auto", "device": "cpu"} | given
+    named = {"bits": None, "dtype": "auto", "device": "cpu", "moves": True} | given
     with pytest.raises(SettingsError, match=f"train.arithmetic: {said}"):
         arithmetic.refuse_unfit(kind, **named)
 
 
-def test_a_head_that_trains_stays_in_floats(tiny: Tiny) -> None:
-    policy = made(tiny("llama-untied"), Lora(rank=4))
-    head = layout.head(policy.model)
-    head.weight.requires_grad_(True)
-    arithmetic.choose(policy, "bfloat16")
-    assert not hasattr(head, "in_halves")
-
-
+@pytest.mark.parametrize("method", (Lora(rank=4), Lora(rank=4, init="pissa"), Full()), ids=repr)
 def test_a_training_in_bfloat16_stops_and_goes_on_to_the_bit(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: Any, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base, plain = base_of(tiny("llama")), settings(method=Lora(rank=4))
+    base, plain = base_of(tiny("llama")), settings(method=method)
     spec = plain.model_copy(update={"arithmetic": "bfloat16"})
     whole = result(trained(prepared(tmp_path / "whole"), base, spec))
     folder = prepared(tmp_path / "stopped")

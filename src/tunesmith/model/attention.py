@@ -12,19 +12,24 @@ The reference path is the model's own attention on the padded batch.
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.late import late
 from tunesmith.core.records import IGNORE, Batch
+from tunesmith.model import coarse
 from tunesmith.model.lead import Lead
 
 if TYPE_CHECKING:
     import torch
     import torch.nn.functional as functional
+
+    from tunesmith.model import coarse_attention
 else:
     torch = late("torch")
     functional = late("torch.nn.functional")
+    # Autograd functions need torch to be defined.
+    coarse_attention = late("tunesmith.model.coarse_attention")
 
 NAME = "tunesmith_packed"
 
@@ -58,6 +63,8 @@ class Plan:
     """Whether the first piece is what all others go on from."""
     grid: Grid | None = None
     """Where all documents go through one call."""
+    coarse: bool = False
+    """Whether training steps may round what they multiply (`coarse_attention`)."""
 
 
 LEAST_SHARED = 8
@@ -109,6 +116,7 @@ class Shape:
     scaling: float | None
     dropout: float
     window: int | None
+    coarse: bool
 
 
 def documents(
@@ -132,7 +140,7 @@ def documents(
     """
     if softcap is not None:
         raise NotImplementedError("attention with a soft cap has no packed path")
-    states, shape = (query, key, value), Shape(scaling, dropout, sliding_window)
+    states, shape = (query, key, value), Shape(scaling, dropout, sliding_window, plan.coarse)
     before = None if lead is None else lead.layers[module.layer_idx]
     way = one_by_one if plan.grid is None else together
     return way(states, before, plan, shape).transpose(1, 2), None
@@ -199,6 +207,8 @@ def masked(
     Without a mask unless keys stand before the first query, or beyond the sliding window.
     """
     query, key, value = states
+    if shape.coarse and is_coarse(states, shape):
+        return coarse_attention.attended(query, key, value, shape.scaling)
     size, mask, window = key.shape[2], None, shape.window
     if query.shape[2] < size or (window is not None and size > window):
         places = torch.arange(size, device=query.device)
@@ -214,6 +224,13 @@ def masked(
         scale=shape.scaling,
         enable_gqa=query.shape[1] != key.shape[1],
     )
+
+
+def is_coarse(states: "tuple[torch.Tensor, ...]", shape: Shape) -> bool:
+    """Whether a document's attention is quicker, and no other, in bfloat16."""
+    time, size = (each.shape[2] for each in states[:2])
+    whole = shape.dropout == 0 and (shape.window is None or size <= shape.window)
+    return whole and time >= coarse_attention.LEAST and coarse.rounds(states[0])
 
 
 def works(model: Any, lead: Lead | None = None) -> bool:
@@ -265,10 +282,12 @@ def no_mask(*_: Any, **__: Any) -> None:
     """Packed attention needs no mask: borders say it all."""
 
 
-def hidden(model: Any, packed: Packed, lead: Lead | None = None) -> "torch.Tensor":
+def hidden(
+    model: Any, packed: Packed, lead: Lead | None = None, *, coarse: bool = False
+) -> "torch.Tensor":
     """Hidden states of packed tokens, [token, width]."""
     start = 0 if lead is None else lead.length
-    plan = planned(packed)
+    plan = replace(planned(packed), coarse=coarse)
     with switched(model):
         output = model.base_model(
             input_ids=packed.ids,

@@ -1,12 +1,11 @@
-"""A frozen linear layer's two products, y = x W' + b and dx = dy W: in floats, bfloat16, or bytes.
+"""A linear layer's products, y = x W' + b, dx = dy W and dW = dy' x: in floats, bfloat16, or bytes.
 
 bfloat16 has the range of single precision and 8 bits of its digits; what is multiplied is rounded
 to it, summed in single precision, and rounded once more (arXiv 1905.12322). Bytes are rounded row
 by row to the largest number of each row, multiplied, summed as integers and scaled back (arXiv
-2208.07339, 2304.13013). A frozen weight needs no gradient, so both products of a training step can
-be had so: in half the time, and in a quarter to a third, on a processor that multiplies such
-numbers. What is rounded is gone, so only training steps do it: answers, measures and merges stay
-exact.
+2208.07339, 2304.13013), and only of a weight that stays as it is. That takes half the time, and a
+quarter to a third, on a processor that multiplies such numbers. What is rounded is gone, so only
+training steps do it: answers, measures and merges stay exact.
 """
 
 from collections.abc import Callable
@@ -47,7 +46,7 @@ class Floats:
 
 @dataclass(frozen=True)
 class Halves:
-    """Both products with the weight in bfloat16, made anew each time where a layer holds bits."""
+    """Products with the weight in bfloat16, made anew each time where a layer holds bits."""
 
     weight: "Callable[[], torch.Tensor]"  # [out, in]
     bias: "torch.Tensor | None"
@@ -60,6 +59,10 @@ class Halves:
     def back(self, upstream: "torch.Tensor") -> "torch.Tensor":
         """dy W."""
         return (upstream.bfloat16() @ self.weight().bfloat16()).to(upstream.dtype)
+
+    def to_weight(self, upstream: "torch.Tensor", x: "torch.Tensor") -> "torch.Tensor":
+        """dy' x over all rows, [out, in], of a weight that trains."""
+        return (upstream.bfloat16().t() @ x.bfloat16()).to(upstream.dtype)
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,6 @@ def multiplies(kind: Literal["bfloat16", "bytes"]) -> bool:
     return bool(torch.cpu.get_capabilities().get(name, False))
 
 
-def halves_of(layer: Any, x: "torch.Tensor") -> Halves | None:
-    """How a frozen layer is multiplied by `x` in bfloat16; None where it is not."""
-    return getattr(layer, "in_halves", None) if rounds(x) else None
+def products_of(layer: Any, x: "torch.Tensor") -> Halves | Bytes | None:
+    """How a training step multiplies a layer by `x`, if coarsely: what was noted on it."""
+    return getattr(layer, "in_steps", None) if rounds(x) else None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunesmith.core.late import late
-from tunesmith.model.coarse import Halves, halves_of
+from tunesmith.model.coarse import Halves, products_of
 from tunesmith.model.products import product
 
 if TYPE_CHECKING:
@@ -51,7 +51,13 @@ def nll(
     can be differentiated.
     """
     total: torch.Tensor = _Nll.apply(
-        hidden, head.weight, _bias(head), *_beside(head), targets, weights, halves_of(head, hidden)
+        hidden,
+        head.weight,
+        _bias(head),
+        *_beside(head),
+        targets,
+        weights,
+        products_of(head, hidden),
     )  # type: ignore[no-untyped-call]
     return total
 

@@ -15,8 +15,8 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunesmith.core.late import late
-from tunesmith.model import quantise
-from tunesmith.model.coarse import Halves, Products, halves_of
+from tunesmith.model import coarse, quantise
+from tunesmith.model.coarse import Halves, Products
 from tunesmith.model.products import product
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ else:
 
 class Linear(NamedTuple):
     """What a layer computes: W x + b + scale * B A x. Without an adapter, A and B are None; where W
-    is held in bits or rounded, `coarse` multiplies by it and adds b, and both are None."""
+    is held in bits or rounded, `coarse` multiplies by it and adds b, and both are there only for
+    their gradients."""
 
     weight: "torch.Tensor | None"  # [out, in]
     bias: "torch.Tensor | None"  # [out]
@@ -106,9 +107,11 @@ def read(layer: Any, x: "torch.Tensor") -> Linear | None:
 def bare(layer: Any, x: "torch.Tensor") -> Linear | None:
     """A layer without an adapter."""
     if type(layer) is torch.nn.Linear:
-        halves = halves_of(layer, x)
+        halves = coarse.products_of(layer, x)
         if halves is not None:
-            return Linear(None, None, None, None, 0.0, halves)
+            trains = layer.weight.requires_grad
+            weight, bias = (layer.weight, layer.bias) if trains else (None, None)
+            return Linear(weight, bias, None, None, 0.0, halves)
         return Linear(layer.weight, layer.bias, None, None, 0.0, None)
     if quantise.holds_bits(layer):
         return Linear(None, None, None, None, 0.0, quantise.products_of(layer, x))
@@ -190,7 +193,7 @@ def gradients_of(
     columns, g_narrow = _columns(linears), None if narrow is None else torch.empty_like(narrow)
     for at, (each, up) in enumerate(zip(linears, upstream, strict=True)):
         if wanted[1 + PARTS * at]:
-            parts[PARTS * at] = up.t() @ x
+            parts[PARTS * at] = _to_weight(each, up, x)
         if each.bias is not None and wanted[2 + PARTS * at]:
             parts[PARTS * at + 1] = up.sum(0)
         if narrow is not None and g_narrow is not None and each.second is not None:
@@ -223,18 +226,25 @@ def _to_input(
 
 def _there(linear: Linear, x: "torch.Tensor") -> "torch.Tensor":
     """W x + b."""
-    if linear.weight is not None:
-        return product(x, linear.weight, linear.bias)
-    assert linear.coarse is not None
-    return linear.coarse.there(x)
+    if linear.coarse is not None:
+        return linear.coarse.there(x)
+    assert linear.weight is not None
+    return product(x, linear.weight, linear.bias)
 
 
 def _back(linear: Linear, upstream: "torch.Tensor") -> "torch.Tensor":
     """dy W."""
-    if linear.weight is not None:
-        return product(upstream, linear.weight.t())
-    assert linear.coarse is not None
-    return linear.coarse.back(upstream)
+    if linear.coarse is not None:
+        return linear.coarse.back(upstream)
+    assert linear.weight is not None
+    return product(upstream, linear.weight.t())
+
+
+def _to_weight(linear: Linear, upstream: "torch.Tensor", x: "torch.Tensor") -> "torch.Tensor":
+    """dy' x."""
+    if isinstance(linear.coarse, Halves):
+        return linear.coarse.to_weight(upstream, x)
+    return upstream.t() @ x
 
 
 def _columns(linears: Sequence[Linear]) -> list[slice]:

@@ -82,8 +82,8 @@ class Head:
     numbers: "torch.Tensor"  # [row]
     rows: "torch.Tensor"  # [row, width]
     bias: None = None
-    in_halves: Any = None
-    """How the matrix is multiplied in bfloat16 (`coarse`); None where it is not."""
+    in_steps: Any = None
+    """How training steps multiply the matrix, if coarsely (`coarse`)."""
 
     def __call__(self, hidden: "torch.Tensor") -> "torch.Tensor":
         logits = functional.linear(hidden, self.weight)
@@ -99,8 +99,8 @@ def head(model: Any) -> Any:
     if layer.disable_adapters or layer.merged:
         return layer.base_layer
     numbers, rows = beside(layer)
-    weight, halves = layer.base_layer.weight, getattr(layer.base_layer, "in_halves", None)
-    return Head(weight, numbers, rows.to(weight.dtype), in_halves=halves)
+    weight, in_steps = layer.base_layer.weight, getattr(layer.base_layer, "in_steps", None)
+    return Head(weight, numbers, rows.to(weight.dtype), in_steps=in_steps)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from tunesmith.model import attention, fused, layout, lead, newrows, recompute
 if TYPE_CHECKING:
     import torch
 
-    from tunesmith.model import losshead, lowrank
+    from tunesmith.model import arithmetic, losshead, lowrank
     from tunesmith.model.features import Features
     from tunesmith.model.heads import Head
     from tunesmith.model.tokenizer import Tokenizer
@@ -80,6 +80,10 @@ class Policy:
         self.recomputed: list[Any] = []
         """Blocks that keep only their input in training (`recompute`)."""
         self.new_rows = newrows.embeddings(model) if self.splits_head else []
+        self.copies: list[arithmetic.Copy] = []
+        """Weights that steps multiply in bfloat16."""
+        self.coarse = False
+        """Whether steps may round what attention multiplies."""
         self._looked: Look | None = None
         self._segmented = layout.segmented(model)
         self.features: Features | None = None
@@ -162,6 +166,11 @@ class Policy:
                 yield
             finally:
                 self._looked = None
+
+    def moved(self) -> None:
+        """What is to be known after every step of an optimiser: the weights are others."""
+        for copy in self.copies:
+            copy.forget()
 
     def nll(self, batch: Batch) -> "torch.Tensor":
         """Weighted sum of -log p over supervised tokens: a scalar, fp32 or better."""
@@ -246,7 +255,8 @@ class Policy:
         with self._seams():
             before = lead.of(self.model)  # a pass of its own, which writes into a cache
             with again:
-                return attention.hidden(plain, packed, before)[packed.place[chosen]]
+                states = attention.hidden(plain, packed, before, coarse=self.coarse)
+                return states[packed.place[chosen]]
 
     @contextmanager
     def _seams(self, *, back: bool = False) -> Iterator[None]:

@@ -131,17 +131,14 @@ def eight(layer: Any, dtype: "torch.dtype", device: str) -> Any:
     made.weight = nn.Int8Params(layer.weight.data, requires_grad=False).to(device)
     made.bias = layer.bias
     made.init_8bit_state()
-    made.steps_in_bytes = False
     # Its own rounds the input to 8 bits too, on a CPU in evaluation only: two models in one.
     made.forward = MethodType(_eight_forward, made)
     return made
 
 
 def products_of(layer: Any, x: "torch.Tensor") -> coarse.Products:
-    """How a frozen linear layer, in bits or not, is multiplied by `x` and by its gradient."""
-    if layer.weight.dtype == torch.int8 and layer.steps_in_bytes and coarse.rounds(x):
-        return coarse.Bytes(layer.weight.data, row_scales(layer) / coarse.LARGEST, layer.bias)
-    return coarse.halves_of(layer, x) or coarse.Floats(partial(floats, layer), layer.bias)
+    """How a layer in bits is multiplied by `x` and by its gradient."""
+    return coarse.products_of(layer, x) or coarse.Floats(partial(floats, layer), layer.bias)
 
 
 def floats(layer: Any) -> "torch.Tensor":

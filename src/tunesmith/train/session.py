@@ -93,9 +93,8 @@ class Session:
         """From a base model, or the newest checkpoint, to the finished folder."""
         self._build()
         start = self._resume()
-        arithmetic.choose(
-            self.policy, self.spec.arithmetic
-        )  # After the last write to a frozen layer.
+        # After the last write to a frozen layer.
+        arithmetic.choose(self.policy, self.spec.arithmetic)
         self._make_room()
         with self.progress.copies.open(self.spec.sinks, self.stage):
             if start == 0:

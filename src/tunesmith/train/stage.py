@@ -103,7 +103,13 @@ def has(row: Row, label: str | None) -> bool:
 
 def refuse_unfit(spec: Train, base: Base, dtype: str) -> None:
     """Refuse an objective that the model's kind cannot serve, and numbers that would not pay."""
-    arithmetic.refuse_unfit(spec.arithmetic, bits=base.bits, dtype=dtype, device=spec.device)
+    arithmetic.refuse_unfit(
+        spec.arithmetic,
+        bits=base.bits,
+        dtype=dtype,
+        device=spec.device,
+        moves=spec.method.moves,
+    )
     if load.is_encoder(base.folder) and not spec.objective.scores:
         raise SettingsError(
             f"train.objective: {spec.objective.kind} trains a model to write, and {base.source} is "
