@@ -75,7 +75,7 @@ def adapted(base: Base, method: str, place: Place = HERE) -> Any:
 
 
 def policy_of(model: Any, base: Base, kind: Any) -> Any:
-    """The model as our loop sees it, its frozen base multiplied in floats, bfloat16 or bytes."""
+    """The model as our loop sees it, its layers multiplied in floats, bfloat16 or bytes."""
     from tunesmith.model import arithmetic
     from tunesmith.model.policy import Policy
     from tunesmith.model.tokenizer import Tokenizer

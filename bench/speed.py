@@ -140,7 +140,11 @@ def tuned(name: str, rival: str, rows: int, micro_batches: list[int]) -> None:
         grid += [{**work.rounded, **each} for each in grid]
     found = [{"options": options, **once(name, rival, options, rows)} for options in grid]
     facts = {"machine": machine(), "theirs_in": KEEPING, "rows": rows}
-    write({f"tuning {key_of(name, rival)}": {**facts, "tries": found}})
+    key = f"tuning {key_of(name, rival)}"
+    before = kept().get(key, {})
+    tried = before.get("tries", []) if facts.items() <= before.items() else []
+    tried = [each for each in tried if each["options"] not in grid]
+    write({key: {**facts, "tries": tried + found}})
 
 
 def write(found: dict[str, Any]) -> None:

@@ -25,12 +25,10 @@ HEAD = """# Performance
 and rows a step, in fp32 unless it says otherwise, each in a fresh process, in rounds: every arm of
 ours, then the rival. Before the clock starts, both sides must give the same loss for the first
 rows (within 1e-5 of it; 1e-2 where one side holds its base in 8 bits or bfloat16). The rival is
-TRL with peft, `group_by_length`, no gradient checkpointing, at the fastest micro-batch of 1 and 2
-(`w3`, `w4`), of 1, 2 and 4 (`w2`, `w5`, `w9`) or of 1, 2, 4 and 8 (`w1`), by one run of a few rows
-each; for `w8` transformers' Trainer, at the fastest of 1, 2, 4 and 8. On `w1` TRL runs once more
-with its model in bfloat16, which this processor multiplies twice as fast, at micro-batch 2 (of 1,
-2, 4 and 8 one run of 24 rows each gave 160, 186, 190 and 109 tokens/s: 2 and 4 could not be told
-apart). `make rivals` adds two more on `w1`, which `bench/rivals.py` gives environments of their
+TRL with peft, `group_by_length`, no gradient checkpointing, at the fastest micro-batch of those
+tried (below); for `w8` transformers' Trainer. It runs once more in bfloat16, which this processor
+multiplies twice as fast: its model is held in it, but for `w5` and `w8`, where it multiplies in it
+(autocast). `make rivals` adds two more on `w1`, which `bench/rivals.py` gives environments of their
 own: LitGPT, which has no grouping by length, and LLaMA-Factory with `group_by_length`, each at its
 best micro-batch of 1, 2 and 4, with adapters that start from our numbers; LitGPT's own loop clips
 no gradient and weighs micro-batches, not tokens, alike. Every rival of this table runs with glibc
@@ -44,6 +42,11 @@ the table is above the number of threads. One round is an indication, not a resu
 the ceiling is tokens a second to what fp32 matrix products alone would allow at the speed
 measured just before; products in bfloat16 or bytes can pass it, and so can tokens that a common
 beginning saves.
+
+"""
+TRIED = """
+One run for each micro-batch of a rival, some rows (`bench/speed.py --tune`); what glibc frees is
+*kept*, as in the rounds, or goes back *as it comes*.
 
 """
 ANSWERING = """
@@ -85,6 +88,7 @@ NAMES = {
 AIMED = ("ours", "ours in bytes")
 """The sides that something was aimed at for, over a rival in floats."""
 TITLES = {"trl": "TRL", "trainer": "transformers", "trl in bfloat16": "TRL, bfloat16"}
+TITLES |= {"trainer in bfloat16": "transformers, bfloat16"}
 TITLES |= {n: each.title for n, each in RIVALS.items()}
 
 
@@ -158,7 +162,23 @@ def page(found: dict[str, Any]) -> str:
             ]
     absent = [f"`{name}`" for name in WORKLOADS if name not in measured]
     last = f"\nNot measured yet: {', '.join(absent)}.\n" if absent else ""
-    return HEAD + tabled(columns, table) + last + machines(measured)
+    return HEAD + tabled(columns, table) + last + machines(measured) + tuning(found)
+
+
+def tuning(found: dict[str, Any]) -> str:
+    """What was tried of each rival."""
+    rows = []
+    for name, entry in found.items():
+        ways: dict[str, list[str]] = {}
+        for tried in entry.get("tries", []) if name.startswith("tuning ") else []:
+            options = tried["options"]
+            way = "bfloat16" if {"dtype", "bf16"} & set(options) else "float32"
+            speed = f"{options['micro_batch']}: {tried['tokens_per_second']:.0f}"
+            ways.setdefault(way, []).append(speed)
+        kept = "kept" if "theirs_in" in entry else "as it comes"
+        title = f"`{name.removeprefix('tuning ')}`"
+        rows += [[title, str(entry["rows"]), way, kept, ", ".join(ways[way])] for way in ways]
+    return TRIED + tabled(["workload", "rows", "in", "memory", "tokens/s"], sorted(rows))
 
 
 def tabled(columns: list[str], rows: list[list[str]]) -> str:

@@ -199,7 +199,7 @@ def cost(run: Run, spec: Train, base: Base, counted: dict[str, Any]) -> dict[str
     weights = sum(p.nbytes for p in [*tuned.parameters(), *on_top]) - spared
     if spec.arithmetic == "bfloat16":
         held = [] if run.model.bits is None else list(layout.linears(tuned).values())
-        copied = arithmetic.layers(tuned, scores=spec.objective.scores)
+        copied = arithmetic.layers(tuned, "bfloat16", scores=spec.objective.scores)
         weights += 2 * sum(m.weight.numel() for m in copied if all(m is not each for each in held))
     device = devices.choose(run.train.device, "train.device")
     shared = layout.writes(plain) and spec.seams == "fast"

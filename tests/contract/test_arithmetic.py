@@ -14,15 +14,27 @@ from tests.tiny import tiny_model
 from tests.trained import base_of, prepared, settings, trained
 from tests.workflow.test_resume import result, stop_after
 from tunesmith.core.errors import Preempted, SettingsError
-from tunesmith.model import arithmetic, coarse, coarse_attention, heads, layout, recompute
+from tunesmith.model import (
+    arithmetic,
+    attention,
+    coarse,
+    coarse_attention,
+    heads,
+    layout,
+    recompute,
+)
 from tunesmith.model.load import load_model
 from tunesmith.model.policy import Policy
 from tunesmith.train import optimiser
 from tunesmith.train.methods.adapter import Adapter
+from tunesmith.train.methods.frozen import Frozen
 from tunesmith.train.methods.full import Full
 from tunesmith.train.methods.ia3 import Ia3
 from tunesmith.train.methods.lora import Lora
 from tunesmith.train.methods.prefix import Prefix
+from tunesmith.train.methods.prompt import Prompt
+from tunesmith.train.objectives.classify import Classify
+from tunesmith.train.stage import refuse_unfit
 
 Tiny = Callable[[str], Path]
 Loss = Callable[[Policy, Any], torch.Tensor]
@@ -37,6 +49,14 @@ METHODS = (
     Adapter(size=4),
     Prefix(length=3),
     Full(),
+)
+OVER_BITS = (
+    Lora(rank=4),
+    Lora(rank=4, targets="attention"),
+    Lora(rank=4, dropout=0.1),
+    Lora(rank=4, dora=True),
+    Adapter(size=4),
+    Prefix(length=3),
 )
 ROWS = (9, 12, 7)
 NEAR = {"bfloat16": (5e-3, 0.999), "bytes": (1e-2, 0.99)}
@@ -134,10 +154,43 @@ def test_every_layer_is_in_bfloat16_under_every_method(method: Any, tiny: Tiny) 
     check_all(made(tiny("llama"), method), 2 * 7 + 1)
 
 
+def test_a_prompt_that_is_read_by_itself_is_in_bfloat16_too(tiny: Tiny) -> None:
+    """Of its last block only keys and values are asked for."""
+    check(made(tiny("llama"), Prompt(length=3)), "bfloat16")
+    policy, rows = made(tiny("llama"), Prompt(length=3)), batch(ROWS, 300)
+    arithmetic.choose(policy, "bfloat16")
+    with counted() as found:
+        policy.nll(rows).backward()
+    assert found.count("there") == 2 * 2 * 7 + 1
+    assert found.count("back") > 2 * 7 + 1
+
+
 @pytest.mark.parametrize("bits", (4, 8))
-def test_a_step_in_bfloat16_is_near_over_a_base_in_bits(bits: int, tiny: Tiny) -> None:
-    check(made(tiny("llama"), Lora(rank=4), bits), "bfloat16")
-    check_all(made(tiny("llama"), Lora(rank=4), bits), 2 * 7 + 1)
+@pytest.mark.parametrize("fast", (True, False))
+@pytest.mark.parametrize("method", OVER_BITS, ids=repr)
+def test_a_step_in_bfloat16_is_near_over_a_base_in_bits(
+    method: Any, fast: bool, bits: int, tiny: Tiny
+) -> None:
+    check(made(tiny("llama"), method, bits, fast=fast), "bfloat16")
+    check_all(made(tiny("llama"), method, bits, fast=fast), 2 * 7 + 1)
+
+
+@pytest.mark.parametrize("fast", (True, False))
+@pytest.mark.parametrize(("bits", "kind"), ((None, "bfloat16"), (8, "bfloat16"), (8, "bytes")))
+def test_a_bias_trains_over_a_weight_that_stays(
+    bits: int | None, kind: Any, fast: bool, tiny: Tiny
+) -> None:
+    """As in BitFit (arXiv 2106.10199)."""
+    model = load_model(base_of(tiny("phi"), bits=bits)).requires_grad_(False).train()
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(name.endswith("bias"))
+    policy, rows = Policy(model, None, fast=fast), batch(ROWS, 300)
+    _, plain = step(policy, rows)
+    arithmetic.choose(policy, kind)
+    _, rounded = step(policy, rows)
+    assert all(weight.grad is not None for weight in policy.trainable())
+    likeness = torch.nn.functional.cosine_similarity(rounded, plain, dim=0)
+    assert NEAR[kind][1] < likeness < 1 - 1e-9
 
 
 def test_under_a_head_of_labels_the_layers_are_in_bfloat16_and_the_models_own_head_is_not(
@@ -211,6 +264,30 @@ def test_attention_of_long_rows_is_in_bfloat16(
     assert again == loss and torch.equal(gradients, rounded)
     asked.clear()
     assert torch.equal(said(policy, given), before) and not asked
+
+
+@pytest.mark.parametrize(
+    ("time", "rest", "rounds"),
+    [
+        (300, {}, True),
+        (300, {"sliding_window": 300}, True),
+        (300, {"sliding_window": 299}, False),
+        (300, {"dropout": 0.1}, False),
+        (255, {}, False),
+    ],
+)
+def test_what_attention_in_bfloat16_cannot_do_is_left_to_the_kernel(
+    time: int, rest: dict[str, Any], rounds: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    whole = coarse_attention.blocks
+    monkeypatch.setattr(
+        coarse_attention, "blocks", lambda *sizes: (asked.append(1), whole(*sizes))[1]
+    )
+    query, key = (torch.randn(1, n, time, 8, requires_grad=True) for n in (4, 2))
+    told = attention.Plan([time], rounds=True)
+    attention.documents(None, query, key, key, None, plan=told, **rest)
+    assert bool(asked) == rounds
 
 
 @pytest.mark.parametrize("time", (1, 7, 256, 257, 600))
@@ -291,28 +368,44 @@ def test_a_weight_that_moves_has_its_gradient_in_bfloat16(
 
 def test_a_copy_is_made_again_after_a_step_that_moved_its_weight(tiny: Tiny) -> None:
     rows, policies = batch(ROWS, 300), [made(tiny("llama"), Full()) for _ in range(2)]
-    for policy in policies:
-        arithmetic.choose(policy, "bfloat16")
     moving, fresh = policies
+    arithmetic.choose(moving, "bfloat16")
     first, _ = step(moving, rows)
     optimizer = optimiser.adamw(moving.trainable(), decay=0.0, betas=(0.9, 0.999))
     for group in optimizer.param_groups:
         group["lr"] = 1e-2
     optimizer.step()
-    moving.moved()
+    moving.weights_moved()
     fresh.model.load_state_dict(moving.model.state_dict())
+    arithmetic.choose(fresh, "bfloat16")
     loss, gradients = step(moving, rows)
     wanted, others = step(fresh, rows)
     assert loss == wanted != first
     assert torch.equal(gradients, others)
 
 
-def test_a_trunk_that_is_read_once_is_refused(tiny: Tiny) -> None:
-    model = load_model(base_of(tiny("llama"))).requires_grad_(False)
+def test_a_trunk_that_is_read_once_and_a_model_without_linear_layers_are_refused(
+    tiny: Tiny,
+) -> None:
+    base = base_of(tiny("gpt2"))
+    frozen = settings(method=Frozen(), objective=Classify(), arithmetic="bfloat16")
+    with pytest.raises(SettingsError, match="under train.method: frozen a row goes through"):
+        refuse_unfit(frozen, base, "auto")
+    refuse_unfit(frozen.model_copy(update={"method": Lora()}), base, "auto")
+    model = load_model(base).requires_grad_(False)
     meaning = heads.Meaning(("a", "b", "c"), "mean", False)
     head = heads.fresh(meaning, layout.width(model), seed=0)
-    with pytest.raises(SettingsError, match="this training has none; say floats"):
-        arithmetic.choose(Policy(model, None, head=head), "bfloat16")
+    policy = Policy(Lora(rank=4).apply(model, 0), None, head=head)
+    with pytest.raises(SettingsError, match="no step of this training multiplies by one"):
+        arithmetic.choose(policy, "bfloat16")
+
+
+def test_copies_are_there_before_the_room_for_a_step_is_asked_for(tiny: Tiny) -> None:
+    policy = made(tiny("llama-untied"), Lora(rank=4))
+    arithmetic.choose(policy, "bfloat16")
+    made_now = sum(copy.made.nbytes for copy in policy.copies)
+    found = arithmetic.layers(policy.model, "bfloat16", scores=False)
+    assert made_now == 2 * sum(layer.weight.numel() for layer in found)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 Chosen once for a training and noted on the layers; whoever multiplies asks them.
 """
 
+from collections.abc import Callable
 from functools import partial
-from types import MethodType
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunesmith.core.errors import SettingsError
@@ -36,7 +36,8 @@ def refuse_unfit(
     reasons = {
         f"is for processors, and this training is on {where}": where != "cpu",
         "rounds numbers of model.dtype: float32, and those are bfloat16": dtype == "bfloat16",
-        "is for steps through the model, which this method reads once": not moves,
+        "is for steps through the model, and under train.method: frozen a row goes through it "
+        "once": not moves,
         "is for a base in model.bits: 8": kind == "bytes" and bits != 8,
         f"needs a processor with {coarse.NEEDS[kind]}, or is slower": not coarse.multiplies(kind),
     }
@@ -47,17 +48,11 @@ def refuse_unfit(
 
 def choose(policy: "Policy", kind: Arithmetic) -> None:
     """Note on the layers how the training steps of a policy multiply by them. Raises SettingsError
-    where no step multiplies by one that can be had so."""
+    as `layers` does."""
     if kind == "floats":
         return
-    quantised = [layer for _, layer in quantise.layers(policy.model)]
-    found = quantised if kind == "bytes" else layers(policy.model, scores=policy.head is not None)
-    if policy.still or not found:
-        raise SettingsError(
-            f"train.arithmetic: {kind} is for steps that multiply by linear layers of the model, "
-            "and this training has none; say floats"
-        )
-    policy.coarse = kind == "bfloat16"
+    found = layers(policy.model, kind, scores=policy.head is not None)
+    policy.rounds = kind == "bfloat16"
     for layer in found:
         if kind == "bytes":
             scales = quantise.row_scales(layer) / coarse.LARGEST
@@ -65,17 +60,24 @@ def choose(policy: "Policy", kind: Arithmetic) -> None:
         elif quantise.holds_bits(layer):
             layer.in_steps = coarse.Halves(partial(quantise.floats, layer), layer.bias)
         else:
-            policy.copies.append(Copy(layer))
+            policy.copies.append(Copy(layer.weight))
             layer.in_steps = coarse.Halves(policy.copies[-1], layer.bias)
-            layer.forward = MethodType(_forward, layer)  # those in bits ask by themselves
+        layer.forward = partial(_forward, layer, layer.forward)
 
 
-def layers(model: Any, *, scores: bool) -> list[Any]:
-    """The linear layers that can be multiplied in bfloat16: the blocks' own, and the head unless
-    only `scores` of texts are asked for."""
+def layers(model: Any, kind: Arithmetic, *, scores: bool) -> list[Any]:
+    """The linear layers that steps multiply by in such numbers: the blocks' own, and the head where
+    more is asked for than `scores` of texts. Raises SettingsError where there is none."""
     own = [layer for block in layout.blocks(model) for layer in _own(block)]
-    found = [*own, *([] if scores else [_head(model)])]
-    return [layer for layer in found if layer is not None and is_plain(layer)]
+    beside = [] if scores else [_head(model)]
+    fit = quantise.holds_bits if kind == "bytes" else is_plain
+    found = [layer for layer in [*own, *beside] if layer is not None and fit(layer)]
+    if not found:
+        raise SettingsError(
+            f"train.arithmetic: {kind} is for linear layers, and no step of this training "
+            "multiplies by one of torch's; say floats"
+        )
+    return found
 
 
 def is_plain(layer: Any) -> bool:
@@ -85,8 +87,8 @@ def is_plain(layer: Any) -> bool:
 
 
 def _own(block: Any) -> list[Any]:
-    """The linear layers of a block itself: where some stay as they are, those that train were put
-    beside them by a method."""
+    """The linear layers of a block itself: where some stay as they are, those that train count as
+    put beside them by a method, and stay in floats."""
     found = [module for module in block.modules() if layout.is_linear(module)]
     return [layer for layer in found if not layer.weight.requires_grad] or found
 
@@ -99,30 +101,30 @@ def _head(model: Any) -> Any:
 
 
 class Copy:
-    """A plain layer's weight in bfloat16, made when it is asked for and kept until it is told that
-    the weight has moved: a fused optimiser's writing cannot be told from the weight."""
+    """A plain layer's weight in bfloat16, made anew once it is told that the weight has moved: a
+    fused optimiser's writing cannot be told from the weight."""
 
-    def __init__(self, layer: Any) -> None:
-        self.layer = layer
-        self.made: torch.Tensor | None = None
+    def __init__(self, weight: "torch.Tensor") -> None:
+        self.weight, self.made, self.stale = weight, weight.detach().bfloat16(), False
 
     def __call__(self) -> "torch.Tensor":
-        if self.made is None:
-            self.made = self.layer.weight.detach().bfloat16()
+        if self.stale:
+            self.made.copy_(self.weight.detach())
+            self.stale = False
         return self.made
 
-    def forget(self) -> None:
-        """Make it anew the next time, if training moves the weight."""
-        if self.layer.weight.requires_grad:
-            self.made = None
+    def weight_moved(self) -> None:
+        """To be told after every step."""
+        self.stale = self.weight.requires_grad
 
 
-def _forward(layer: Any, x: "torch.Tensor") -> "torch.Tensor":
-    halves = coarse.products_of(layer, x)
-    if halves is None:
-        return type(layer).forward(layer, x)  # type: ignore[no-any-return]
-    if layer.weight.requires_grad:
-        told = lowrank.Linear(layer.weight, layer.bias, None, None, 0.0, halves)
-        (found,) = lowrank.together(x, [told])
-        return found
-    return quantise.multiplied(x, halves)
+def _forward(
+    layer: Any, before: "Callable[[torch.Tensor], torch.Tensor]", x: "torch.Tensor"
+) -> "torch.Tensor":
+    """A layer's forward as what is noted on it says, else as it was `before`."""
+    products = coarse.noted(layer, x)
+    if products is None:
+        return before(x)
+    told = lowrank.bare(layer, x) if layer.weight.requires_grad else None
+    # What keeps `x` for the way back is for weights that need it there.
+    return quantise.multiplied(x, products) if told is None else lowrank.together(x, [told])[0]

@@ -63,8 +63,8 @@ class Plan:
     """Whether the first piece is what all others go on from."""
     grid: Grid | None = None
     """Where all documents go through one call."""
-    coarse: bool = False
-    """Whether training steps may round what they multiply (`coarse_attention`)."""
+    rounds: bool = False
+    """Whether training steps round what they multiply (`coarse_attention`)."""
 
 
 LEAST_SHARED = 8
@@ -116,7 +116,7 @@ class Shape:
     scaling: float | None
     dropout: float
     window: int | None
-    coarse: bool
+    rounds: bool
 
 
 def documents(
@@ -140,7 +140,7 @@ def documents(
     """
     if softcap is not None:
         raise NotImplementedError("attention with a soft cap has no packed path")
-    states, shape = (query, key, value), Shape(scaling, dropout, sliding_window, plan.coarse)
+    states, shape = (query, key, value), Shape(scaling, dropout, sliding_window, plan.rounds)
     before = None if lead is None else lead.layers[module.layer_idx]
     way = one_by_one if plan.grid is None else together
     return way(states, before, plan, shape).transpose(1, 2), None
@@ -207,7 +207,7 @@ def masked(
     Without a mask unless keys stand before the first query, or beyond the sliding window.
     """
     query, key, value = states
-    if shape.coarse and is_coarse(states, shape):
+    if shape.rounds and is_coarse(states, shape):
         return coarse_attention.attended(query, key, value, shape.scaling)
     size, mask, window = key.shape[2], None, shape.window
     if query.shape[2] < size or (window is not None and size > window):
@@ -230,7 +230,12 @@ def is_coarse(states: "tuple[torch.Tensor, ...]", shape: Shape) -> bool:
     """Whether a document's attention is quicker, and no other, in bfloat16."""
     time, size = (each.shape[2] for each in states[:2])
     whole = shape.dropout == 0 and (shape.window is None or size <= shape.window)
-    return whole and time >= coarse_attention.LEAST and coarse.rounds(states[0])
+    return (
+        whole
+        and len(states[0]) == 1
+        and time >= coarse_attention.LEAST
+        and coarse.rounds(states[0])
+    )
 
 
 def works(model: Any, lead: Lead | None = None) -> bool:
@@ -283,11 +288,11 @@ def no_mask(*_: Any, **__: Any) -> None:
 
 
 def hidden(
-    model: Any, packed: Packed, lead: Lead | None = None, *, coarse: bool = False
+    model: Any, packed: Packed, lead: Lead | None = None, *, rounds: bool = False
 ) -> "torch.Tensor":
     """Hidden states of packed tokens, [token, width]."""
     start = 0 if lead is None else lead.length
-    plan = replace(planned(packed), coarse=coarse)
+    plan = replace(planned(packed), rounds=rounds)
     with switched(model):
         output = model.base_model(
             input_ids=packed.ids,

@@ -116,6 +116,6 @@ def multiplies(kind: Literal["bfloat16", "bytes"]) -> bool:
     return bool(torch.cpu.get_capabilities().get(name, False))
 
 
-def products_of(layer: Any, x: "torch.Tensor") -> Halves | Bytes | None:
+def noted(layer: Any, x: "torch.Tensor") -> Halves | Bytes | None:
     """How a training step multiplies a layer by `x`, if coarsely: what was noted on it."""
     return getattr(layer, "in_steps", None) if rounds(x) else None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunesmith.core.late import late
-from tunesmith.model.coarse import Halves, products_of
+from tunesmith.model.coarse import Halves, noted
 from tunesmith.model.products import product
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def nll(
         *_beside(head),
         targets,
         weights,
-        products_of(head, hidden),
+        noted(head, hidden),
     )  # type: ignore[no-untyped-call]
     return total
 

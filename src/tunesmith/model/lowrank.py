@@ -26,9 +26,9 @@ else:
 
 
 class Linear(NamedTuple):
-    """What a layer computes: W x + b + scale * B A x. Without an adapter, A and B are None; where W
-    is held in bits or rounded, `coarse` multiplies by it and adds b, and both are there only for
-    their gradients."""
+    """What a layer computes: W x + b + scale * B A x. Without an adapter, A and B are None. Where
+    there is `coarse`, that multiplies by W and adds b: W, if it is not in bits, and b are there for
+    their gradients alone."""
 
     weight: "torch.Tensor | None"  # [out, in]
     bias: "torch.Tensor | None"  # [out]
@@ -107,14 +107,9 @@ def read(layer: Any, x: "torch.Tensor") -> Linear | None:
 def bare(layer: Any, x: "torch.Tensor") -> Linear | None:
     """A layer without an adapter."""
     if type(layer) is torch.nn.Linear:
-        halves = coarse.products_of(layer, x)
-        if halves is not None:
-            trains = layer.weight.requires_grad
-            weight, bias = (layer.weight, layer.bias) if trains else (None, None)
-            return Linear(weight, bias, None, None, 0.0, halves)
-        return Linear(layer.weight, layer.bias, None, None, 0.0, None)
+        return Linear(layer.weight, layer.bias, None, None, 0.0, coarse.noted(layer, x))
     if quantise.holds_bits(layer):
-        return Linear(None, None, None, None, 0.0, quantise.products_of(layer, x))
+        return Linear(None, layer.bias, None, None, 0.0, quantise.products_of(layer, x))
     return None
 
 

@@ -82,8 +82,8 @@ class Policy:
         self.new_rows = newrows.embeddings(model) if self.splits_head else []
         self.copies: list[arithmetic.Copy] = []
         """Weights that steps multiply in bfloat16."""
-        self.coarse = False
-        """Whether steps may round what attention multiplies."""
+        self.rounds = False
+        """Whether steps round what attention multiplies."""
         self._looked: Look | None = None
         self._segmented = layout.segmented(model)
         self.features: Features | None = None
@@ -167,10 +167,10 @@ class Policy:
             finally:
                 self._looked = None
 
-    def moved(self) -> None:
-        """What is to be known after every step of an optimiser: the weights are others."""
+    def weights_moved(self) -> None:
+        """To be told after every step of an optimiser."""
         for copy in self.copies:
-            copy.forget()
+            copy.weight_moved()
 
     def nll(self, batch: Batch) -> "torch.Tensor":
         """Weighted sum of -log p over supervised tokens: a scalar, fp32 or better."""
@@ -255,7 +255,7 @@ class Policy:
         with self._seams():
             before = lead.of(self.model)  # a pass of its own, which writes into a cache
             with again:
-                states = attention.hidden(plain, packed, before, coarse=self.coarse)
+                states = attention.hidden(plain, packed, before, rounds=self.rounds)
                 return states[packed.place[chosen]]
 
     @contextmanager

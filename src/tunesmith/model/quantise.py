@@ -138,7 +138,7 @@ def eight(layer: Any, dtype: "torch.dtype", device: str) -> Any:
 
 def products_of(layer: Any, x: "torch.Tensor") -> coarse.Products:
     """How a layer in bits is multiplied by `x` and by its gradient."""
-    return coarse.products_of(layer, x) or coarse.Floats(partial(floats, layer), layer.bias)
+    return coarse.noted(layer, x) or coarse.Floats(partial(floats, layer), layer.bias)
 
 
 def floats(layer: Any) -> "torch.Tensor":
@@ -165,8 +165,8 @@ def _eight_forward(layer: Any, x: "torch.Tensor") -> "torch.Tensor":
 
 
 def multiplied(x: "torch.Tensor", weight: coarse.Products) -> "torch.Tensor":
-    """x W' + b under gradients to `x`, [..., out]."""
-    found: torch.Tensor = _Frozen.apply(x, weight)  # type: ignore[no-untyped-call]
+    """x W' + b under gradients to `x` and b, [..., out]."""
+    found: torch.Tensor = _Frozen.apply(x, weight.bias, weight)  # type: ignore[no-untyped-call]
     return found
 
 
@@ -174,13 +174,18 @@ class _Frozen(torch.autograd.Function):
     """y = x W' + b, W made of its bits each way, so that no copy in floats is kept between."""
 
     @staticmethod
-    def forward(ctx: Any, x: "torch.Tensor", weight: coarse.Products) -> "torch.Tensor":
+    def forward(
+        ctx: Any, x: "torch.Tensor", bias: "torch.Tensor | None", weight: coarse.Products
+    ) -> "torch.Tensor":
         ctx.weight = weight
         return weight.there(x)
 
     @staticmethod
-    def backward(ctx: Any, upstream: "torch.Tensor") -> tuple["torch.Tensor", None]:
-        return ctx.weight.back(upstream), None
+    def backward(ctx: Any, upstream: "torch.Tensor") -> tuple["torch.Tensor | None", ...]:
+        to_x, to_bias = ctx.needs_input_grad[:2]
+        g_x = ctx.weight.back(upstream) if to_x else None
+        g_bias = upstream.flatten(0, -2).sum(0).to(ctx.weight.bias.dtype) if to_bias else None
+        return g_x, g_bias, None
 
 
 def library() -> Any:

@@ -89,9 +89,10 @@ class Train(Spec):
     """Where the numbers are copied to besides the run folder: `tensorboard`, `mlflow`, `wandb`,
     `trackio`."""
     arithmetic: Arithmetic = "floats"
-    """What numbers training steps multiply by the model's linear layers in; looks and answers stay
-    exact. `bfloat16` is faster on processors with AVX512-BF16, and takes a copy of the layers in
-    two bytes a number (docs/decisions/0022-steps-in-bfloat16.md). `bytes`, for `model.bits: 8`, is
+    """What numbers training steps multiply in by the model's linear layers, and in `bfloat16` in
+    the attention of long rows; looks and answers stay exact. `bfloat16` is faster on processors
+    with AVX512-BF16, and takes a copy of the layers in two bytes a number
+    (docs/decisions/0022-steps-in-bfloat16.md). `bytes`, for `model.bits: 8`, is
     so on processors with AVX512-VNNI, and makes coarser gradients
     (docs/decisions/0015-steps-in-bytes.md)."""
     device: Device = "auto"
@@ -181,7 +182,7 @@ def steps(
         if not (math.isfinite(loss) and bool(torch.isfinite(norm))):
             raise TrainError(diagnose(policy, objective, group, number + 1))
         optimizer.step()
-        policy.moved()
+        policy.weights_moved()
         optimizer.zero_grad(set_to_none=True)
         yield Step(
             number=number,
