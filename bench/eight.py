@@ -93,7 +93,20 @@ def medquad(home: Path, data: Path) -> dict[str, Any]:
     return whole(found, spec, {})
 
 
-SETS = {"e2e": e2e, "e2e_bleu": bleu, "banking77": banking77, "medquad": medquad}
+def e2e_full(home: Path, data: Path) -> dict[str, Any]:
+    """As `e2e`, every weight trained."""
+    found = e2e(home, data)
+    found["train"] |= {"method": "full", "lr": 5e-5}
+    return found
+
+
+SETS = {
+    "e2e": e2e,
+    "e2e_full": e2e_full,
+    "e2e_bleu": bleu,
+    "banking77": banking77,
+    "medquad": medquad,
+}
 
 
 def whole(files: dict[str, str], train: dict[str, Any], evaluate: dict[str, Any]) -> dict[str, Any]:
@@ -185,7 +198,8 @@ def main() -> None:
     for name in chosen.sets:
         arms = sets.setdefault(name, {})
         settings = SETS[name](home, chosen.data)
-        for arm in chosen.arms:
+        moves = settings["train"]["method"] == "full"  # what is in bits does not
+        for arm in (arm for arm in chosen.arms if not (moves and ARMS[arm]["bits"])):
             arms[arm] = arms.get(arm) or taken(home, name, settings, arm)
             plain = arms.get("floats")
             if plain is not None and arm != "floats":

@@ -68,7 +68,7 @@ def windows(steps: Iterator[Any], count: int, seconds: float) -> list[Found]:
 
 def trained(kind: str, number: int, count: int, seconds: float) -> Found:
     """Training on one set of rows, for `count` windows."""
-    from tunesmith.forecast import attended
+    from tunesmith.costs import attended
     from tunesmith.model import layout
     from tunesmith.model.policy import Policy
     from tunesmith.model.tokenizer import Tokenizer

@@ -13,7 +13,6 @@ BANNED = {"utils", "util", "common", "misc", "helpers", "helper", "manager", "ha
 MOST_BY_PLACE = 4
 BY_KEYWORD = {
     "src/tunesmith/data/intake.py",
-    "src/tunesmith/forecast.py",
     "src/tunesmith/train/ahead.py",
     "src/tunesmith/train/selfcheck.py",
 }

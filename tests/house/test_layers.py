@@ -17,7 +17,7 @@ RANKS = (
     ("sentences",),
     ("overrides",),
     ("run",),
-    ("resolved",),
+    ("costs", "resolved"),
     ("answered", "answers", "chat", "demo", "doctor", "forecast", "looks", "pipeline", "predict"),
     ("shared",),
     ("reference", "shelf", "starter", "testing", "lineage"),

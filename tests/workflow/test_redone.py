@@ -21,6 +21,9 @@ from tests.workflow.test_cli import (
     there,
 )
 from tunesmith.core.disk import Disk
+from tunesmith.model import layout
+from tunesmith.model.bases import ModelSpec, resolve
+from tunesmith.model.load import load_model
 
 
 def project(home: Path, place: Path) -> None:
@@ -169,11 +172,11 @@ def test_a_dry_run_counts_parameters_as_training_does(
 def test_a_forecast_knows_of_blocks_that_are_computed_again(
     home: Path, empty: Path, say: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tunesmith import forecast
+    from tunesmith import costs
     from tunesmith.model import devices
 
     project(home, empty)
-    monkeypatch.setattr(forecast, "speed", lambda: 1e6)
+    monkeypatch.setattr(costs, "speed", lambda: 1e6)
     words = ["train", "bot.yaml", *QUICK, "--dry-run", "--json"]
     plain = say(*words, "train.gradient_checkpointing=off").value
     again = say(*words, "train.gradient_checkpointing=1").value
@@ -186,13 +189,33 @@ def test_a_forecast_knows_of_blocks_that_are_computed_again(
     assert say(*words).value["blocks_again"] > 0, "SPARE of it must do"
 
 
+def test_a_forecast_counts_copies_in_bfloat16_and_names_what_would_be_faster(
+    home: Path, empty: Path, say: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tunesmith.model import coarse
+
+    project(home, empty)
+    words = ["train", "bot.yaml", *QUICK, "--dry-run", "--json"]
+    monkeypatch.setattr(coarse, "multiplies", lambda kind: True)
+    plain = say(*words).value
+    rounded = say(*words, "train.arithmetic=bfloat16").value
+    advice = [note for note in plain["notes"] if note.startswith("train.arithmetic=bfloat16 would")]
+    assert advice and not [n for n in rounded["notes"] if n.startswith("train.arithmetic")]
+    model = load_model(resolve(ModelSpec(source=str(home / "tiny"))))
+    layers = [*layout.linears(model).values(), layout.head(model)]
+    more = 2 * sum(layer.weight.numel() for layer in layers)
+    assert rounded["memory_bytes"] - plain["memory_bytes"] == more
+    monkeypatch.setattr(coarse, "multiplies", lambda kind: False)
+    assert not [n for n in say(*words).value["notes"] if n.startswith("train.arithmetic")]
+
+
 def test_a_forecast_knows_that_tokens_of_long_rows_look_back_further(
     home: Path, empty: Path, say: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tunesmith import forecast
+    from tunesmith import costs
 
     project(home, empty)
-    monkeypatch.setattr(forecast, "speed", lambda: 1e3)
+    monkeypatch.setattr(costs, "speed", lambda: 1e3)
     told = {}
     for words in (8, 64):
         answers = [" ".join(f"word{n + place}" for place in range(words)) for n in range(16)]
