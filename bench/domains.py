@@ -37,12 +37,13 @@ def written(home: Path, source: Path) -> tuple[dict[str, list[str]], dict[str, d
 def trained(home: Path, name: str, data: dict[str, Any], heads: str, method: str) -> dict[str, Any]:
     """A run up to its training: where it lies and what it cost."""
     from tunesmith import pipeline
+    from tunesmith.job import Job
     from tunesmith.run import from_mapping
 
     objective = {"kind": "classify", "heads": heads}
     train = TRAIN | {"method": METHODS[method], "objective": objective}
     settings = {"name": name, "model": "all-minilm-l6-v2", "data": data, "train": train}
-    job = pipeline.job(from_mapping(settings, {}), home=home)
+    job = Job.of(from_mapping(settings, {}), home=home)
     pipeline.carry_out(job, "train")
     path = job.folder.path
     record = json.loads((path / "train" / "train.json").read_text())

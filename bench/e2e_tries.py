@@ -33,18 +33,19 @@ def left_out(source: Path, prepared: Path, count: int = 150) -> list[dict[str, A
 def tried(home: Path, source: Path, overrides: list[str]) -> dict[str, Any]:
     """One try: trained, and its answers to inputs that training left out measured."""
     from tunesmith import pipeline
+    from tunesmith.job import Job
     from tunesmith.run import load_with_origins
 
     name = "try-" + "-".join(re.sub(r"[^a-z0-9.]+", "", each) for each in overrides)
     home = home / name
     home.mkdir(parents=True, exist_ok=True)
     write_rows(source, home)
-    first = pipeline.job(load_with_origins(home / "e2e.yaml", [*overrides, "name=rows"]), home=home)
+    first = Job.of(load_with_origins(home / "e2e.yaml", [*overrides, "name=rows"]), home=home)
     pipeline.carry_out(first, "data")
     asked = left_out(source / "train.jsonl", first.folder.path / "data" / "train.jsonl")
     written(home / "test.jsonl", asked)
     loaded = load_with_origins(home / "e2e.yaml", [*overrides, "name=try"])
-    job = pipeline.job(loaded, home=home)
+    job = Job.of(loaded, home=home)
     pipeline.carry_out(job, "train")
     train = json.loads((job.folder.path / "train" / "train.json").read_text())
     found = scored(job, "tuned") | {n: train[n] for n in ("best_value", "seconds")}

@@ -33,6 +33,7 @@ def tuned(home: Path, number: int, rows: list[dict[str, Any]]) -> Any:
     """The model of one fold."""
     import tunesmith
     from tunesmith import pipeline
+    from tunesmith.job import Job
     from tunesmith.run import from_mapping
 
     source = write_rows(home / f"fold-{number}.jsonl", rows)
@@ -42,7 +43,7 @@ def tuned(home: Path, number: int, rows: list[dict[str, Any]]) -> Any:
         "train": TRAIN,
         "evaluate": {"sampling": {"max_tokens": 128}},
     }
-    job = pipeline.job(from_mapping(settings, {}), home=home)
+    job = Job.of(from_mapping(settings, {}), home=home)
     pipeline.carry_out(job, "train")
     return tunesmith.load(job.folder.path)
 

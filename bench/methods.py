@@ -121,9 +121,10 @@ def one(home: Path, settings: dict[str, Any], arm: str) -> dict[str, Any]:
 def child(home: Path, settings: dict[str, Any], arm: str) -> None:
     """Carry a run out and write down what it cost and gave."""
     from tunesmith import pipeline
+    from tunesmith.job import Job
     from tunesmith.run import from_mapping
 
-    job = pipeline.job(from_mapping(settings, {}), home=home)
+    job = Job.of(from_mapping(settings, {}), home=home)
     pipeline.carry_out(job, "train")
     train = json.loads((job.folder.path / "train" / "train.json").read_text())
     names = ("seconds", "tokens", "steps", "best_step", "best_value", "last_loss")

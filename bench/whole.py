@@ -22,8 +22,9 @@ def carried_out(home: Path, settings: Mapping[str, Any], until: str = "evaluate"
 def measured(loaded: "Loaded", home: Path, until: str = "evaluate") -> dict[str, Any]:
     """The same of a run that is loaded."""
     from tunesmith import pipeline
+    from tunesmith.job import Job
 
-    job = pipeline.job(loaded, home=home)
+    job = Job.of(loaded, home=home)
     pipeline.carry_out(job, until)
     report = json.loads((job.folder.path / "evaluate" / "report.json").read_text())
     trained = json.loads((job.folder.path / "train" / "train.json").read_text())

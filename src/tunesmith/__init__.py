@@ -39,12 +39,13 @@ class _Train(ModuleType):
         run's settings; `overrides` are its sections: `train={"lr": 1e-4}, seed=1`."""
         from tunesmith import answers, environment, pipeline
         from tunesmith import run as runs
+        from tunesmith.job import Job
 
         environment.enter()
         if isinstance(run, Mapping):
-            job = pipeline.job(runs.from_mapping(run, overrides))
+            job = Job.of(runs.from_mapping(run, overrides))
         else:
-            job = pipeline.job(runs.from_file(run, overrides))
+            job = Job.of(runs.from_file(run, overrides))
             pipeline.refuse_other_folder(run, job.loaded, job.folder.path)
         pipeline.carry_out(job, until="train")
         return answers.load(job.folder.path)

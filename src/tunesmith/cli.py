@@ -16,7 +16,7 @@ from tunesmith.door import Visit, advised, enter
 
 if TYPE_CHECKING:
     from tunesmith.answers import Arm
-    from tunesmith.pipeline import Job
+    from tunesmith.job import Job
 
 app = typer.Typer(
     name="tunesmith",
@@ -161,13 +161,13 @@ def data(
     """Read, check, transform and split the rows; a trained run stays as it is."""
     job = prepared(run, overrides, as_json, accept_change, restart)
 
-    from tunesmith import looks, pipeline
+    from tunesmith import looks, pipeline, rows_told
     from tunesmith.core.errors import SettingsError
 
     shown = 0 if as_json else show_rows
     if shown:
         pipeline.refuse_no_model(job, "data")
-    kept = pipeline.on_other_rows(job)
+    kept = rows_told.on_other_rows(job)
     if kept and fix:
         raise SettingsError(f"{kept}. --fix needs rows that are prepared in the run")
     if kept or dry_run:
@@ -346,7 +346,8 @@ def prepared(
 
     from tunesmith.core.folders import RunFolder
     from tunesmith.core.log import Log
-    from tunesmith.pipeline import Job, refuse_other_folder
+    from tunesmith.job import Job
+    from tunesmith.pipeline import refuse_other_folder
     from tunesmith.places import RUNS
 
     folder = RunFolder(RUNS / loaded.run.name)
@@ -368,10 +369,11 @@ def carry_out(job: "Job", until: str, as_json: bool, *, fix: bool = False) -> No
 
 def foretell(job: "Job", until: str, as_json: bool) -> None:
     """`--dry-run`."""
-    from tunesmith import forecast, pipeline
+    from tunesmith import forecast
     from tunesmith.core.log import Log
+    from tunesmith.job import known_base
 
-    known = pipeline.known_base(job, until)
+    known = known_base(job, until)
     again = [stage for stage in ("data", "train") if job.restarts(stage, until)]
     run, log = job.loaded.run, Log(quiet=as_json)
     found = forecast.whole(run, log, job.folder, job.accept, again=again, known=known)
@@ -383,7 +385,7 @@ def look(job: "Job", kept: str, count: int, as_json: bool) -> None:
     where that was not asked for."""
     from dataclasses import replace
 
-    from tunesmith import forecast, looks, pipeline
+    from tunesmith import forecast, looks, rows_told
     from tunesmith.core.log import Log
 
     run, log = job.loaded.run, Log(quiet=as_json)
@@ -391,7 +393,7 @@ def look(job: "Job", kept: str, count: int, as_json: bool) -> None:
     note = advised(kept) if kept else forecast.rows_making_way(job.folder, run, again)
     with forecast.prepared(run, log, job.folder, restart=job.restart) as folder:
         aside = replace(job, folder=folder, log=log)
-        pipeline.tell_rows(aside)
+        rows_told.tell_rows(aside)
         found = forecast.rows(folder, [note] if note else [])
         show(found, forecast.sentence(found), as_json)
         if count:

@@ -5,7 +5,7 @@ from typing import Any
 
 from tunesmith.core import screen
 from tunesmith.core.disk import read_json
-from tunesmith.pipeline import Job
+from tunesmith.job import Job
 from tunesmith.pipeline import result as result_of
 
 RUN = Path(__file__).parent / "examples" / "support.yaml"

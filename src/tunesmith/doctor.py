@@ -17,10 +17,11 @@ from tunesmith.core.errors import IntegrityError, ResourceError, TunesmithError
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
 from tunesmith.core.tables import write_rows
+from tunesmith.job import STAGES, Job
 from tunesmith.model import cache, coarse, embedded
 from tunesmith.model.arithmetic import Arithmetic
 from tunesmith.model.bases import resolve
-from tunesmith.pipeline import STAGES, Job, carry_out
+from tunesmith.pipeline import carry_out
 from tunesmith.run import from_mapping
 from tunesmith.run import load as load_run
 

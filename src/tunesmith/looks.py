@@ -7,11 +7,11 @@ from tunesmith.core.records import Example
 from tunesmith.core.rows import Labelled, Row
 from tunesmith.core.tables import read_part
 from tunesmith.data.show import show
+from tunesmith.job import Job, known_base
 from tunesmith.model import plain
 from tunesmith.model.bases import resolve
 from tunesmith.model.tokenizer import Tokenizer
 from tunesmith.model.words import tokenizer_of
-from tunesmith.pipeline import Job, known_base
 from tunesmith.train.loop import Train
 
 

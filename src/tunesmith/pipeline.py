@@ -3,78 +3,42 @@
 import difflib
 import shlex
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tunesmith import environment
 from tunesmith.cards import data_card, model_card, page
 from tunesmith.core.disk import read_json, write_text
-from tunesmith.core.errors import IntegrityError, SettingsError, missing
-from tunesmith.core.folders import RunFolder, Stage
-from tunesmith.core.lock import in_use_by
-from tunesmith.core.log import Log
+from tunesmith.core.errors import SettingsError, missing
+from tunesmith.core.folders import RunFolder
 from tunesmith.core.rows import Row, digest
 from tunesmith.core.tables import read_part
 from tunesmith.data import compliance
 from tunesmith.data.fix import FIXED, fix
 from tunesmith.data.policy import enforce
-from tunesmith.data.shelf import rows_in
-from tunesmith.data.stage import outdated, prepare
-from tunesmith.data.words import told
+from tunesmith.data.stage import prepare
 from tunesmith.deploy.exports.merged import Merged
 from tunesmith.deploy.stage import deploy
 from tunesmith.evaluate import general
 from tunesmith.evaluate.questions import nothing_to_ask, questions
 from tunesmith.evaluate.stage import evaluate
+from tunesmith.job import STAGES, WHOLE, Job, asks_model, known_base, stuck
 from tunesmith.model.bases import Base, check_name, resolve
 from tunesmith.model.devices import choose
 from tunesmith.model.heads import Meaning
-from tunesmith.model.tokenizer import Tokenizer
 from tunesmith.model.words import tokenizer_of
-from tunesmith.places import RUN_FILE, RUNS, run_file, run_of
+from tunesmith.places import RUN_FILE, run_file, run_of
 from tunesmith.resolved import text
+from tunesmith.rows_told import tell_rows
 from tunesmith.run import Loaded, Run
 from tunesmith.train.stage import fitted as fitted_to
 from tunesmith.train.stage import halted, learnable, train
 
-STAGES = ("data", "train", "evaluate", "deploy")
-WHOLE = "run"
-"""The command that asks for every stage."""
 SOURCE = "digest of data.source"
 """How the inputs of the data stage call the content of a source."""
 OWNERS = {"seed": "data", "model": "train"} | {name: name for name in STAGES}
 """The stage whose results a section of the run file speaks of."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """A run to carry out, where its files go, and what a person decided about a changed one."""
-
-    loaded: Loaded
-    folder: RunFolder
-    log: Log
-    accept: tuple[str, ...] = ()
-    restart: bool = False
-
-    def restarts(self, stage: str, until: str) -> bool:
-        """`--restart` is for what was asked for, and for a stage before it that is stuck."""
-        return self.restart and (until in (stage, WHOLE) or stuck(self.folder.stage(stage)))
-
-
-def stuck(stage: Stage) -> bool:
-    """Whether a stage cannot be built upon: not finished, or damaged since."""
-    try:
-        stage.manifest()
-    except (IntegrityError, SettingsError):
-        return True
-    return False
-
-
-def job(loaded: Loaded, log: Log | None = None, home: Path | None = None) -> Job:
-    """The job of a run whose folder is `runs/<name>/` beside where the command is given."""
-    folder = RunFolder((home or Path.cwd()) / RUNS / loaded.run.name)
-    return Job(loaded, folder, log or Log(folder))
 
 
 def carry_out(job: Job, until: str) -> None:
@@ -152,58 +116,6 @@ def fixed(job: Job) -> None:
         fix(job.folder, job.loaded.run.data, seed=job.loaded.run.seed, log=job.log)
 
 
-def on_other_rows(job: Job) -> str:
-    """Where a training was begun with other rows than those asked for: that it stays as it is. A
-    look at rows takes no model out of service; `train` is asked to, and `--restart` says so."""
-    stage, folder = job.folder.stage("train"), job.folder
-    if job.restart or not stage.begun:
-        return ""
-    why = outdated(folder, job.loaded.run.data, seed=job.loaded.run.seed)
-    if not why:
-        return ""
-    how, again = halted(stage) or "finished", " --restart" if halted(stage) else ""
-    if again and in_use_by(folder.path / "lock") is not None:
-        how = "under way"
-    return (
-        f"{folder.path}: its training ({how}) is on rows that were prepared otherwise: {why}. It "
-        f"stays as it is, and these are only looked at; `tunesmith train RUN.yaml{again}` trains "
-        f"on them and moves it to {folder.path / 'earlier'}, name=OTHER makes a run of their own"
-    )
-
-
-def tell_rows(job: Job) -> None:
-    """What is to be known of prepared rows before they are trained on."""
-    tell_goal(job)
-    tell_words(job)
-
-
-def tell_goal(job: Job) -> None:
-    """Which objective would use the rows, where that of the run does not train on such."""
-    objective = job.loaded.run.train.objective
-    kind: type[Row] | None = None
-    for row in rows_in(job.folder.stage("data").path / "train.jsonl"):
-        if isinstance(row, objective.row):
-            return
-        kind = kind or type(row)
-    if kind is not None:
-        found = [f"train.objective={name}" for name in objective.of_rows(kind)]
-        which = " or ".join(found) or "no objective of this version"
-        job.log.say(
-            f"rows of kind {kind.kind}: {which} trains on such, train.objective={objective.kind} "
-            "does not"
-        )
-
-
-def tell_words(job: Job) -> None:
-    """What the words of `model.tokens` do to the text: pieces before and after."""
-    if not job.loaded.run.model.tokens:
-        return
-    base = resolve(job.loaded.run.model, known_base(job, "data"))
-    rows = read_part(job.folder.stage("data").path, "train")
-    for line in told(base.tokens, rows, Tokenizer.load(base.folder), tokenizer_of(base)):
-        job.log.say(line)
-
-
 def fitted(loaded: Loaded) -> Loaded:
     """The run with the export that its method can have, where the run file names none."""
     run = loaded.run
@@ -262,16 +174,6 @@ def base_of(job: Job, until: str) -> Base:
             f"model: the head of {base.source} stays behind; model.start=continue goes on with it"
         )
     return base
-
-
-def asks_model(job: Job, until: str) -> bool:
-    """Whether the model is the one that its name means now, and not the one trained on."""
-    return until in ("train", WHOLE) or not job.folder.stage("train").finished
-
-
-def known_base(job: Job, until: str) -> Mapping[str, Any]:
-    """What is recorded of the model trained on, where that one is meant; else nothing."""
-    return {} if asks_model(job, until) else job.folder.manifest().get("base") or {}
 
 
 def refuse_no_model(job: Job, until: str) -> None:

@@ -15,7 +15,7 @@ from tunesmith.core.errors import TunesmithError
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.lock import in_use_by
 from tunesmith.core.manifests import refuse_link
-from tunesmith.pipeline import STAGES
+from tunesmith.job import STAGES
 
 STATE = len("stopped in")
 """Columns for the state of a run: a stage's name goes on a second line."""

@@ -18,7 +18,9 @@ RANKS = (
     ("overrides",),
     ("run",),
     ("costs", "resolved"),
-    ("answered", "answers", "chat", "demo", "doctor", "forecast", "looks", "pipeline", "predict"),
+    ("job",),
+    ("answered", "answers", "chat", "demo", "doctor", "forecast", "looks", "pipeline", "predict")
+    + ("rows_told",),
     ("shared",),
     ("reference", "shelf", "starter", "testing", "lineage"),
     ("door",),

@@ -10,7 +10,8 @@ import pytest
 from tunesmith.core.errors import DataError, SettingsError, TunesmithError
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
-from tunesmith.pipeline import Job, carry_out
+from tunesmith.job import Job
+from tunesmith.pipeline import carry_out
 from tunesmith.run import from_mapping
 
 LABELS = ("late", "lost")

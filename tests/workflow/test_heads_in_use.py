@@ -13,8 +13,9 @@ from tunesmith.cards import model_card
 from tunesmith.core.errors import DataError, SettingsError
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
+from tunesmith.job import Job
 from tunesmith.model.bases import ModelSpec, resolve
-from tunesmith.pipeline import Job, carry_out
+from tunesmith.pipeline import carry_out
 from tunesmith.predict import write
 from tunesmith.run import from_mapping
 

@@ -23,6 +23,7 @@ from tunesmith.deploy.exports.adapter import Adapter
 from tunesmith.deploy.exports.merged import Merged
 from tunesmith.deploy.stage import Deploy, deploy
 from tunesmith.evaluate.stage import Evaluate, evaluate
+from tunesmith.job import Job
 from tunesmith.model.bases import Base
 from tunesmith.model.documents import encode
 from tunesmith.model.tokenizer import Tokenizer
@@ -163,10 +164,10 @@ def test_a_run_of_answers_takes_words_too(
         },
         {},
     )
-    pipeline.carry_out(pipeline.job(run), "data")
+    pipeline.carry_out(Job.of(run), "data")
     assert any(line.startswith("  hypothyroidism: ") and "now 1" in line for line in said)
     assert any("commonest long words" in line for line in said)
-    pipeline.carry_out(pipeline.job(run), "evaluate")
+    pipeline.carry_out(Job.of(run), "evaluate")
     report = json.loads((tmp_path / "runs/run/evaluate/report.json").read_text())
     assert report["difference"]["perplexity"]["value"] < 0
     kept = (tmp_path / "runs/run/run.yaml").read_text()

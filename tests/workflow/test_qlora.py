@@ -253,7 +253,8 @@ def test_weights_that_are_trained_themselves_are_refused_where_it_was_said(tmp_p
 def test_a_missing_library_is_said_before_training(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tunesmith.pipeline import Job, carry_out
+    from tunesmith.job import Job
+    from tunesmith.pipeline import carry_out
 
     found = environment.installed
     monkeypatch.setattr(

@@ -15,10 +15,11 @@ from tunesmith.cards import model_card
 from tunesmith.core.errors import IntegrityError, SettingsError, TunesmithError
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.log import Log
+from tunesmith.job import Job
 from tunesmith.model import bases
 from tunesmith.model.bases import ModelSpec, resolve
 from tunesmith.model.load import load_model
-from tunesmith.pipeline import Job, carry_out
+from tunesmith.pipeline import carry_out
 from tunesmith.run import from_mapping
 
 IDS = torch.arange(3, 40)[None]
