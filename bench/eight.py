@@ -3,10 +3,10 @@
     python bench/eight.py [--data ../shared/data] [--work DIR] [--sets e2e ...] [--arms bytes ...]
 
 LoRA on the bundled model over restaurant data to text, bank questions under 77 labels, and medical
-documents; same rows, order, seed and settings in every arm. `floats` is the plain base, `bfloat16`
-the same with `train.arithmetic: bfloat16`, `bytes` is `model.bits: 8` with
-`train.arithmetic: bytes`, and `weights` the same without rounding what is multiplied. Resumes in
-the folder given; writes bench/results/eight.json.
+documents, and every weight trained over the first (`e2e_full`); same rows, order, seed and settings
+in every arm. `floats` is the plain base, `bfloat16` the same with `train.arithmetic: bfloat16`,
+`bytes` is `model.bits: 8` with `train.arithmetic: bytes`, and `weights` the same without rounding
+what is multiplied. Resumes in the folder given; writes bench/results/eight.json.
 """
 
 import argparse

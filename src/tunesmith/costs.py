@@ -23,8 +23,6 @@ BLOCK_NUMBERS = 17
 EFFICIENCY = 0.5
 # A step in coarser numbers is about so many times as fast (docs/decisions/0015, 0022).
 QUICKER = {"floats": 1.0, "bfloat16": 1.45, "bytes": 1.6}
-# The products of attention are small: they reach about this share of the others' speed.
-SMALL = 0.5
 # Seconds of plain matrix products by which this machine is known.
 PROBE = 0.5
 
@@ -160,16 +158,15 @@ def operations(
     weights 2 a token and parameter. A head of labels, which multiplies once a row, is free."""
     moving: int = sum(p.numel() for p in tuned.moving)
     a_token = 4 * model.multiplied + 2 * moving + 2 * model.within * again / len(model.blocks)
-    seen_by: float = counted["squares"] / max(
-        1, counted["tokens"]
-    )  # the row of a token, in the mean
+    # The length of the row that a token is in, in the mean.
+    seen_by: float = counted["squares"] / max(1, counted["tokens"])
     return seen * (a_token + attended(seen_by, model.width, len(model.blocks)))
 
 
 def attended(length: float, width: int, blocks: int) -> float:
-    """Operations of causal attention for a token of a row of that length, as so many of a large
-    product: two products on the way and five back, each with the half of the row before it."""
-    return 7 * 2 * (length / 2) * width * blocks / SMALL
+    """Operations of causal attention for a token of a row of that length: two products on the way
+    and five back, each with the half of the row before it."""
+    return 7 * 2 * (length / 2) * width * blocks
 
 
 def once_each(length: float, common: float, rows: float) -> float:

@@ -21,7 +21,7 @@ from tunesmith.costs import cost
 from tunesmith.data.policy import enforce
 from tunesmith.data.stage import outdated, prepare
 from tunesmith.model.bases import Base, check_name, resolve
-from tunesmith.model.load import context
+from tunesmith.model.load import context, outline
 from tunesmith.model.render import fit
 from tunesmith.model.words import tokenizer_of
 from tunesmith.run import Run
@@ -90,7 +90,9 @@ def whole(
         spec = fitted(run.train, rows)
         counted = tokens(rows, spec, base, recipe_of(folder.path / "data"))
         counted["rows"]["test"] = len(read_part(folder.path / "data", "test"))
-    notes += [unused(run.train), quicker(run.train, base, run.model.dtype)]
+    notes.append(unused(run.train))
+    if there is None or not there.stage("train").begun:  # That goes on as it was begun.
+        notes.append(quicker(run.train, base, run.model.dtype))
     return counted | cost(run, spec, base, counted) | {"notes": [*filter(None, notes)]}
 
 
@@ -136,16 +138,19 @@ def unused(spec: Train) -> str:
 
 
 def quicker(spec: Train, base: Base, dtype: str) -> str:
-    """A setting with which the steps would take less time here."""
+    """A setting with which the steps of a new training would take less time here."""
+    from tunesmith.model import arithmetic
+
     if spec.arithmetic != "floats":
         return ""
     try:
         refuse_unfit(spec.model_copy(update={"arithmetic": "bfloat16"}), base, dtype)
+        arithmetic.layers(outline(base), "bfloat16", scores=True)  # Not the head alone.
     except SettingsError:
         return ""
     return (
-        "train.arithmetic=bfloat16 would take about a third less time on this processor; what a "
-        "step multiplies is rounded then"
+        "train.arithmetic=bfloat16 would take a quarter to a third less time on this processor; "
+        "what a step multiplies is rounded then"
     )
 
 
