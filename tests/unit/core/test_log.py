@@ -222,7 +222,7 @@ def test_on_a_terminal_bars_nest_and_lines_pass_between(
             inner(3)
         advance()
     shown = capsys.readouterr().err
-    assert "going on from [red]step 1" in shown and "training: 2/2 in 0:00" in shown
+    assert "going on from [red]step 1" in shown and "training: 2/2 in 0:0" in shown
 
 
 def test_a_bar_is_taken_down_when_the_work_fails(
