@@ -29,8 +29,8 @@ TRL with peft, `group_by_length`, no gradient checkpointing, at the fastest micr
 tried (below); for `w8` transformers' Trainer. It runs once more in bfloat16, which this processor
 multiplies twice as fast: its model is held in it, but for `w5` and `w8`, where it multiplies in it
 (autocast). `make rivals` adds two more on `w1`, which `bench/rivals.py` gives environments of their
-own: LitGPT, which has no grouping by length, and LLaMA-Factory with `group_by_length`, each at its
-best micro-batch of 1, 2 and 4, with adapters that start from our numbers; LitGPT's own loop clips
+own: LitGPT, which has no grouping by length, and LLaMA-Factory with `group_by_length`, both at
+micro-batch 1, not tuned here, with adapters that start from our numbers; LitGPT's own loop clips
 no gradient and weighs micro-batches, not tokens, alike. Every rival of this table runs with glibc
 told to keep what is freed (`MALLOC_TRIM_THRESHOLD_`, `MALLOC_MMAP_THRESHOLD_`), which makes TRL
 faster and us not; ours runs without. The model is the bundled SmolLM2-135M-Instruct.
