@@ -76,9 +76,9 @@ GROWING = """
 {seconds:.0f} seconds after the first step, each set of rows in a process of its own. *To the first
 step* holds what grows with the rows: their order and the first step itself. Lengths: every row has
 as many tokens, all carry loss, 4,096 tokens a step; *expected* is the speed of rows of {known} by
-the operations a token needs, as `tunesmith train --dry-run` counts them. That count weighed attention
-twice until these speeds showed it (it gave 181, 139 and 95 for the three longest), so this column
-agrees with what it was mended by and is no forecast made before.
+the operations a token needs, as `tunesmith train --dry-run` counts them. That count weighed
+attention twice until these speeds showed it (it gave 181, 139 and 95 for the three longest), so
+this column agrees with what it was mended by and is no forecast made before.
 
 """
 CASES = {"equal": "60 tokens each", "unequal": "3 to 120 tokens"}
