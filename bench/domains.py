@@ -68,7 +68,7 @@ def scores(policy: Any, rows: list[dict[str, Any]], batch: int = 32) -> np.ndarr
     from tunesmith.core.records import collate
     from tunesmith.core.rows import Labelled
     from tunesmith.model import plain
-    from tunesmith.model.policy import evaluating
+    from tunesmith.model.modes import evaluating
 
     read = [plain.encode(Labelled((row["text"],), ()), policy.tokenizer) for row in rows]
     places = sorted(range(len(read)), key=lambda place: read[place].length)

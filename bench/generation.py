@@ -1,13 +1,14 @@
 """Greedy answers: our decoder against transformers' `generate`, at the best of its settings.
 
-    python bench/generation.py                  the whole comparison, goes on where it was left
+    python bench/generation.py                  the whole comparison; goes on where it was left
     python bench/generation.py SIDE CASE '{..}' one fresh process of it; prints one JSON line
 
 64 ragged prompts of common words, the bundled model, fp32, one thread. Both sides ignore stop
 tokens, so the amount of work is fixed: 60 tokens for every prompt (`equal`), or a drawn number for
 each (`unequal`), where `generate` must go on until the longest row of its batch is done. The rival
-sorts its prompts by length and tries several batches with either kind of cache; its best is run in
-turns with ours. Both sides' tokens are compared; where a row differs, the gap between the two
+sorts its prompts by length and tries several batches with either kind of cache, with the C library
+keeping what it frees; its best is run in turns with ours. Another machine, version or model code
+of ours begins anew. Both sides' tokens are compared; where a row differs, the gap between the two
 likeliest tokens at the first difference says whether it was a tie.
 """
 
@@ -25,9 +26,10 @@ from typing import Any
 
 import torch
 from clock import now, peak, spent
-from machine import machine
+from machine import KEEPING, around, machine
 from workloads import turns_of, words
 
+from tunesmith.environment import code_digest
 from tunesmith.model.bases import ModelSpec, resolve
 from tunesmith.model.load import load_model
 
@@ -123,7 +125,7 @@ def side(name: str, case: str, options: Found) -> None:
 def fresh(name: str, case: str, options: Found) -> Found:
     """One side in a process of its own."""
     called = [sys.executable, __file__, name, case, json.dumps(options)]
-    done = subprocess.run(called, capture_output=True, text=True, check=False)
+    done = subprocess.run(called, capture_output=True, text=True, check=False, env=around(name))
     if done.returncode:
         raise SystemExit(done.stderr)
     found: Found = json.loads(done.stdout.splitlines()[-1])
@@ -132,8 +134,11 @@ def fresh(name: str, case: str, options: Found) -> Found:
 
 def main() -> None:
     """What is missing of the comparison, kept after every process."""
+    settings = {"machine": machine(), "threads": 1, "rows": ROWS, "theirs_in": KEEPING}
+    settings["code"] = code_digest("model/*.py")
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    found.setdefault("settings", {"machine": machine(), "threads": 1, "rows": ROWS})
+    if found.get("settings") != settings:
+        found = {"settings": settings}
     tried = found.setdefault("tried", {})
     for options in RIVALS:
         if json.dumps(options) not in tried:

@@ -1,6 +1,6 @@
 """Whether training slows down as rows get more and longer: tokens a second, minute by minute.
 
-    python bench/growth.py [--windows 3] [--seconds 60] [--threads N]
+    python bench/growth.py [--windows 2] [--seconds 60] [--threads N]
 
 LoRA as in w1, each set of rows in a process of its own. By count: the rows of w1 as 1,000, 10,000
 and 100,000 of them (those of the first thousand over and over, so that only their number differs).
@@ -115,7 +115,7 @@ def alone(kind: str, number: int, told: list[str]) -> Found:
 def main() -> None:
     """All sets that are not there yet."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--windows", type=int, default=3)
+    parser.add_argument("--windows", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--set", nargs=2, default=None)

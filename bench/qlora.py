@@ -1,6 +1,6 @@
 """QLoRA against LoRA on the same rows, order and seed: loss, bytes of the base, drift of the merge.
 
-    python bench/qlora.py [--data ../shared/data] [--work DIR] [--bits 4 8] [--steps 100]
+    python bench/qlora.py [--data ../shared/data] [--work DIR] [--bits 4] [--steps 200]
 
 Restaurant data to text (as bench/e2e.py) on the bundled model. Resumes in the folder given. Writes
 bench/results/qlora.json.
@@ -103,8 +103,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, default=None)
-    parser.add_argument("--bits", type=int, nargs="+", default=[4, 8])
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--bits", type=int, nargs="+", default=[4])
+    parser.add_argument("--steps", type=int, default=200)
     chosen = parser.parse_args()
     home = chosen.work or Path(tempfile.mkdtemp())
     runs: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""tunesmith against its rivals at their best, workload by workload, on this machine.
+"""tunesmith against its rivals, workload by workload, on this machine.
 
     python bench/speed.py [--workloads w1 w4 ...] [--rivals litgpt ...] [--pairs 3] [--rows N]
                           [--threads N] [--fresh] [--tune] [--micro-batches N ...]
@@ -42,7 +42,7 @@ BEST = {
     "litgpt": GRIDS["litgpt"][0],
     "llamafactory": GRIDS["llamafactory"][0],
 }
-"""What was fastest for a rival; a workload's own has its micro-batch from there."""
+"""What rivals run with; the micro-batch of a workload's own rival is the workload's."""
 ELSEWHERE = "w1"
 """Where rivals run that are not a workload's own."""
 EQUAL = 1e-5

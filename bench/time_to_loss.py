@@ -29,6 +29,8 @@ from machine import KEEPING, around
 from whole import keep, lines
 from workloads import Encoded, Workload, encoded
 
+from tunesmith.environment import code_digest
+
 RATE, BATCH, LOOK = 1e-3, 4, 25
 WORK = Workload("e2e_nlg", lambda *_: [], rows=800, batch=BATCH)
 MICRO_BATCHES, TRIED = (1, 2, 4), 48
@@ -141,6 +143,7 @@ def against(own: dict[str, Any], rival: dict[str, Any]) -> dict[str, Any] | None
 def compare(data: Path, rows: int) -> None:
     """TRL first, at its fastest, then ours until it is there."""
     settings = {"rows": rows, "rows_a_step": BATCH, "rate": RATE, "seed": 0}
+    settings["code"] = code_digest("model/*.py", "train/**/*.py")
     found: dict[str, Any] = {"settings": settings | {"theirs_in": KEEPING}, "ratio": {}}
     rivals = {name: fastest(data, rows, dtype) for name, dtype in RIVALS.items()}
     found |= rivals

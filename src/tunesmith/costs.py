@@ -22,7 +22,7 @@ BLOCK_NUMBERS = 17
 # A training step reaches about this share of a plain matrix product's speed.
 EFFICIENCY = 0.5
 # A step in coarser numbers is about so many times as fast (docs/decisions/0015, 0022).
-QUICKER = {"floats": 1.0, "bfloat16": 1.45, "bytes": 1.6}
+QUICKER = {"floats": 1.0, "bfloat16": 1.4, "bytes": 1.5}
 # Seconds of plain matrix products by which this machine is known.
 PROBE = 0.5
 
@@ -54,6 +54,8 @@ class Tuned:
     """Bytes of all parameters, and of the copies that steps multiply by."""
     counts: tuple[int, int]
     """Parameters that move, and all."""
+    drops: bool
+    """Whether training leaves numbers out at random, so that no two beginnings are alike."""
 
 
 def cost(run: Run, spec: Train, base: Base, counted: dict[str, Any]) -> dict[str, Any]:
@@ -63,15 +65,18 @@ def cost(run: Run, spec: Train, base: Base, counted: dict[str, Any]) -> dict[str
 
     model, tuned = outlined(run, spec, base)
     device = devices.choose(spec.device, "train.device")
-    common = counted["common"] if model.writes and spec.seams == "fast" else 0
+    shares = model.writes and spec.seams == "fast" and not tuned.drops
+    common = counted["common"] if shares else 0
     tokens = spec.pass_tokens(device.type, common)
     longest = largest(tokens, longest=counted["longest"], common=common, rows=spec.batch)
-    a_block, need = needed(spec, model, tuned, longest)
+    a_block, need = needed(spec, model, tuned, longest, device)
     free = devices.free_bytes(device)
     left = None if free is None or not tuned.moving else free - tuned.weights
     again = len(recompute.chosen(model.blocks, skipped(spec, need, left, len(model.blocks))))
-    # A block that is made again keeps its input alone, and all of it while it is made.
-    kept = a_block * (len(model.blocks) - again + again / BLOCK_NUMBERS + (again > 0))
+    # A block that is made again keeps its input alone, and all of it while it is made; of a model
+    # that stays as it is there is one at a time.
+    held = len(model.blocks) - again + again / BLOCK_NUMBERS + (again > 0)
+    kept = a_block * (held if tuned.moving else 1)
     seen = read(spec, counted, common, tokens, moves=bool(tuned.moving))
     work = operations(model, tuned, counted, seen=seen, again=again)
     return {
@@ -101,8 +106,8 @@ def outlined(run: Run, spec: Train, base: Base) -> tuple[Plain, Tuned]:
     on_top = [] if head is None else list(head.linear.parameters())
     everything = [*tuned.parameters(), *on_top]
     weights = sum(p.nbytes for p in everything) - spared + copied(run, spec, tuned)
-    moving = layout.trainable(tuned.parameters())
-    return before, Tuned(moving, on_top, weights, layout.sizes(everything))
+    moving, drops = layout.trainable(tuned.parameters()), layout.drops(tuned.train())
+    return before, Tuned(moving, on_top, weights, layout.sizes(everything), drops)
 
 
 def counted_of(plain: Any, itemsize: int) -> Plain:
@@ -128,12 +133,15 @@ def copied(run: Run, spec: Train, model: Any) -> float:
     return 2.0 * sum(int(layer.weight.numel()) for layer in plain)
 
 
-def needed(spec: Train, model: Plain, tuned: Tuned, tokens: int) -> tuple[float, Need]:
+def needed(spec: Train, model: Plain, tuned: Tuned, tokens: int, device: Any) -> tuple[float, Need]:
     """Bytes that a block keeps of so many tokens, and all that a step needs beside the weights."""
+    from tunesmith.model import losshead
+
     a_block = tokens * model.width * BLOCK_NUMBERS * model.itemsize
-    logits = 0 if spec.objective.scores else model.vocabulary
+    at_once = losshead.rows_at_once(device) if spec.seams == "fast" else tokens
+    logits = 0 if spec.objective.scores else min(tokens, at_once) * model.vocabulary
     states = STATES * sum(p.nbytes for p in [*tuned.moving, *tuned.on_top])
-    return a_block, Need(a_block * len(model.blocks), tokens * logits * 4 + states)
+    return a_block, Need(a_block * len(model.blocks), logits * 4 + states)
 
 
 def read(
@@ -155,18 +163,21 @@ def operations(
     model: Plain, tuned: Tuned, counted: Mapping[str, Any], *, seen: float, again: int
 ) -> float:
     """What training multiplies and adds: forward 2, gradients to the hidden states 2, to the moving
-    weights 2 a token and parameter. A head of labels, which multiplies once a row, is free."""
+    weights 2 a token and parameter; forward alone where no weight of the model moves. A head of
+    labels, which multiplies once a row, is free."""
     moving: int = sum(p.numel() for p in tuned.moving)
-    a_token = 4 * model.multiplied + 2 * moving + 2 * model.within * again / len(model.blocks)
+    ways = 4 if tuned.moving else 2
+    a_token = ways * model.multiplied + 2 * moving + 2 * model.within * again / len(model.blocks)
     # The length of the row that a token is in, in the mean.
     seen_by: float = counted["squares"] / max(1, counted["tokens"])
-    return seen * (a_token + attended(seen_by, model.width, len(model.blocks)))
+    looked = attended(seen_by, model.width, len(model.blocks), back=bool(tuned.moving))
+    return seen * (a_token + looked)
 
 
-def attended(length: float, width: int, blocks: int) -> float:
+def attended(length: float, width: int, blocks: int, *, back: bool = True) -> float:
     """Operations of causal attention for a token of a row of that length: two products on the way
-    and five back, each with the half of the row before it."""
-    return 7 * 2 * (length / 2) * width * blocks
+    and five `back`, each with the half of the row before it."""
+    return (7 if back else 2) * 2 * (length / 2) * width * blocks
 
 
 def once_each(length: float, common: float, rows: float) -> float:

@@ -103,8 +103,10 @@ def memory() -> Check:
 
 def processor() -> Check:
     """What training steps may be multiplied in faster than in floats."""
-    rounded = [kind for kind in get_args(Arithmetic) if kind != "floats"]
-    found = [kind for kind in rounded if coarse.multiplies(kind)]
+    told = {"bfloat16": "bfloat16", "bytes": "bytes (with model.bits: 8)"}
+    found = [
+        told[kind] for kind in get_args(Arithmetic) if kind in told and coarse.multiplies(kind)
+    ]
     said = f"train.arithmetic may be {' or '.join(found)}, which is faster than floats"
     return Check("processor", True, said if found else "train.arithmetic: floats is fastest")
 
@@ -113,7 +115,7 @@ def disk() -> Check:
     """Space for a run and the cache of models."""
     free = shutil.disk_usage(Path.cwd()).free
     enough = free >= NEEDED_DISK
-    return Check("disk", enough, f"{free / 1e9:.0f} GB free here", "rm -r runs/*/earlier")
+    return Check("disk", enough, f"{free / 1e9:.0f} GB free here", "tunesmith runs --prune")
 
 
 def writing(folder: Path) -> Check:
@@ -190,7 +192,7 @@ def two_steps() -> Check:
             loaded = from_mapping(wanted, {})
             carry_out(Job(loaded, RunFolder(home / "two-steps"), Log(quiet=True)), "train")
     except TunesmithError as error:
-        return Check("two training steps", False, str(error), "tunesmith doctor --json")
+        return Check("two training steps", False, str(error))
     except Exception as error:
         # Whatever a library throws here is the finding, not a fault of this check.
         said = f"{type(error).__name__}: {error}"

@@ -14,7 +14,7 @@ import typer.exceptions
 
 from tunesmith import environment
 from tunesmith.core import rights
-from tunesmith.core.errors import ResourceError, SettingsError, TunesmithError
+from tunesmith.core.errors import ResourceError, SettingsError, TunesmithError, out_of_memory
 from tunesmith.core.log import redact
 from tunesmith.core.quote import printable
 from tunesmith.core.signals import handlers
@@ -137,18 +137,6 @@ def failed(error: OSError) -> str:
         missing = unwritable or not os.path.lexists(path)
         advice = rights.missing(path, "w" if missing else "r", error.errno)
     return f"{where}{error.strerror}; {advice}"
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether torch (told by names and texts: to import it takes seconds) or the system had none
-    left. torch says it of a GPU in a type of its own, of a CPU in a plain RuntimeError."""
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
-    if not isinstance(error, RuntimeError):
-        return False
-    named = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
-    said = ("not enough memory", "can't allocate memory", "CUDA out of memory")
-    return named or any(text in str(error) for text in said)
 
 
 def keep(trace: str) -> str:

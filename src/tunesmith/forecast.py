@@ -131,8 +131,8 @@ def rows_making_way(there: RunFolder, run: Run, again: Collection[str]) -> str:
 
 
 def unused(spec: Train) -> str:
-    """A setting that another one overrides."""
-    if spec.steps is None:
+    """A setting that was said and that another one overrides."""
+    if spec.steps is None or "epochs" not in spec.model_fields_set:
         return ""
     return f"train.steps={spec.steps} says how long; train.epochs={spec.epochs} is not used"
 

@@ -14,12 +14,15 @@ from tunesmith.places import grounded
 from tunesmith.sentences import secret
 from tunesmith.yaml_marks import Marked, Place, deep, mark_below, parse
 
+LINE, KEYWORD = "command line", "override"
+"""What the mark of a setting said over a run file begins with."""
+
 
 def apply(root: type[Spec], marked: Marked, override: str) -> None:
     """Put `path=value` of the command line, its value in YAML, over what the file says."""
     path, equals, text = override.partition("=")
     hidden = f"{path}=..." if secret(path.rpartition(".")[2]) else override
-    source = f"command line '{hidden}'"
+    source = f"{LINE} '{hidden}'"
     if not equals or not all(path.split(".")):
         marked.problems.append(f"{source}: write an override as path=value, like train.lr=1e-4")
         return
@@ -38,7 +41,7 @@ def lay_over(root: type[Spec], marked: Marked, path: str, value: Any) -> None:
         for key, inner in value.items():
             lay_over(root, marked, f"{path}.{key}", inner)
     else:
-        put(root, marked, path, deep(value), f"override '{path}'")
+        put(root, marked, path, deep(value), f"{KEYWORD} '{path}'")
 
 
 def put(root: type[Spec], marked: Marked, path: str, value: Any, source: str) -> None:

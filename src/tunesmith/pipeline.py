@@ -119,8 +119,7 @@ def fixed(job: Job) -> None:
 def fitted(loaded: Loaded) -> Loaded:
     """The run with the export that its method can have, where the run file names none."""
     run = loaded.run
-    said = loaded.origins.get("deploy.exports", "default") != "default"
-    if said or run.train.method.leaves_adapter:
+    if loaded.says("deploy.exports") or run.train.method.leaves_adapter:
         return loaded
     exports = run.deploy.model_copy(update={"exports": [Merged()]})
     return replace(loaded, run=run.model_copy(update={"deploy": exports}))
@@ -235,8 +234,7 @@ def refuse_other_folder(given: Path | str, loaded: Loaded, meant: Path) -> None:
     """A run's folder that was copied or renamed says another name than it has: work on it would be
     done in the folder of that name, which is right only where the name was said beside it."""
     place = run_of(run_file(Path(given)))
-    beside = loaded.origins.get("name", "").startswith(("command line", "override"))
-    if place is not None and not beside and place.resolve() != meant.resolve():
+    if place is not None and not loaded.overrides("name") and place.resolve() != meant.resolve():
         raise SettingsError(
             f"{place}: its run.yaml says name: {meant.name}, so the work would be done in {meant}; "
             f"call that one, or say name={place.name} where this folder lies in runs/"

@@ -20,12 +20,14 @@ from tunesmith.data.stage import Data
 from tunesmith.deploy.stage import Deploy
 from tunesmith.evaluate.stage import Evaluate
 from tunesmith.model.bases import ModelSpec
-from tunesmith.overrides import apply, lay_over
+from tunesmith.overrides import KEYWORD, LINE, apply, lay_over
 from tunesmith.places import grounded, run_file, run_names
 from tunesmith.sentences import leaves, meant_as_words, sentences, switches
 from tunesmith.train.loop import Train
 from tunesmith.yaml_marks import Marked, marked_mapping, read
 
+DEFAULT = "default"
+"""Where a value was said that nobody said."""
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
@@ -56,6 +58,15 @@ class Loaded:
 
     run: Run
     origins: Mapping[str, str]
+
+    def says(self, path: str) -> bool:
+        """Whether the value of a setting was said at all."""
+        return self.origins.get(path, DEFAULT) != DEFAULT
+
+    def overrides(self, path: str) -> bool:
+        """Whether the value of a setting was said over the run file."""
+        said = (f"{LINE} '", f"{KEYWORD} '")  # A file may be called override.yaml.
+        return self.origins.get(path, DEFAULT).startswith(said)
 
 
 def load(path: Path | str, overrides: Iterable[str] = ()) -> Run:
@@ -199,7 +210,7 @@ def origins(run: Run, marked: Marked) -> dict[str, str]:
     for path, value in plain(run.model_dump(mode="json"), ()):
         above = path[:-1]  # `method: lora` says train.method.kind
         source = above if above in words and words[above] == value else path
-        found[".".join(path)] = marked.marks.get(source, "default")
+        found[".".join(path)] = marked.marks.get(source, DEFAULT)
     return found
 
 

@@ -11,8 +11,10 @@ import torch
 from tests.contract.test_methods import MEMBERS, loaded, shaken
 from tunesmith.model import decode, slots
 from tunesmith.model.generate import Decoder, Request, Sampling, answers
-from tunesmith.model.policy import evaluating
+from tunesmith.model.modes import evaluating
+from tunesmith.model.policy import Policy
 from tunesmith.model.tokenizer import Tokenizer
+from tunesmith.train import optimiser
 from tunesmith.train.methods.base import Method
 from tunesmith.train.methods.lora import Lora
 
@@ -80,6 +82,18 @@ def test_a_plain_adapter_is_folded_into_whole_parts(tiny: Tiny) -> None:
     assert sum(len(product.sizes) > 1 for product in ready.parts.products) == 4
 
 
+def stepped(model: Any) -> None:
+    """One step of the optimiser that training uses, whose writing torch does not count."""
+    policy = Policy(model, None)
+    optimizer = optimiser.adamw(policy.trainable(), decay=0.0, betas=(0.9, 0.999))
+    for parameter in policy.trainable():
+        parameter.grad = torch.ones_like(parameter)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.1
+    optimizer.step()
+    policy.weights_moved()
+
+
 @pytest.mark.parametrize("change", ["a step of training", "the adapter switched off"])
 def test_the_copy_follows_the_model(change: str, tiny: Tiny) -> None:
     model = lora(tiny("llama"))
@@ -93,7 +107,7 @@ def test_the_copy_follows_the_model(change: str, tiny: Tiny) -> None:
         ready.drop(0)
         assert ready.parts is first
         if change == "a step of training":
-            next(p for p in model.parameters() if p.requires_grad).add_(0.1)
+            stepped(model)
         else:
             model.disable_adapter_layers()
         given = ready.enter([(5, 6, 7)])

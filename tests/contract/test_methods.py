@@ -15,7 +15,8 @@ from tests.rows import batch
 from tunesmith.core.errors import IntegrityError, ResourceError, SettingsError
 from tunesmith.model import bottleneck, heads, layout
 from tunesmith.model.merge import merge
-from tunesmith.model.policy import Policy, evaluating
+from tunesmith.model.modes import evaluating
+from tunesmith.model.policy import Policy
 from tunesmith.model.trained import has_adapter
 from tunesmith.train.methods.adapter import Adapter
 from tunesmith.train.methods.base import Method

@@ -14,7 +14,8 @@ from tests.workflow.test_resume import result
 from tunesmith.core.errors import SettingsError
 from tunesmith.model import devices, heads, layout, recompute
 from tunesmith.model.load import load_model
-from tunesmith.model.policy import Policy, evaluating
+from tunesmith.model.modes import evaluating
+from tunesmith.model.policy import Policy
 from tunesmith.train import room
 from tunesmith.train.methods.adapter import Adapter
 from tunesmith.train.methods.base import Method

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, OPTConfig, SeedOssConfig
 
 from tests.rows import batch, examples
-from tests.tiny import ENCODERS, KINDS
+from tests.tiny import ENCODERS, KINDS, SMALL, WIDE
 from tests.trained import base_of
 from tunesmith.core.records import IGNORE, Batch, collate
-from tunesmith.model import attention, heads, layout, losshead
+from tunesmith.model import attention, forwards, heads, layout, losshead
 from tunesmith.model.generate import Decoder, Request, answers
 from tunesmith.model.load import load_model
 from tunesmith.model.policy import Policy
@@ -153,6 +153,8 @@ def test_what_is_short_or_random_is_not_shared(tiny: Tiny) -> None:
     assert not layout.drops(model)
     model.append = torch.nn.Dropout(0.1)
     assert layout.drops(model) and not layout.drops(model.eval())
+    by_function = AutoModelForCausalLM.from_config(OPTConfig(**SMALL, ffn_dim=32, vocab_size=99))
+    assert layout.drops(by_function.train()) and not layout.drops(by_function.eval())
 
 
 @pytest.mark.parametrize("at_once", [False, True])
@@ -424,6 +426,54 @@ def test_a_part_that_does_more_than_it_looks_keeps_its_own_forward(tiny: Tiny) -
     kept = {part.module for part in Policy(model, None).fused}
     assert layer.mlp not in kept and layer.self_attn not in kept
     assert model.model.layers[0].mlp in kept and model.model.layers[0].self_attn in kept
+
+
+def test_a_part_that_drops_numbers_in_training_keeps_its_own_forward() -> None:
+    """By a function, as Starcoder2 and Seed-OSS do: a probe in evaluation mode cannot tell."""
+    torch.manual_seed(0)
+    settings = {"vocab_size": 300, "residual_dropout": 0.5, "pad_token_id": 0, **WIDE}
+    model = AutoModelForCausalLM.from_config(SeedOssConfig(**settings, head_dim=8)).train()
+    policy = Policy(model, None)
+    assert {part.forward.func.__name__ for part in policy.fused} == {"norm"}
+    assert policy.packs and policy.laid == "packed", "no two beginnings are alike"
+    assert all(module.training for module in model.modules())
+    rows = batch(LENGTHS, 300, share=0.7)
+    assert policy.nll(rows) != policy.nll(rows)
+    model.eval()
+    assert policy.nll(rows) == policy.nll(rows)
+
+
+def test_a_probe_that_fails_leaves_every_module_in_its_mode(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise NotImplementedError
+
+    model = model_of(tiny("llama")).train()
+    model.model.layers[0].eval()
+    before = [module.training for module in model.modules()]
+    monkeypatch.setattr(attention, "hidden", broken)
+    assert not Policy(model, None).packs
+    assert [module.training for module in model.modules()] == before
+
+
+def test_what_stood_in_for_a_forward_before_comes_back() -> None:
+    layer, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    layer.forward = noted = lambda x: x + 1
+    with forwards.standing_in({layer: lambda x: x + 2, other: lambda x: x + 3}):
+        assert layer(torch.zeros(1)) == 2 and other(torch.zeros(1)) == 3
+    assert layer.forward is noted and "forward" not in vars(other)
+
+
+def test_a_look_makes_no_gradient_of_a_head_that_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(losshead, "_to_head", lambda *given: asked.append(given[2]))
+    head, hidden = torch.nn.Linear(4, 9, bias=False), torch.randn(3, 4)
+    given = hidden, head, torch.tensor([1, 2, 3]), torch.ones(3)
+    with torch.no_grad():
+        looked = losshead.nll(*given)
+    assert asked == [None]
+    assert losshead.nll(*given) == looked and asked[1] is not None
 
 
 @pytest.mark.parametrize("changes", [{"dropout": 0.1}, {"dora": True}], ids=["dropout", "dora"])

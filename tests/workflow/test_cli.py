@@ -8,8 +8,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,100 +16,10 @@ import pytest
 import torch
 
 import tunesmith
+from tests.command import QUICK, Command, Said, begun, finished, fresh, rows
 from tests.tiny import tiny_model
 from tunesmith import door
-from tunesmith.cli import app
 from tunesmith.core.errors import SettingsError
-
-QUICK = ["train.steps=3", "train.batch=4", "train.probes=1", "evaluate.sampling.max_tokens=6"]
-
-
-@dataclass
-class Said:
-    """What a command printed, and its exit code."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def value(self) -> Any:
-        """Its `--json`."""
-        return json.loads(self.out)
-
-
-Command = Callable[..., Said]
-
-
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run a command in this process."""
-
-    def run(*words: str) -> Said:
-        capsys.readouterr()
-        code = door.enter(app, words)
-        return Said(code, *capsys.readouterr())
-
-    return run
-
-
-@pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:
-    """The door sets the umask and the environment of its process: put them back."""
-    mask, environment = os.umask(0o022), dict(os.environ)
-    os.umask(mask)
-    yield
-    os.umask(mask)
-    os.environ.clear()
-    os.environ.update(environment)
-    door.Visit.folder = None
-
-
-def fresh(*words: str, cwd: Path, **settings: Any) -> subprocess.CompletedProcess[str]:
-    """Run a command in a process of its own."""
-    command = [sys.executable, "-m", "tunesmith", *words]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, **settings)
-
-
-def rows(path: Path, count: int = 24) -> Path:
-    """A file of completion rows."""
-    lines = [{"prompt": f"say {i} twice", "completion": f"{i} {i}"} for i in range(count)]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return path
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tiny model, rows, a run file, and the finished run `bot`."""
-    home = tmp_path_factory.mktemp("home")
-    tiny_model("llama", home / "tiny")
-    rows(home / "rows.jsonl")
-    (home / "bot.yaml").write_text(
-        "model: tiny\ndata: {source: rows.jsonl, split: {valid: 4, test: 4}}\n"
-        "evaluate: {metrics: [exact, rouge, perplexity]}\ndeploy: {exports: [adapter, merged]}\n"
-    )
-    before = Path.cwd()
-    os.chdir(home)
-    try:
-        assert door.enter(app, ["run", "bot.yaml", *QUICK, "--json"]) == 0
-    finally:
-        os.chdir(before)
-    return home
-
-
-@pytest.fixture
-def there(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder is the one with the finished run."""
-    monkeypatch.chdir(home)
-    return home
-
-
-@pytest.fixture
-def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder is empty."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
 
 # The whole way
 
@@ -249,22 +158,6 @@ def test_an_interrupted_run_goes_on(home: Path, empty: Path) -> None:
     went_on = fresh(*words[:3], "train.steps=120", "train.probes=0", cwd=empty)
     assert went_on.returncode == 0, went_on.stderr
     assert "going on from step" in went_on.stderr
-
-
-def begun(home: Path, empty: Path, say: Command, *words: str) -> Path:
-    """A project of its own in `empty`, and the folder of the run that was made there."""
-    (empty / "tiny").symlink_to(home / "tiny")
-    rows(empty / "rows.jsonl")
-    text = "model: tiny\ndata: {source: rows.jsonl, split: {valid: 4, test: 4}}\n"
-    (empty / "bot.yaml").write_text(text + "evaluate: {metrics: [perplexity]}\n")
-    said = say("run", "bot.yaml", *QUICK, *words)
-    assert said.code == 0, said.err
-    return empty / "runs" / "bot"
-
-
-def finished(run: Path) -> dict[str, int]:
-    """When each stage was finished."""
-    return {path.parent.name: path.stat().st_mtime_ns for path in run.glob("*/MANIFEST.json")}
 
 
 def test_a_run_without_rows_to_measure_by_is_exported_and_says_so(

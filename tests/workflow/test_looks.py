@@ -1,24 +1,12 @@
 """A look costs nothing: not a trained model, not a folder, and rows of no kind are refused."""
 
-# ruff: noqa: F401, F811 - the fixtures are those of the command line's tests
-
 import json
 from pathlib import Path
 
 import pytest
 
+from tests.command import QUICK, Command, begun, finished, project, rows
 from tests.tiny import tiny_model
-from tests.workflow.test_cli import (
-    QUICK,
-    Command,
-    _as_before,
-    begun,
-    empty,
-    finished,
-    rows,
-    say,
-)
-from tests.workflow.test_redone import project, stopped
 from tunesmith.core.folders import RunFolder
 
 
@@ -235,3 +223,4 @@ def test_a_dry_run_says_which_setting_is_not_used(home: Path, empty: Path, say: 
     said = say("train", "bot.yaml", *QUICK, "train.epochs=7", "--dry-run")
     assert "train.steps=3 says how long; train.epochs=7 is not used" in said.out.splitlines()
     assert "not used" not in say("train", "bot.yaml", "train.epochs=7", "--dry-run").out
+    assert "not used" not in say("train", "bot.yaml", *QUICK, "--dry-run").out

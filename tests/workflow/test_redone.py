@@ -1,37 +1,15 @@
 """A stage done again takes along what was made from the old one; a refusal costs nothing."""
 
-# ruff: noqa: F401, F811 - the fixtures are those of the command line's tests
-
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.workflow.test_cli import (
-    QUICK,
-    Command,
-    _as_before,
-    begun,
-    empty,
-    finished,
-    home,
-    rows,
-    say,
-    there,
-)
+from tests.command import QUICK, Command, begun, finished, project
 from tunesmith.core.disk import Disk
 from tunesmith.model import layout
 from tunesmith.model.bases import ModelSpec, resolve
 from tunesmith.model.load import load_model
-
-
-def project(home: Path, place: Path) -> None:
-    """Rows, a model and a run file `bot.yaml`, nothing run yet."""
-    (place / "tiny").symlink_to(home / "tiny")
-    rows(place / "rows.jsonl")
-    text = "model: tiny\ndata: {source: rows.jsonl, split: {valid: 4, test: 4}}\n"
-    (place / "bot.yaml").write_text(text)
 
 
 def test_what_was_made_from_the_old_weights_goes_with_them(
@@ -127,25 +105,6 @@ def test_a_refusal_removes_nothing_that_was_there(empty: Path, say: Command) -> 
     assert (empty / "runs" / "none").is_dir()
 
 
-@pytest.fixture
-def stopped(home: Path, empty: Path, say: Command, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A training that was stopped after its first saved step."""
-    from tunesmith.core.errors import Preempted
-    from tunesmith.train.session import Session
-
-    save: Callable[..., None] = Session._save
-
-    def and_stop(self: Session, done: int) -> None:
-        save(self, done)
-        raise Preempted("stopped")
-
-    project(home, empty)
-    with monkeypatch.context() as patch:
-        patch.setattr(Session, "_save", and_stop)
-        assert say("train", "bot.yaml", *QUICK).code == 75
-    return empty
-
-
 def test_a_dry_run_refuses_what_the_command_would(stopped: Path, say: Command) -> None:
     assert say("train", "bot.yaml", *QUICK, "--dry-run").code == 0
     changed = ["train", "bot.yaml", *QUICK, "train.lr=5e-4"]
@@ -224,6 +183,30 @@ def test_a_forecast_knows_that_tokens_of_long_rows_look_back_further(
         found = say("train", "bot.yaml", *QUICK, "train.epochs=1", "--dry-run", "--json").value
         told[words] = found["train_seconds"] / found["tokens"]
     assert told[64] > 1.1 * told[8]
+
+
+def test_a_forecast_knows_what_dropout_and_a_frozen_model_change(
+    home: Path, empty: Path, say: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tunesmith import costs
+
+    project(home, empty)
+    texts = ["always the same words before it " * 8 + str(n) for n in range(24)]
+    monkeypatch.setattr(costs, "speed", lambda: 1e3)
+
+    def seconds(records: list[dict[str, str]], *words: str) -> float:
+        (empty / "rows.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records))
+        said = say("train", "bot.yaml", "train.probes=0", *words, "--dry-run", "--json")
+        assert said.code == 0, said.err
+        return said.value["train_seconds"]  # type: ignore[no-any-return]
+
+    asked = [{"prompt": text, "completion": "x"} for text in texts]
+    apart = seconds(asked, "train.method.dropout=0.1")
+    assert apart > 1.5 * seconds(asked), "no beginning is read once for all"
+    chosen = [{"text": text, "label": "ab"[n % 2]} for n, text in enumerate(texts)]
+    labels = ["train.objective=classify", "train.epochs=1"]
+    still = seconds(chosen, *labels, "train.method=frozen")
+    assert still < 0.6 * seconds(chosen, *labels), "a model that stays is read forward only"
 
 
 def test_a_disk_too_small_for_a_checkpoint_is_refused_before_the_first_step(

@@ -244,7 +244,7 @@ def test_changed_settings_on_resume_are_refused_by_name(
 def test_the_best_checkpoint_is_the_result(tiny: Tiny, tmp_path: Path) -> None:
     """T-BEST: the held-out loss of what is saved is the lowest that was logged."""
     from tunesmith.train.batches import cut
-    from tunesmith.train.loop import held_out
+    from tunesmith.train.loop import tallied
 
     base = base_of(tiny("llama"))
     spec = settings(lr=0.1, epochs=12, evaluate_every=3)
@@ -259,7 +259,7 @@ def test_the_best_checkpoint_is_the_result(tiny: Tiny, tmp_path: Path) -> None:
     rows = [
         render.encode(r, policy.tokenizer) for r in read_part(folder.stage("data").path, "valid")
     ]
-    assert held_out(policy, Sft(), cut(rows, 1024, "cpu"))["loss"] == pytest.approx(
+    assert tallied(policy, Sft(), cut(rows, 1024, "cpu")).means()["loss"] == pytest.approx(
         lowest, rel=1e-6
     )
     assert looks[-1]["held_out"]["loss"] > lowest

@@ -3,8 +3,6 @@
 Root may read anything, so that the system's refusal is put in the place of the answer.
 """
 
-# ruff: noqa: F401, F811 - the fixtures are those of the command line's tests
-
 import errno
 import os
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.workflow.test_cli import Command, _as_before, empty, rows, say
+from tests.command import Command, rows
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM])

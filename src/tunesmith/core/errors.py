@@ -1,5 +1,6 @@
 """Every way a run can stop: a sentence for the person who must act, and an exit code."""
 
+import errno
 from typing import ClassVar
 
 
@@ -60,3 +61,17 @@ def missing(library: str, extra: str) -> ResourceError:
     return ResourceError(
         f"{library} is not installed, and this step needs it. Run: pip install 'tunesmith[{extra}]'"
     )
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether Python, torch or the system had no memory left. torch says it of a GPU in a type of
+    its own, told by its name (to import torch takes seconds), of a CPU in a plain RuntimeError."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    if isinstance(error, MemoryError):
+        return True
+    if not isinstance(error, RuntimeError):
+        return False
+    named = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
+    said = ("not enough memory", "can't allocate memory", "cuda out of memory")
+    return named or any(text in str(error).lower() for text in said)

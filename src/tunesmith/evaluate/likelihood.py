@@ -9,6 +9,7 @@ from tunesmith.core.late import late
 from tunesmith.core.records import Example, collate
 from tunesmith.core.rows import Chat, Text
 from tunesmith.model import documents, layout
+from tunesmith.model.modes import evaluating
 from tunesmith.model.render import encode
 
 if TYPE_CHECKING:
@@ -48,8 +49,6 @@ def likelihoods(
     Tokens are those of `counted` where it is given: models that split text differently can only
     be compared per token of one of them.
     """
-    from tunesmith.model.policy import evaluating
-
     rows = list({row.digest: row for row in rows}.values())
     sizes = {row.digest: count(row, counted) for row in rows} if counted else {}
     cut = sorted((pieces(row, policy) for row in rows), key=length)

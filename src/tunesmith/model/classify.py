@@ -8,7 +8,8 @@ from tunesmith.core.late import late
 from tunesmith.core.records import Example, collate
 from tunesmith.core.rows import Labelled
 from tunesmith.model import layout, plain
-from tunesmith.model.policy import Policy, evaluating
+from tunesmith.model.modes import evaluating
+from tunesmith.model.policy import Policy
 
 if TYPE_CHECKING:
     import torch

@@ -5,8 +5,9 @@ oneDNN would choose for itself is 1.5 to 2.7 times as quick as a plain matrix (d
 So every linear layer is copied into it once; layers that read the same input become one product;
 W + scale * B A becomes one matrix, and no narrow product is paid for a token. Attention and
 feed-forward parts are those that `fused` has proven. The copy follows the model: where a weight or
-an adapter changed since, it is made anew; a change through `.data` is not seen. The reference path
-is the modules' own forward.
+an adapter changed since, it is made anew; a change through `.data` is not seen, nor a fused
+optimiser's unless it is told (`Policy.weights_moved`). The reference path is the modules' own
+forward.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,7 @@ from weakref import WeakKeyDictionary
 import torch
 import torch.nn.functional as functional
 
-from tunesmith.model import devices, fused, layout, lowrank
+from tunesmith.model import attention, devices, fused, layout, lowrank
 from tunesmith.model.fused import Part
 from tunesmith.model.products import onednn
 
@@ -207,10 +208,6 @@ def attend(
     return last(output.reshape(*hidden_states.shape[:-1], -1)), None
 
 
-BROKEN = (NotImplementedError, TypeError, ValueError, AttributeError, RuntimeError, LookupError)
-"""What a model may say to a cache, a mask or a part that it needs more of."""
-
-
 _KNOWN: WeakKeyDictionary[Any, tuple[list[Any], list[Part]]] = WeakKeyDictionary()
 
 
@@ -221,7 +218,7 @@ def known(plain: Any) -> list[Part]:
     if plain not in _KNOWN or _KNOWN[plain][0] != modules:
         try:
             _KNOWN[plain] = modules, fused.parts(plain)
-        except BROKEN:
+        except attention.BROKEN:
             _KNOWN[plain] = modules, []
     return _KNOWN[plain][1]
 

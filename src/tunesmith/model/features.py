@@ -138,7 +138,8 @@ class Features:
 
     def _forget(self, damaged: Kept) -> None:
         """Leave out a file that is not what was written; its rows are computed again."""
-        self.say(f"{damaged.path}: was damaged; the states in it are computed again")
+        if damaged.path.exists():  # Another process may have made room meanwhile.
+            self.say(f"{damaged.path}: was damaged; the states in it are computed again")
         self._damaged.add(damaged.path)
         with suppress(OSError):
             disk.DISK.unlink(damaged.path)

@@ -2,9 +2,10 @@
 
 Norms, gated feed-forward parts, and the way from a block's input to queries, keys and values are
 recognised by what their modules hold, never by the model's name. One short pass then notes what
-every such module was given and what it made of it; only those of which our function makes the same
-are switched, for the time of a forward pass. The reference path is the module's own forward, which
-also serves whatever a call brings that we do not: a cache, dropout, DoRA, numbers in few bits.
+every such module was given and what it made of it; only those of which our function makes the same,
+and which make it in training too, are switched, for the time of a forward pass. The reference path
+is the module's own forward, which also serves whatever a call brings that we do not: a cache,
+dropout, DoRA, numbers in few bits.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.late import late
-from tunesmith.model import attention
+from tunesmith.model import attention, forwards
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +61,7 @@ def parts(model: Any) -> list[Part]:
     with torch.no_grad(), attention.switched(model):
         for module, call in calls.items():
             proven = (f for f in candidates(module, call.told or {}) if agrees(f, call))
-            found += [Part(module, forward) for forward in proven][:1]
+            found += [Part(module, forward) for forward in proven if steady(module, call)][:1]
     return found
 
 
@@ -78,7 +79,7 @@ def agrees(forward: Callable[..., Any], call: Call) -> bool:
     """Whether a function makes of a call's input what the module made of it."""
     try:
         given = forward(*call.given, **call.named)
-    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError):
+    except attention.BROKEN:
         return False
     if type(given) is not type(call.made):
         return False
@@ -87,6 +88,28 @@ def agrees(forward: Callable[..., Any], call: Call) -> bool:
         return False
     bound = CLOSE[str(theirs.dtype).removeprefix("torch.")]
     return bool(torch.linalg.norm(ours - theirs) <= bound * torch.linalg.norm(theirs))
+
+
+def steady(module: Any, call: Call) -> bool:
+    """Whether a module makes the same in training: one that leaves numbers out by itself then is
+    not ours to stand in for. Our functions are told of attention's own dropout, and see that of
+    adapters."""
+    modes = [(each, each.training) for each in module.modules()]
+    adapted = (m for m in module.modules() if hasattr(m, "base_layer"))
+    inside = {id(each) for layer in adapted for each in layer.modules()}
+    dropout, place = getattr(module, "attention_dropout", None), next(module.parameters()).device
+    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+        try:
+            for each, _ in modes:
+                each.training = id(each) not in inside
+            if dropout is not None:
+                module.attention_dropout = 0.0
+            return agrees(own(module), call)
+        finally:
+            if dropout is not None:
+                module.attention_dropout = dropout
+            for each, training in modes:
+                each.training = training
 
 
 def watched(model: Any, modules: Sequence[Any]) -> dict[Any, Call]:
@@ -118,13 +141,8 @@ SETTINGS = ("scaling", "sliding_window", "softcap")
 @contextmanager
 def switched(found: Sequence[Part]) -> Iterator[None]:
     """Our functions for the time of one forward pass; anyone else sees the modules' own."""
-    for part in found:
-        part.module.forward = part.forward
-    try:
+    with forwards.standing_in({part.module: part.forward for part in found}):
         yield
-    finally:
-        for part in found:
-            del part.module.forward
 
 
 def own(module: Any) -> Callable[..., Any]:

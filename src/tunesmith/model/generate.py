@@ -16,6 +16,7 @@ from tunesmith.core.errors import DataError
 from tunesmith.core.late import late
 from tunesmith.core.parts import Spec
 from tunesmith.model import layout, repeats
+from tunesmith.model.modes import evaluating
 
 if TYPE_CHECKING:
     import torch
@@ -130,7 +131,6 @@ class Decoder:
         fast: bool = True,
     ) -> None:
         from tunesmith.model import slots
-        from tunesmith.model.policy import evaluating
 
         self.model, self.tokenizer = model, tokenizer
         self.capacity, self.sampling = rows, sampling or Sampling()
@@ -170,8 +170,6 @@ class Decoder:
 
     def step(self) -> list[Answer]:
         """One more token for every row; the answers that are finished by it."""
-        from tunesmith.model.policy import evaluating
-
         done: list[Answer] = []
         with torch.no_grad(), evaluating(self.model):
             if self._waiting:

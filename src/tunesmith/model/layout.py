@@ -1,6 +1,6 @@
 """What a transformers model is made of, read from its modules and never from names of models."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
@@ -194,9 +194,16 @@ def trainable(parameters: Iterable[Any]) -> list[Any]:
 
 
 def drops(model: Any) -> bool:
-    """Whether the model leaves numbers out at random now, so that no two rows read alike."""
+    """Whether the model leaves numbers out at random now, so that no two rows read alike: by a
+    module, or by a function, which only its settings tell of."""
     dropouts = (m for m in model.modules() if isinstance(m, torch.nn.Dropout))
     inside = any(m.training and m.p > 0 for m in dropouts)
-    return inside or (
-        model.training and bool(getattr(causal(model).config, "attention_dropout", 0))
-    )
+    return inside or (model.training and any(shares(causal(model).config)))
+
+
+def shares(config: Any) -> Iterator[float]:
+    """The shares of numbers that a model's settings have left out in training: `attention_dropout`,
+    `resid_pdrop`, `layerdrop` and kin."""
+    for name, value in vars(config).items():
+        if "drop" in name and isinstance(value, float):
+            yield value

@@ -50,15 +50,11 @@ def nll(
     (`newrows.Head`). Its gradient is made when it is trainable. No rows at all give a zero that
     can be differentiated.
     """
-    total: torch.Tensor = _Nll.apply(
-        hidden,
-        head.weight,
-        _bias(head),
-        *_beside(head),
-        targets,
-        weights,
-        noted(head, hidden),
-    )  # type: ignore[no-untyped-call]
+    numbers = [head.weight, _bias(head), *_beside(head)]
+    if not torch.is_grad_enabled():
+        # A function of ours is asked for gradients by what it is given, whatever this says.
+        numbers = [None if each is None else each.detach() for each in numbers]
+    total: torch.Tensor = _Nll.apply(hidden, *numbers, targets, weights, noted(head, hidden))  # type: ignore[no-untyped-call]
     return total
 
 

@@ -9,13 +9,13 @@ own forward, which any layer with dropout, DoRA, a bias on its adapter, several 
 dtype keeps.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from types import MethodType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunesmith.core.late import late
-from tunesmith.model import coarse, quantise
+from tunesmith.model import coarse, forwards, quantise
 from tunesmith.model.coarse import Halves, Products
 from tunesmith.model.products import product
 
@@ -125,16 +125,9 @@ def fits(linear: Linear, x: "torch.Tensor") -> bool:
     return all(part is None or part.dtype == x.dtype for part in (linear.weight, linear.first))
 
 
-@contextmanager
-def switched(plain: Sequence[Any]) -> Iterator[None]:
+def switched(plain: Sequence[Any]) -> AbstractContextManager[None]:
     """The fast arithmetic for the time of one forward pass; anyone else sees peft's."""
-    for layer in plain:
-        layer.forward = MethodType(forward, layer)
-    try:
-        yield
-    finally:
-        for layer in plain:
-            del layer.forward
+    return forwards.standing_in({layer: MethodType(forward, layer) for layer in plain})
 
 
 def forward(layer: Any, x: "torch.Tensor") -> "torch.Tensor":

@@ -7,13 +7,13 @@ place of the matrix's. The reference path is peft's forward.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.late import late
-from tunesmith.model import layout
+from tunesmith.model import forwards, layout
 
 if TYPE_CHECKING:
     import torch
@@ -42,16 +42,9 @@ def embeddings(model: Any) -> list[Any]:
     return [layer for layer in layers(model) if type(layer.base_layer) is torch.nn.Embedding]
 
 
-@contextmanager
-def switched(plain: Sequence[Any]) -> Iterator[None]:
+def switched(plain: Sequence[Any]) -> AbstractContextManager[None]:
     """The fast look-up for the time of one forward pass; anyone else sees peft's."""
-    for layer in plain:
-        layer.forward = MethodType(look_up, layer)
-    try:
-        yield
-    finally:
-        for layer in plain:
-            del layer.forward
+    return forwards.standing_in({layer: MethodType(look_up, layer) for layer in plain})
 
 
 def look_up(layer: Any, ids: "torch.Tensor") -> "torch.Tensor":

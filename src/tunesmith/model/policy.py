@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from tunesmith.core.late import late
 from tunesmith.core.records import IGNORE, Batch
 from tunesmith.model import attention, fused, layout, lead, newrows, recompute
+from tunesmith.model.modes import evaluating
 
 if TYPE_CHECKING:
     import torch
@@ -168,7 +169,9 @@ class Policy:
                 self._looked = None
 
     def weights_moved(self) -> None:
-        """To be told after every step of an optimiser."""
+        """To be told after every step of an optimiser: what a fused one writes is not counted as a
+        change of its weights, by which whoever made something of them would know."""
+        torch.autograd.graph.increment_version(self.trainable())
         for copy in self.copies:
             copy.weight_moved()
 
@@ -305,15 +308,3 @@ def head_is_plain(model: Any) -> bool:
         states = model.base_model(input_ids=ids).last_hidden_state
         logits = model(input_ids=ids).logits
         return torch.allclose(layout.head(model)(states), logits, rtol=1e-4, atol=1e-4)
-
-
-@contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """Evaluation mode for a while; each module's own mode is restored after."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.late import late
+from tunesmith.model import forwards
 
 if TYPE_CHECKING:
     import torch
@@ -28,18 +29,11 @@ def chosen(blocks: Sequence[Any], every: int | None) -> list[Any]:
     return [] if every is None else list(blocks)[every - 1 :: every]
 
 
-@contextmanager
-def switched(blocks: Sequence[Any], seams: Seams) -> Iterator[None]:
+def switched(blocks: Sequence[Any], seams: Seams) -> AbstractContextManager[None]:
     """Blocks that keep only their input, for the time of one forward pass with gradients. `seams`
     is entered again on the way back."""
     again = list(blocks) if torch.is_grad_enabled() else []
-    for block in again:
-        block.forward = partial(_forward, block, seams)
-    try:
-        yield
-    finally:
-        for block in again:
-            del block.forward
+    return forwards.standing_in({block: partial(_forward, block, seams) for block in again})
 
 
 def _forward(block: Any, seams: Seams, *given: Any, **named: Any) -> Any:

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from tunesmith.core.errors import SettingsError
 from tunesmith.model import layout
-from tunesmith.model.policy import evaluating
+from tunesmith.model.modes import evaluating
 
 
 def key_and_value_layers(model: Any) -> list[str]:

@@ -314,7 +314,7 @@ def works(model: Any) -> bool:
         return False
     try:
         given = probe(Slots(model, len(PROBE)))
-    except decode.BROKEN:
+    except attention.BROKEN:
         return False
     return close(given, probe(Alone(model)))
 
@@ -325,7 +325,7 @@ def agrees(model: Any, parts: decode.Parts) -> bool:
     ready.parts = parts
     try:
         given = [ready.enter(list(PROBE)), ready.extend([4, 5, 2])]
-    except decode.BROKEN:
+    except attention.BROKEN:
         return False
     expected = [plain.enter(list(PROBE)), plain.extend([4, 5, 2])]
     return close(torch.cat(given), torch.cat(expected))

@@ -16,7 +16,8 @@ from tunesmith.core.errors import SettingsError
 from tunesmith.core.late import late
 from tunesmith.core.parts import Spec
 from tunesmith.core.records import Batch, Loss, Tally
-from tunesmith.model.policy import Policy, evaluating
+from tunesmith.model.modes import evaluating
+from tunesmith.model.policy import Policy
 from tunesmith.train.streams import Group
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tunesmith.core.errors import ResourceError, TrainError
+from tunesmith.core.errors import ResourceError, TrainError, out_of_memory
 from tunesmith.core.late import late
 from tunesmith.core.parts import Spec
 from tunesmith.core.records import Batch, Loss, Tally
@@ -66,7 +66,7 @@ class Train(Spec):
     schedule: Curve = "cosine"
     """How the learning rate falls after warm-up: `linear`, `cosine` or `constant`."""
     warmup: Share = 0.03
-    """Share of the steps in which the learning rate rises from zero."""
+    """Share of the steps in which the learning rate rises to its peak."""
     clip: Annotated[float, Field(gt=0)] = 1.0
     """Longest gradient; a longer one is scaled down to it."""
     decay: Annotated[float, Field(ge=0)] = 0.0
@@ -233,9 +233,11 @@ def accumulate(
         limit.tokens = max(batch.ids.numel() for batch in group) - 1
         smaller = limit.cut(group)
         if len(smaller) == len(group):
+            again = policy.recomputes and not policy.recomputed
+            advice = "set train.gradient_checkpointing=1, " if again else ""
             raise ResourceError(
-                f"out of memory on a single row ({group[0].origins[0]}): lower train.length, set "
-                "train.gradient_checkpointing=1, or use a smaller model or train.method=lora"
+                f"out of memory on a single row ({group[0].origins[0]}): lower train.length, "
+                f"{advice}or use a smaller model or train.method=lora"
             )
         group = smaller
 
@@ -249,14 +251,6 @@ def _backward(policy: Policy, objective: Objective, group: Group) -> tuple[float
         total += float(loss.total.detach())
         tally += loss.logs
     return total / max(weight, 1e-30), tally
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on the CPU or on a GPU."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    text = str(error).lower()
-    return "not enough memory" in text or "can't allocate memory" in text
 
 
 def diagnose(policy: Policy, objective: Objective, group: Group, number: int) -> str:
@@ -293,11 +287,6 @@ def _not_finite_rows(policy: Policy, objective: Objective, batch: Batch) -> Iter
 def _singles(batch: Batch) -> list[Batch]:
     parts = halves(batch)
     return [batch] if len(parts) == 1 else [single for part in parts for single in _singles(part)]
-
-
-def held_out(policy: Policy, objective: Objective, batches: Iterable[Batch]) -> dict[str, float]:
-    """Sums divided by counts, in evaluation mode: the same for every batch size."""
-    return tallied(policy, objective, batches).means()
 
 
 def tallied(policy: Policy, objective: Objective, batches: Iterable[Batch]) -> Tally:

@@ -5,7 +5,8 @@ from typing import Any
 
 from tunesmith.core.rows import Chat
 from tunesmith.model import newrows, render
-from tunesmith.model.policy import Policy, evaluating
+from tunesmith.model.modes import evaluating
+from tunesmith.model.policy import Policy
 from tunesmith.model.tokenizer import Tokenizer
 
 PROBE_TOKENS = 64

@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tunesmith.core.errors import SettingsError
+from tunesmith.core.errors import SettingsError, out_of_memory
 from tunesmith.core.late import late
 from tunesmith.core.records import Batch, Example
 from tunesmith.model import layout, recompute
 from tunesmith.model.devices import free_bytes
 from tunesmith.model.policy import Policy
 from tunesmith.train import batches, randomness
-from tunesmith.train.loop import out_of_memory
 from tunesmith.train.objectives.base import Objective
 
 if TYPE_CHECKING:

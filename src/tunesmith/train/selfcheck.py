@@ -10,7 +10,8 @@ from tunesmith.core.log import Log
 from tunesmith.core.quote import quoted
 from tunesmith.core.records import IGNORE, Example, collate
 from tunesmith.model import newrows, vocabulary
-from tunesmith.model.policy import Policy, evaluating
+from tunesmith.model.modes import evaluating
+from tunesmith.model.policy import Policy
 from tunesmith.train.objectives.base import Objective
 
 if TYPE_CHECKING:

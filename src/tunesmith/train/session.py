@@ -404,6 +404,10 @@ class Session:
                 f"back, or start over: {START_OVER}"
             ) from error
         weights.restore(self.policy, self.spec.method, saved.model)
+        if self.spec.objective.fits_head:
+            # A stop at the best look saved its step before the head was fitted to it.
+            rows = self._cut(self.examples["train"])
+            self.spec.objective.fit_head(self.policy, rows)
         before = self.progress.facts["held_out_before"]
         if not improves(self.spec.best, after, before):
             self.log.say(

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from tests.trained import base_of, labelled, prepared, settings, trained
-from tunesmith.core.errors import SettingsError
+from tests.workflow.test_resume import stop_after
+from tunesmith.core.errors import Preempted, SettingsError
 from tunesmith.core.folders import RunFolder
 from tunesmith.core.records import Batch, Example, collate
 from tunesmith.model import heads, layout, plain
@@ -201,6 +202,23 @@ def test_stopped_and_resumed_it_is_the_run_that_never_stopped(
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
     curves = [(stage / "curves.jsonl").read_text() for stage in (one, two)]
     assert curves[0] == curves[1]
+
+
+def test_a_stop_at_the_best_look_leaves_no_head_of_an_earlier_one(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step is saved before the look: the head in it was fitted to another model."""
+    base = base_of(tiny("bert"))
+    whole, spec = run_of(tmp_path / "whole", base, Full(), evaluate_every=2)
+    best = json.loads((whole.stage("train").path / "train.json").read_text())["best_step"]
+    folder = prepared(tmp_path / "cut", rows=18, held=6, row=labelled)
+    with monkeypatch.context() as patched:
+        stop_after(patched, best)
+        with pytest.raises(Preempted):
+            trained(folder, base, spec)
+    trained(folder, base, spec)
+    kept = [run.stage("train").path / "head.safetensors" for run in (whole, folder)]
+    assert kept[0].read_bytes() == kept[1].read_bytes()
 
 
 def test_without_valid_rows_the_head_is_fitted_too(tiny: Tiny, tmp_path: Path) -> None:

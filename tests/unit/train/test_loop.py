@@ -17,7 +17,7 @@ from tunesmith.core.records import collate
 from tunesmith.model.policy import Policy
 from tunesmith.train import optimiser, randomness, schedule
 from tunesmith.train.batches import Groups, cut
-from tunesmith.train.loop import Train, Watch, held_out, steps
+from tunesmith.train.loop import Train, Watch, steps, tallied
 from tunesmith.train.methods.lora import Lora
 from tunesmith.train.objectives.sft import Sft
 from tunesmith.train.streams import PassThrough
@@ -201,9 +201,9 @@ def test_held_out_measures_do_not_depend_on_the_batch(size: int, tiny: Tiny) -> 
     policy = policy_of(tiny("llama"))
     policy.model.double()
     rows = examples(LENGTHS, 300)
-    whole = held_out(policy, Sft(), [collate(rows, "cpu")])
+    whole = tallied(policy, Sft(), [collate(rows, "cpu")]).means()
     parts = [collate(rows[i : i + size], "cpu") for i in range(0, len(rows), size)]
-    given = held_out(policy, Sft(), parts[::-1])
+    given = tallied(policy, Sft(), parts[::-1]).means()
     assert given["loss"] == pytest.approx(whole["loss"], rel=1e-12)
     assert given["token_accuracy"] == whole["token_accuracy"]
 
@@ -212,7 +212,7 @@ def test_held_out_runs_without_dropout_and_puts_the_mode_back(tiny: Tiny) -> Non
     """T-MODE."""
     policy = policy_of(tiny("llama"), Lora(rank=4, dropout=0.5))
     rows = cut(examples(LENGTHS, 300), 64, "cpu")
-    assert held_out(policy, Sft(), rows) == held_out(policy, Sft(), rows)
+    assert tallied(policy, Sft(), rows).means() == tallied(policy, Sft(), rows).means()
     assert policy.model.training
 
 
@@ -226,7 +226,7 @@ def test_a_look_takes_one_pass_a_batch_and_none_of_it_is_kept(
     plain = Policy._pass
     counted = lambda self, *given: passes.append(1) or plain(self, *given)  # noqa: E731
     monkeypatch.setattr(Policy, "_pass", counted)
-    before = held_out(policy, Sft(), rows)
+    before = tallied(policy, Sft(), rows).means()
     assert len(passes) == len(rows)
     with policy.looking(rows[0]), policy.reference() as other:
         policy.nll(rows[0])
@@ -237,7 +237,7 @@ def test_a_look_takes_one_pass_a_batch_and_none_of_it_is_kept(
     )
     for parameter in policy.trainable():
         parameter.data.add_(0.1)
-    assert held_out(policy, Sft(), rows) != before
+    assert tallied(policy, Sft(), rows).means() != before
 
 
 def test_the_best_is_the_best_and_ties_keep_the_earliest() -> None:

@@ -38,7 +38,7 @@ class Lora(Method):
     scaling: Literal["standard", "rslora"] = "standard"
     """`rslora` divides by the root of the rank (arXiv 2312.03732); better above rank 32."""
     dora: bool = False
-    """Train magnitude and direction apart (DoRA, arXiv 2402.09353); about a quarter slower."""
+    """Train magnitude and direction apart (DoRA, arXiv 2402.09353); about a third slower."""
     init: Literal["standard", "pissa"] = "standard"
     """`pissa` starts from the largest singular values of the weights (arXiv 2404.02948): quicker at
     first, and saved as ordinary LoRA of twice the rank."""
