@@ -40,7 +40,7 @@ BEST = {
     "trl": GROUPED,
     "trainer": GROUPED,
     "litgpt": GRIDS["litgpt"][0],
-    "llamafactory": GRIDS["llamafactory"][0],
+    "llamafactory": GRIDS["llamafactory"][1],
 }
 """What rivals run with; the micro-batch of a workload's own rival is the workload's."""
 ELSEWHERE = "w1"
