@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, OPTConfig, SeedOssConfig
 
 from tests.rows import batch, examples
@@ -188,6 +189,21 @@ def test_sliding_window_and_dropout_take_the_general_path(at_once: bool) -> None
         query, key, key, attn_mask=mask, enable_gqa=True
     )
     torch.testing.assert_close(given, wanted.transpose(1, 2), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("kind", "packs"), [("Mistral", True), ("Qwen2Moe", False)])
+def test_how_far_a_layer_looks_is_kept_beyond_the_probes_documents(kind: str, packs: bool) -> None:
+    """Mistral tells its attention of the window; Qwen2-MoE says it by the mask alone."""
+    torch.manual_seed(0)
+    settings = {**WIDE, "vocab_size": 300, "sliding_window": 24, "pad_token_id": 0}
+    if kind == "Qwen2Moe":
+        settings |= {"use_sliding_window": True, "moe_intermediate_size": 16, "num_experts": 4}
+    config = getattr(transformers, f"{kind}Config")(**settings)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    fast, slow = Policy(model, None), Policy(model, None, fast=False)
+    assert fast.packs == packs
+    rows = batch((90, 40), 300)
+    torch.testing.assert_close(fast.nll(rows), slow.nll(rows), rtol=1e-6, atol=0)
 
 
 def test_a_model_with_a_capped_head_keeps_its_own_forward_pass() -> None:

@@ -142,10 +142,12 @@ def documents(
 ) -> tuple["torch.Tensor", None]:
     """Causal attention inside each document; transformers' attention interface.
 
-    With `lead`, all documents go on from that.
+    With `lead`, all documents go on from that. `attention_mask` is what `no_mask` says.
     """
     if softcap is not None:
         raise NotImplementedError("attention with a soft cap has no packed path")
+    if attention_mask is not None and sliding_window is None:
+        raise NotImplementedError("how far this layer looks is said by its mask alone")
     states, shape = (query, key, value), Shape(scaling, dropout, sliding_window, plan.rounds)
     before = None if lead is None else lead.layers[module.layer_idx]
     way = one_by_one if plan.grid is None else together
@@ -291,8 +293,10 @@ def listening(attend: Callable[..., Any]) -> Iterator[None]:
         _attend.pop()
 
 
-def no_mask(*_: Any, **__: Any) -> None:
-    """Packed attention needs no mask: borders say it all."""
+def no_mask(*_: Any, local_size: int | None = None, **__: Any) -> int | None:
+    """Packed attention needs no mask: borders say it all, but for how far a layer looks, which its
+    attention must be told of too."""
+    return local_size
 
 
 def hidden(
