@@ -26,13 +26,20 @@ SWITCHES = {
     "TOKENIZERS_PARALLELISM": "true",
 }
 
+SPINS = "1000"
+"""How often a thread of OpenMP looks before it sleeps. As the library comes it looks for so long
+that two programs on the same cores keep each other from what both wait for (decision 0023)."""
+
 
 def enter() -> None:
     """At the ways in only (the command's door, `tunesmith.train` and `.load`): files for their
-    owner alone, and no library tells anyone what we do."""
+    owner alone, no library tells anyone what we do, and no thread keeps a core that it only waits
+    on. What a person has set stays."""
     os.umask(0o077)
     for name, value in SWITCHES.items():
         os.environ.setdefault(name, value)
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def code_digest(*patterns: str) -> str:

@@ -17,7 +17,7 @@ from tunesmith.core.tables import read_part
 from tunesmith.data import compliance
 from tunesmith.data.fix import FIXED, fix
 from tunesmith.data.policy import enforce
-from tunesmith.data.stage import prepare
+from tunesmith.data.stage import outdated, prepare
 from tunesmith.deploy.exports.merged import Merged
 from tunesmith.deploy.stage import deploy
 from tunesmith.evaluate import general
@@ -33,7 +33,7 @@ from tunesmith.resolved import text
 from tunesmith.rows_told import tell_rows
 from tunesmith.run import Loaded, Run
 from tunesmith.train.stage import fitted as fitted_to
-from tunesmith.train.stage import halted, learnable, train
+from tunesmith.train.stage import halted, has_saved, learnable, train
 
 SOURCE = "digest of data.source"
 """How the inputs of the data stage call the content of a source."""
@@ -59,6 +59,8 @@ def go(job: Job, until: str) -> None:
     run, folder, log, accept = job.loaded.run, job.folder, job.log, job.accept
     wanted = STAGES if until == WHOLE else STAGES[: STAGES.index(until) + 1]
 
+    if "train" in wanted:
+        refuse_moved_rows(job, until)
     again = job.restarts("data", until)
     prepare(folder, run.data, seed=run.seed, log=log, accept=accept, restart=again)
     folder.record(data=data_facts(folder), seed=run.seed, name=run.name)
@@ -238,6 +240,22 @@ def refuse_other_folder(given: Path | str, loaded: Loaded, meant: Path) -> None:
         raise SettingsError(
             f"{place}: its run.yaml says name: {meant.name}, so the work would be done in {meant}; "
             f"call that one, or say name={place.name} where this folder lies in runs/"
+        )
+
+
+def refuse_moved_rows(job: Job, until: str) -> None:
+    """Rows that changed under a training which was stopped are refused before they take the place
+    of those that it was begun with."""
+    train, field = job.folder.stage("train"), "digest of the data"
+    if train.finished or not has_saved(train) or field in job.accept:
+        return
+    if job.restarts("train", until) or job.restarts("data", until):
+        return
+    if why := outdated(job.folder, job.loaded.run.data, seed=job.loaded.run.seed):
+        raise SettingsError(
+            f"{train.path}: this training was stopped, and would go on with other rows: {why}. Put "
+            f"them back, go on with these by --accept-change {shlex.quote(field)}, or start over: "
+            "`tunesmith train RUN.yaml --restart`"
         )
 
 

@@ -19,6 +19,7 @@ from tunesmith.data.policy import Policy
 from tunesmith.data.stage import Data
 from tunesmith.deploy.stage import Deploy
 from tunesmith.evaluate.stage import Evaluate
+from tunesmith.model.arithmetic import needless
 from tunesmith.model.bases import ModelSpec
 from tunesmith.overrides import KEYWORD, LINE, apply, lay_over
 from tunesmith.places import grounded, run_file, run_names
@@ -169,6 +170,10 @@ def unfit(run: Run, marked: Marked) -> Iterable[str]:
             f"{method.kind} writes to the base's own; use a method that leaves the base's weights "
             f"alone, such as lora, or leave model.{name} out"
         )
+    kind = run.train.arithmetic
+    if reason := needless(kind, dtype=run.model.dtype, moves=method.moves):
+        where = marked.marks.get(("train", "arithmetic"), "train.arithmetic")
+        yield f"{where}: train.arithmetic: {reason}"
 
 
 def unmergeable(run: Run, marked: Marked) -> Iterable[str]:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tunesmith.environment import SPINS
+
 HOME = Path(__file__).parents[2]
 HEAVY = ("torch", "transformers", "peft", "datasets", "pyarrow", "huggingface_hub")
 FORBID = f"""
@@ -101,3 +103,20 @@ def test_telemetry_is_off_unless_the_user_said_otherwise() -> None:
     words = [sys.executable, "-c", code]
     done = subprocess.run(words, capture_output=True, text=True, env=clean | {"DO_NOT_TRACK": "0"})
     assert done.stdout.split() == ["1", "0"]
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [({}, SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+)
+def test_threads_that_wait_give_their_core_away_unless_the_user_said_otherwise(
+    given: dict[str, str], found: str
+) -> None:
+    code = (
+        "import os\nfrom tunesmith import environment\n"
+        "environment.enter()\nprint(os.environ.get('GOMP_SPINCOUNT'))"
+    )
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("GOMP_", "OMP_WAIT"))}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, env=clean | given)
+    assert done.stdout.split() == [found]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import QUICK, Command, begun, finished, project
+from tests.command import QUICK, Command, begun, finished, project, rows
 from tunesmith.core.disk import Disk
 from tunesmith.model import layout
 from tunesmith.model.bases import ModelSpec, resolve
@@ -113,6 +113,55 @@ def test_a_dry_run_refuses_what_the_command_would(stopped: Path, say: Command) -
     assert "train.lr was" in real.err and real.err.splitlines()[-1] == dry.err.splitlines()[-1]
     assert say(*changed, "--dry-run", "--accept-change", "train.lr").code == 0
     assert say(*changed, "--dry-run", "--restart").code == 0
+
+
+def test_rows_that_changed_under_a_stopped_training_are_refused_and_left_alone(
+    stopped: Path, say: Command
+) -> None:
+    data = stopped / "runs" / "bot" / "data"
+    before = (data / "train.jsonl").read_bytes(), (data / "MANIFEST.json").read_bytes()
+    lines = (stopped / "rows.jsonl").read_text()
+    rows(stopped / "rows.jsonl", 30)
+    said = say("train", "bot.yaml", *QUICK)
+    assert said.code == 2 and "rows.jsonl (24 rows when it was read" in said.err, said.err
+    assert "Put them back" in said.err and not (stopped / "runs" / "bot" / "earlier").exists()
+    assert ((data / "train.jsonl").read_bytes(), (data / "MANIFEST.json").read_bytes()) == before
+    (stopped / "rows.jsonl").write_text(lines)
+    said = say("train", "bot.yaml", *QUICK)
+    assert said.code == 0 and "going on from step" in said.err
+
+
+def test_changed_rows_may_be_gone_on_with(stopped: Path, say: Command) -> None:
+    rows(stopped / "rows.jsonl", 30)
+    said = say("train", "bot.yaml", *QUICK, "--accept-change", "digest of the data")
+    assert said.code == 0 and "going on from step" in said.err
+
+
+def test_settings_that_leave_nothing_to_gain_are_refused_before_any_work(
+    home: Path, empty: Path, say: Command
+) -> None:
+    project(home, empty, "train: {method: frozen, arithmetic: bfloat16, objective: classify}\n")
+    said = say("train", "bot.yaml")
+    assert said.code == 2 and said.err.startswith(
+        "bot.yaml:3:37: train.arithmetic: bfloat16 is for"
+    )
+    assert not (empty / "runs").exists()
+
+
+def test_who_asks_for_what_made_way_is_told_where_it_is(
+    home: Path, empty: Path, say: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tunesmith.core.errors import Interrupted
+    from tunesmith.train.session import Session
+
+    run = begun(home, empty, say)
+    rows(empty / "rows.jsonl", 30)
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "_build", lambda _: (_ for _ in ()).throw(Interrupted("stopped")))
+        assert say("evaluate", "bot.yaml", *QUICK).code != 0
+    (earlier,) = (run / "earlier").iterdir()
+    said = say("predict", "bot", "rows.jsonl")
+    assert said.code == 2 and f"is kept in runs/bot/earlier/{earlier.name}" in said.err, said.err
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])

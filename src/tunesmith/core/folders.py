@@ -243,7 +243,8 @@ class Stage:
         """The manifest of the finished stage, after every file it lists was verified."""
         if not self.finished:
             raise SettingsError(
-                f"{self.path}: nothing finished here; run `tunesmith {self.name} ...` first"
+                f"{self.path}: nothing finished here{self._before()}; "
+                f"run `tunesmith {self.name} ...` first"
             )
         manifest = self._sealed("MANIFEST.json")
         with self._advice():
@@ -281,6 +282,14 @@ class Stage:
                 f"{error}. Put the right file back, or do this stage again: "
                 f"`tunesmith {self.name} RUN.yaml --restart`"
             ) from error
+
+    def _before(self) -> str:
+        """Where the newest finished result lies that made way for another, in words."""
+        found = [*(self.run.path / "earlier").glob(f"*/{self.name}/MANIFEST.json")]
+        if not found:
+            return ""
+        place = max(found, key=lambda path: path.stat().st_mtime).parent.parent
+        return f" now (what was, of other rows or settings, is kept in {place})"
 
     def set_aside(self) -> list[Path]:
         """Move what is in the folder, and before it what was made from it, to

@@ -32,18 +32,34 @@ def refuse_unfit(
     whether training changes what the model makes of its rows."""
     if kind == "floats":
         return
+    if why := needless(kind, dtype=dtype, moves=moves):
+        raise SettingsError(f"train.arithmetic: {why}")
     where = devices.choose(device, "train.device").type
     reasons = {
-        f"is for processors, and this training is on {where}": where != "cpu",
-        "rounds numbers of model.dtype: float32, and those are bfloat16": dtype == "bfloat16",
-        "is for steps through the model, and under train.method: frozen a row goes through it "
-        "once": not moves,
-        "is for a base in model.bits: 8": kind == "bytes" and bits != 8,
-        f"needs a processor with {coarse.NEEDS[kind]}, or is slower": not coarse.multiplies(kind),
+        f"is for processors, and this training is on {where}; say floats": where != "cpu",
+        "is for a base in 8 bits; say model.bits: 8 with it, or floats": kind == "bytes"
+        and bits != 8,
+        f"needs a processor with {coarse.NEEDS[kind]}, or is slower; say floats": (
+            not coarse.multiplies(kind)
+        ),
     }
     reason = next((said for said, holds in reasons.items() if holds), None)
     if reason is not None:
-        raise SettingsError(f"train.arithmetic: {kind} {reason}; say floats")
+        raise SettingsError(f"train.arithmetic: {kind} {reason}")
+
+
+def needless(kind: Arithmetic, *, dtype: str, moves: bool) -> str:
+    """Why a run's settings alone leave nothing to gain from coarser numbers; empty where they do
+    not."""
+    if kind == "floats":
+        return ""
+    reasons = {
+        "rounds numbers of model.dtype: float32, and those are bfloat16": dtype == "bfloat16",
+        "is for steps through the model, and under train.method: frozen a row goes through it "
+        "once": not moves,
+    }
+    found = next((said for said, holds in reasons.items() if holds), None)
+    return "" if found is None else f"{kind} {found}; say floats"
 
 
 def choose(policy: "Policy", kind: Arithmetic) -> None:
