@@ -204,7 +204,8 @@ def unknown(root: type[Spec], key: str, spot: Spot) -> str:
 
 
 def suggestion(root: type[Spec], key: str, own: list[str], here: str) -> str:
-    """Another tool's name first, then a near name here, then the same name elsewhere."""
+    """Another tool's name first, then a near name here, then one that is near elsewhere: in another
+    section or tool."""
     paths = {path_of(setting.path, root): None for setting in settings(root)}
     if key in ELSEWHERE and ELSEWHERE[key] in paths and key not in own:
         explained = f" ({EXPLAINED[key]})" if key in EXPLAINED else ""
@@ -216,6 +217,7 @@ def suggestion(root: type[Spec], key: str, own: list[str], here: str) -> str:
     # A part that lacks what its neighbour has is no slip of the pen: its list says enough.
     others = [p for p in reversed(paths) if section not in paths or not p.startswith(section)]
     names = {path.rpartition(".")[2]: path for path in others}
+    names |= {name: path for name, path in ELSEWHERE.items() if path in paths and name not in names}
     near = difflib.get_close_matches(key, names, 1, cutoff=0.8)
     return f"did you mean {names[near[0]]}?" if near else ""
 

@@ -44,6 +44,10 @@ ROWS = "data: {source: rows.jsonl}\n"
         ("learning_rate: 3", "run.yaml:2:1: learning_rate: no such setting; it is called train.lr"),
         ("train: {lora_r: 8}", "run.yaml:2:9: train.lora_r: no such setting; it is called train."),
         ("lr: 1e-4", "run.yaml:2:1: lr: no such setting; did you mean train.lr?"),
+        (
+            "train: {leraning_rate: 3}",
+            "leraning_rate: no such setting; did you mean train.lr?",
+        ),
         ("train: {method: lra}", "run.yaml:2:17: train.method: there is no 'lra'; did you mean"),
         ("train: {method: {kind: lra}}", "run.yaml:2:24: train.method: there is no 'lra'; did"),
         (
