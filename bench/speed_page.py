@@ -55,7 +55,7 @@ ANSWERING = """
 
 `bench/generation.py`: 64 ragged prompts, our decoder with 32 rows against transformers' `generate`
 at the best of its settings there (prompts sorted by length, batches of 8, 16 and 32, a static cache
-at 32; glibc keeps what it frees), both in float32 on one thread, each in a fresh process, by turns.
+at 32; {memory}), both in float32 on one thread, each in a fresh process, by turns.
 Both ignore stop tokens: 60 tokens each, or a drawn number, where `generate` goes on until the
 longest of its batch is done. Ratios are the rival's time to ours, the median of the rounds and
 their range.
@@ -203,7 +203,9 @@ def answering(found: dict[str, Any]) -> str:
         settings = ", ".join(f"{name} {value}" for name, value in found["best"].items())
         cells = [title, str(len(entry["rounds"])), *spread, "1.5x; 2.5x", *seconds, settings]
         rows.append([*cells, str(len(entry["differ"])), f"{min(loads):.1f} to {max(loads):.1f}"])
-    return ANSWERING + tabled(columns, rows)
+    kept = "theirs_in" in found["settings"]
+    memory = "glibc keeps what it frees" if kept else "its allocator as it comes"
+    return ANSWERING.format(memory=memory) + tabled(columns, rows)
 
 
 def reaching(found: dict[str, Any]) -> str:

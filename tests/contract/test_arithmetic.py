@@ -415,7 +415,7 @@ def test_copies_are_there_before_the_room_for_a_step_is_asked_for(tiny: Tiny) ->
         (
             "bytes",
             {"bits": 4},
-            "bytes is for a base in 8 bits; say model.bits: 8 with it",
+            "bytes is for a base in 8 bits; say model.bits: 8 with it, or floats",
         ),
         ("bfloat16", {"dtype": "bfloat16"}, "bfloat16 rounds numbers of model.dtype: float32"),
         ("bfloat16", {"slow": True}, "bfloat16 needs a processor with AVX512-BF16, or is slower"),
