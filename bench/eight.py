@@ -1,12 +1,15 @@
 """Steps computed in bfloat16 or in bytes against floats: held-out loss, the metric, gradients.
 
     python bench/eight.py [--data ../shared/data] [--work DIR] [--sets e2e ...] [--arms bytes ...]
+                          [--seeds 0 1 2]
 
 LoRA on the bundled model over restaurant data to text, bank questions under 77 labels, and medical
 documents, and every weight trained over the first (`e2e_full`); same rows, order, seed and settings
 in every arm. `floats` is the plain base, `bfloat16` the same with `train.arithmetic: bfloat16`,
 `bytes` is `model.bits: 8` with `train.arithmetic: bytes`, and `weights` the same without rounding
-what is multiplied. Resumes in the folder given; writes bench/results/eight.json.
+what is multiplied. Metrics are of seed 0; of other seeds only the held-out loss is kept, and an arm
+is judged by the mean over the seeds it shares with floats. Resumes in the folder given; writes
+bench/results/eight.json.
 """
 
 import argparse
@@ -21,13 +24,16 @@ from e2e import row
 from medquad import documents
 from whole import carried_out, keep, lines, write_rows
 
+from tunesmith import pipeline
 from tunesmith.core.records import Batch
 from tunesmith.core.rows import Chat, Message, Origin
+from tunesmith.job import Job
 from tunesmith.model import arithmetic, render
 from tunesmith.model.bases import Base, ModelSpec, resolve
 from tunesmith.model.load import load_model
 from tunesmith.model.policy import Policy
 from tunesmith.model.tokenizer import Tokenizer
+from tunesmith.run import from_mapping
 from tunesmith.train.batches import cut
 from tunesmith.train.methods.lora import Lora
 
@@ -134,6 +140,19 @@ def taken(home: Path, name: str, settings: dict[str, Any], arm: str) -> dict[str
     }
 
 
+def after(home: Path, name: str, settings: dict[str, Any], arm: str, seed: int) -> float:
+    """The held-out loss that one arm of one set ends with under another seed."""
+    settings["train"] |= {"arithmetic": ARMS[arm]["arithmetic"]}
+    model = {"source": "smollm2-135m-instruct", "bits": ARMS[arm]["bits"]}
+    run = f"{name}-{arm}-{seed}"
+    job = Job.of(
+        from_mapping({"name": run, "seed": seed, "model": model, **settings}, {}), home=home
+    )
+    pipeline.carry_out(job, "train")
+    looks = lines(home / "runs" / run / "train" / "curves.jsonl")
+    return next(float(look["held_out"]["loss"]) for look in reversed(looks) if "held_out" in look)
+
+
 def gradients(data: Path) -> dict[str, Any]:
     """Cosine of every trained tensor's gradient to that in floats, on the first eight inputs."""
     base = resolve(ModelSpec())
@@ -175,9 +194,13 @@ def likeness(wanted: list[torch.Tensor], found: list[torch.Tensor]) -> dict[str,
 
 
 def judged(found: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
-    """One arm of a set against floats."""
-    ratio = found["held_out"]["after"] / plain["held_out"]["after"] - 1
-    return {"held_out_more": ratio, "holds": ratio <= BAR}
+    """One arm of a set against floats, by the mean over the seeds of both."""
+    losses = [
+        {"0": arm["held_out"]["after"], **arm.get("other_seeds", {})} for arm in (found, plain)
+    ]
+    both = losses[0].keys() & losses[1].keys()
+    ratio = sum(losses[0][seed] for seed in both) / sum(losses[1][seed] for seed in both) - 1
+    return {"held_out_more": ratio, "holds": ratio <= BAR, "seeds": len(both)}
 
 
 def main() -> None:
@@ -187,6 +210,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=None)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     chosen = parser.parse_args()
     home = chosen.work or Path(tempfile.mkdtemp())
     home.mkdir(parents=True, exist_ok=True)
@@ -201,6 +225,9 @@ def main() -> None:
         moves = settings["train"]["method"] == "full"  # what is in bits does not
         for arm in (arm for arm in chosen.arms if not (moves and ARMS[arm]["bits"])):
             arms[arm] = arms.get(arm) or taken(home, name, settings, arm)
+            others = arms[arm].setdefault("other_seeds", {})
+            for seed in (seed for seed in chosen.seeds if seed and str(seed) not in others):
+                others[str(seed)] = after(home, name, settings, arm, seed)
             plain = arms.get("floats")
             if plain is not None and arm != "floats":
                 arms[arm] |= judged(arms[arm], plain)
