@@ -329,20 +329,28 @@ def test_products_in_bfloat16_are_those_of_the_rounded_numbers() -> None:
 
 
 def test_products_in_bytes_are_those_of_the_rounded_numbers() -> None:
-    """Against the same bytes in double precision; a row of zeros, one of no numbers, a bias."""
+    """Against the same bytes in double precision, the ten columns with the largest numbers in full;
+    a row of zeros, one of no numbers, a bias."""
     torch.manual_seed(0)
     weight = torch.randint(-127, 128, (24, 40), dtype=torch.int8)
     steps, bias = torch.rand(24), torch.randn(24)
     made = coarse.Bytes(weight, steps, bias)
     x, upstream = torch.randn(2, 5, 40), torch.randn(2, 5, 24)
+    x[..., 7::4] *= 8
+    x[..., 3] *= 8
     x[0, 1], x[1, 2, 3] = 0, torch.nan
-    plain = weight.double() * steps.double()[:, None]
-    whole, unit = coarse.rounded(x.view(-1, 40))
-    wanted = (whole.double() * unit.double()) @ plain.t() + bias
+    plain, flat = weight.double() * steps.double()[:, None], x.view(-1, 40)
+    whole, unit, columns, beside = coarse.apart(flat)
+    assert sorted(columns.tolist()) == [3, *range(7, 40, 4)]
+    near = whole * unit
+    assert ((near - flat.index_fill(1, columns, 0)).abs() <= unit / 2 * 1.001).all()
+    wanted = near.index_copy(1, columns, beside).double() @ plain.t() + bias
+    assert wanted[7].isnan().all() and beside.isnan().any(dim=1).nonzero().tolist() == [[7]]
     torch.testing.assert_close(made.there(x).view(-1, 24), wanted.float(), equal_nan=True)
-    assert made.there(x)[1, 2].isnan().all() and torch.equal(made.there(x)[0, 1], bias)
-    assert ((whole * unit - x.view(-1, 40)).abs() <= unit / 2 * 1.001)[:7].all()
+    assert torch.equal(made.there(x)[0, 1], bias)
+    assert torch.equal(made.there(coarse.taken(flat, [made, made]))[:7], made.there(flat)[:7])
     whole, unit = coarse.rounded((upstream * steps).view(-1, 24))
+    assert ((whole * unit - (upstream * steps).view(-1, 24)).abs() <= unit / 2 * 1.001).all()
     wanted = (whole.double() * unit.double()) @ weight.double()
     torch.testing.assert_close(made.back(upstream).view(-1, 40), wanted.float())
     apart = upstream.transpose(0, 1).contiguous().transpose(0, 1)  # as a mean over rows leaves it

@@ -158,8 +158,7 @@ def outputs_of(
     firsts = [each.first for each in linears if each.first is not None]
     joined = firsts[0] if len(firsts) == 1 else torch.cat(firsts) if firsts else None
     narrow = None if joined is None else product(x, joined)  # [token, ranks]
-    in_halves = all(isinstance(each.coarse, Halves) for each in linears)
-    given, outputs = x.bfloat16() if in_halves else x, []
+    given, outputs = coarse.taken(x, [each.coarse for each in linears]), []
     for each, columns in zip(linears, _columns(linears), strict=True):
         output = _there(each, given)
         if narrow is not None and each.second is not None:
@@ -212,8 +211,8 @@ def _to_input(
     return g_x
 
 
-def _there(linear: Linear, x: "torch.Tensor") -> "torch.Tensor":
-    """W x + b."""
+def _there(linear: Linear, x: Any) -> "torch.Tensor":
+    """W x + b, of rows as `coarse.taken` leaves them."""
     if linear.coarse is not None:
         return linear.coarse.there(x)
     assert linear.weight is not None
