@@ -19,14 +19,18 @@ def around(side: str) -> dict[str, str]:
 
 def machine() -> dict[str, Any]:
     """Processor, GPU and versions."""
-    model = next(
+    found = {"cpu": processor(), "cores": os.cpu_count(), "python": platform.python_version()}
+    found |= {name: version(name) for name in PACKAGES}
+    return found | ({"gpu": gpu} if (gpu := card()) else {})
+
+
+def processor() -> str:
+    """Its name, as it says it itself."""
+    return next(
         line.split(":")[1].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
         if line.startswith("model name")
     )
-    versions = {name: version(name) for name in PACKAGES}
-    found = {"cpu": model, "cores": os.cpu_count(), "python": platform.python_version(), **versions}
-    return found | ({"gpu": gpu} if (gpu := card()) else {})
 
 
 def card() -> str | None:

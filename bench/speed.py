@@ -6,8 +6,8 @@
 Fresh processes, interleaved: each round runs every arm of ours and then the rival, on the same
 rows, ids, labels, first numbers and optimiser. A round whose sides disagree about the loss before
 training ends the call: what is not the same work is not compared. Every process that ended well is
-kept in bench/results/speed.json at once, and a later call goes on from there; another machine,
-version, setting or engine of ours begins anew. Rivals with environments of their own
+kept in bench/results/speed/<processor>.json at once, and a later call goes on from there; another
+machine, version, setting or engine of ours begins anew. Rivals with environments of their own
 (`bench/rivals.py` makes them) run when they are named, on w1, in rounds of their own.
 `bench/speed_page.py` makes docs/performance.md of it all.
 """
@@ -15,20 +15,23 @@ version, setting or engine of ours begins anew. Rivals with environments of thei
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from machine import KEEPING, around, machine
+from machine import KEEPING, around, machine, processor
 from rivals import RIVALS, versions_of
 from workloads import WORKLOADS, Workload
 
 from tunesmith.environment import code_digest
 
 HERE = Path(__file__).parent
-RESULT = HERE / "results" / "speed.json"
+RESULT = (
+    HERE / "results" / "speed" / f"{'-'.join(re.findall('[a-z0-9]+', processor().lower()))}.json"
+)
 GROUPED: dict[str, Any] = {"train_sampling_strategy": "group_by_length"}
 GRIDS: dict[str, list[dict[str, Any]]] = {
     "trl": [{"micro_batch": m, **GROUPED} for m in (1, 2, 4, 8)],

@@ -14,7 +14,7 @@ from speed import key_of, rounded
 from workloads import WORKLOADS
 
 HOME = Path(__file__).parents[1]
-RESULTS, PAGE = HOME / "bench" / "results" / "speed.json", HOME / "docs" / "performance.md"
+RESULTS, PAGE = HOME / "bench" / "results", HOME / "docs" / "performance.md"
 HEAD = """# Performance
 
 <!-- Written by bench/speed_page.py from bench/results/; change those. -->
@@ -26,8 +26,8 @@ rows (within 1e-5 of it; 1e-2 where one side holds its base in 8 bits or bfloat1
 taken without gradients, where ours never rounds to bfloat16: what rounded steps do to a training is
 measured by itself ([0022](decisions/0022-steps-in-bfloat16.md)). The rival is
 TRL with peft, `group_by_length`, no gradient checkpointing, at the fastest micro-batch of those
-tried (below); for `w8` transformers' Trainer. It runs once more in bfloat16, which this processor
-multiplies twice as fast: its model is held in it, but for `w5` and `w8`, where it multiplies in it
+tried (below); for `w8` transformers' Trainer. It runs once more in bfloat16, which these processors
+multiply faster: its model is held in it, but for `w5` and `w8`, where it multiplies in it
 (autocast). `make rivals` adds two more on `w1`, which `bench/rivals.py` gives environments of their
 own: LitGPT, which has no grouping by length, and LLaMA-Factory with `group_by_length`, both in
 float32 only, with adapters that start from our numbers; LitGPT's own loop clips no gradient and
@@ -43,7 +43,6 @@ the load below the table is above the number of threads. One round is an indicat
 The share of the ceiling is tokens a second to what fp32 matrix products alone would allow at the
 speed measured just before; products in bfloat16 or bytes can pass it, and so can tokens that a
 common beginning saves, and rows that are read once for ten epochs.
-
 """
 TRIED = """
 One run for each micro-batch of a rival, some rows (`bench/speed.py --tune`); what glibc frees is
@@ -143,8 +142,8 @@ def whole(entry: dict[str, Any]) -> list[dict[str, Any]]:
     return [each for each in entry["rounds"] if set(entry["settings"]["sides"]) <= set(each)]
 
 
-def page(found: dict[str, Any]) -> str:
-    """The whole page."""
+def training(found: dict[str, Any]) -> str:
+    """Training steps on one processor."""
     columns = ["workload", "side", "rival", "rows x rounds", "real tokens/s to the rival's"]
     columns += ["by the processor", "aim", "tokens/s", "rival's", "with loss/s", "of the ceiling"]
     columns += ["peak GB (to rival's)", "s to first step"]
@@ -163,7 +162,9 @@ def page(found: dict[str, Any]) -> str:
             ]
     absent = [f"`{name}`" for name in WORKLOADS if name not in measured]
     last = f"\nNot measured yet: {', '.join(absent)}.\n" if absent else ""
-    return HEAD + tabled(columns, table) + last + machines(measured) + tuning(found)
+    cpu = next(iter(measured.values()))["settings"]["machine"]["cpu"]
+    told = f"\n## Training, {cpu}\n\n" + tabled(columns, table)
+    return told + last + machines(measured) + tuning(found)
 
 
 def tuning(found: dict[str, Any]) -> str:
@@ -290,8 +291,10 @@ def machines(measured: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    told = page(json.loads(RESULTS.read_text()))
+    told = HEAD + "".join(
+        training(json.loads(path.read_text())) for path in sorted(RESULTS.glob("speed/*.json"))
+    )
     for name, section in SECTIONS.items():
-        measured = RESULTS.with_name(f"{name}.json")
+        measured = RESULTS / f"{name}.json"
         told += section(json.loads(measured.read_text())) if measured.exists() else ""
     PAGE.write_text(told)

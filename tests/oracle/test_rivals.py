@@ -37,7 +37,7 @@ def entry(rival: str, speed: float) -> dict[str, Any]:
     if rival == "trl":
         round_ |= {"trl in bfloat16": side(160)}
     sides = {name: {} for name in round_}
-    settings = {"sides": sides, "rows": 64, "threads": 1, "machine": {"cores": 2}, "code": "ab12"}
+    settings = {"sides": sides, "rows": 64, "threads": 1, "machine": {"cpu": "one"}, "code": "ab12"}
     return {"settings": settings, "rounds": [round_]}
 
 
@@ -62,10 +62,10 @@ def test_a_side_that_begins_elsewhere_or_learns_nothing_ends_the_call(script: An
 def test_every_rival_stands_on_the_page_with_its_own_ratio(script: Any) -> None:
     page, speed = script("speed_page"), script("speed")
     found = {speed.key_of("w1", "trl"): entry("trl", 100)}
-    alone = page.page(found)
+    alone = page.training(found)
     assert "LitGPT" not in alone.partition("| workload")[2]
     found |= {speed.key_of("w1", "litgpt"): entry("litgpt", 400)}
-    lines = [line.split(" | ") for line in page.page(found).splitlines() if "`w1` LoRA" in line]
+    lines = [line.split(" | ") for line in page.training(found).splitlines() if "`w1` LoRA" in line]
     told = {(line[1], line[2]): line[4] for line in lines}
     assert told["tunesmith", "TRL"] == "2.00"
     assert told["tunesmith", "TRL, bfloat16"] == "1.25"
