@@ -349,7 +349,7 @@ def test_products_in_bytes_are_those_of_the_rounded_numbers() -> None:
     torch.testing.assert_close(made.there(x).view(-1, 24), wanted.float(), equal_nan=True)
     assert torch.equal(made.there(x)[0, 1], bias)
     assert torch.equal(made.there(coarse.taken(flat, [made, made]))[:7], made.there(flat)[:7])
-    whole, unit = coarse.rounded((upstream * steps).view(-1, 24))
+    whole, unit = coarse.rounded_((upstream * steps).view(-1, 24))
     assert ((whole * unit - (upstream * steps).view(-1, 24)).abs() <= unit / 2 * 1.001).all()
     wanted = (whole.double() * unit.double()) @ weight.double()
     torch.testing.assert_close(made.back(upstream).view(-1, 40), wanted.float())

@@ -81,19 +81,16 @@ class Bytes:
     def there(self, x: "torch.Tensor | Rounded") -> "torch.Tensor":
         """x W' + b; of a tensor [..., in], or of its rows, rounded before."""
         told = x if isinstance(x, Rounded) else apart(x.reshape(-1, x.shape[-1]))
-        found = torch.mul(torch._int_mm(told.rows, self.weight.t()), self.steps).mul_(told.steps)
-        beside = (
-            self.weight.index_select(1, told.columns).to(found.dtype).mul_(self.steps.unsqueeze(1))
-        )
-        found.addmm_(told.apart, beside.t())
+        found = _product(told.rows, self.weight.t()).mul_(self.steps).mul_(told.steps)
+        beside = self.weight.index_select(1, told.columns).to(found.dtype)
+        found.addmm_(told.apart, beside.mul_(self.steps.unsqueeze(1)).t())
         found = found if self.bias is None else found.add_(self.bias)
         return found if isinstance(x, Rounded) else found.view(*x.shape[:-1], -1)
 
     def back(self, upstream: "torch.Tensor") -> "torch.Tensor":
         """dy W; the weight's steps are taken into dy before that is rounded."""
-        rows, steps = rounded((upstream * self.steps).reshape(-1, len(self.steps)))
-        found = torch.mul(torch._int_mm(rows, self.weight), steps)
-        return found.view(*upstream.shape[:-1], -1)
+        rows, steps = rounded_((upstream * self.steps).reshape(-1, len(self.steps)))
+        return _product(rows, self.weight).mul_(steps).view(*upstream.shape[:-1], -1)
 
 
 Products = Floats | Halves | Bytes
@@ -119,19 +116,27 @@ def apart(x: "torch.Tensor") -> Rounded:
     """The rows of `x` as bytes, without the columns that hold its largest numbers."""
     size = x.abs()
     columns = size.amax(dim=0).topk(min(APART, x.shape[1] // 4)).indices
-    steps = _steps(size.index_fill_(1, columns, 0))
+    steps = _steps(size.index_fill_(1, columns, 0).amax(dim=1, keepdim=True))
     rows = torch.div(x, steps, out=size).round_().to(torch.int8).index_fill_(1, columns, 0)
     return Rounded(rows, steps, columns, x.index_select(1, columns))
 
 
-def rounded(x: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
-    """The rows of `x` as bytes, and what a unit of each stands for, [row, 1]."""
-    steps = _steps(x.abs())
-    return torch.div(x, steps).round_().to(torch.int8), steps
+def rounded_(x: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
+    """The rows of `x`, whose place is taken, as bytes, and what a unit of each stands for."""
+    # Two passes that only read take less time than one that also writes all sizes.
+    steps = _steps(torch.maximum(x.amax(1, keepdim=True), x.amin(1, keepdim=True).neg_()))
+    return x.div_(steps).round_().to(torch.int8), steps
 
 
-def _steps(size: "torch.Tensor") -> "torch.Tensor":
-    return size.amax(dim=1, keepdim=True).clamp_(min=LEAST).div_(LARGEST)
+def _steps(largest: "torch.Tensor") -> "torch.Tensor":
+    return largest.clamp_(min=LEAST).div_(LARGEST)
+
+
+def _product(rows: "torch.Tensor", weight: "torch.Tensor") -> "torch.Tensor":
+    """The sums of products of bytes, as floats."""
+    found = torch._int_mm(rows, weight)
+    # In the same memory: fresh pages, and an operation over two types, cost as much as the product.
+    return found.view(torch.float32).copy_(found)
 
 
 def rounds(x: "torch.Tensor") -> bool:
