@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from e2e import row
+from machine import processor
 from medquad import documents
 from whole import carried_out, keep, lines, write_rows
 
@@ -122,15 +123,28 @@ def whole(files: dict[str, str], train: dict[str, Any], evaluate: dict[str, Any]
     return {"data": data, "train": TRAIN | train, "evaluate": evaluate}
 
 
+def settings_of(name: str, settings: dict[str, Any], arm: str) -> dict[str, Any]:
+    """A run's settings, computed as an arm says."""
+    train = {**settings["train"], "arithmetic": ARMS[arm]["arithmetic"]}
+    model = {"source": "smollm2-135m-instruct", "bits": ARMS[arm]["bits"]}
+    return {**settings, "name": name, "model": model, "train": train}
+
+
+def looks_of(home: Path, run: str) -> list[float]:
+    """The held-out losses of a training."""
+    curves = lines(home / "runs" / run / "train" / "curves.jsonl")
+    return [line["held_out"]["loss"] for line in curves if "held_out" in line]
+
+
 def taken(home: Path, name: str, settings: dict[str, Any], arm: str) -> dict[str, Any]:
     """One arm of one set: losses, metrics and speed."""
-    settings["train"] |= {"arithmetic": ARMS[arm]["arithmetic"]}
-    model = {"source": "smollm2-135m-instruct", "bits": ARMS[arm]["bits"]}
-    found = carried_out(home, {"name": f"{name}-{arm}", "model": model, **settings})
-    curves = lines(home / "runs" / f"{name}-{arm}" / "train" / "curves.jsonl")
-    looks = [line["held_out"]["loss"] for line in curves if "held_out" in line]
+    run = f"{name}-{arm}"
+    found = carried_out(home, settings_of(run, settings, arm))
+    looks = looks_of(home, run)
+    curves = lines(home / "runs" / run / "train" / "curves.jsonl")
     losses = [line["loss"] for line in curves if "loss" in line]
     return {
+        "cpu": processor(),
         "held_out": {"before": looks[0], "after": looks[-1]},
         "train": sum(losses[-10:]) / len(losses[-10:]),
         "metrics": found["report"]["arms"]["tuned"],
@@ -140,17 +154,12 @@ def taken(home: Path, name: str, settings: dict[str, Any], arm: str) -> dict[str
     }
 
 
-def after(home: Path, name: str, settings: dict[str, Any], arm: str, seed: int) -> float:
+def seeded(home: Path, name: str, settings: dict[str, Any], arm: str, seed: int) -> dict[str, Any]:
     """The held-out loss that one arm of one set ends with under another seed."""
-    settings["train"] |= {"arithmetic": ARMS[arm]["arithmetic"]}
-    model = {"source": "smollm2-135m-instruct", "bits": ARMS[arm]["bits"]}
     run = f"{name}-{arm}-{seed}"
-    job = Job.of(
-        from_mapping({"name": run, "seed": seed, "model": model, **settings}, {}), home=home
-    )
-    pipeline.carry_out(job, "train")
-    looks = lines(home / "runs" / run / "train" / "curves.jsonl")
-    return next(float(look["held_out"]["loss"]) for look in reversed(looks) if "held_out" in look)
+    loaded = from_mapping({**settings_of(run, settings, arm), "seed": seed}, {})
+    pipeline.carry_out(Job.of(loaded, home=home), "train")
+    return {"cpu": processor(), "after": looks_of(home, run)[-1]}
 
 
 def gradients(data: Path) -> dict[str, Any]:
@@ -195,12 +204,16 @@ def likeness(wanted: list[torch.Tensor], found: list[torch.Tensor]) -> dict[str,
 
 def judged(found: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
     """One arm of a set against floats, by the mean over the seeds of both."""
-    losses = [
-        {"0": arm["held_out"]["after"], **arm.get("other_seeds", {})} for arm in (found, plain)
-    ]
-    both = losses[0].keys() & losses[1].keys()
-    ratio = sum(losses[0][seed] for seed in both) / sum(losses[1][seed] for seed in both) - 1
+    ours, floats = losses_of(found), losses_of(plain)
+    both = sorted(ours.keys() & floats.keys())
+    ratio = sum(ours[seed] for seed in both) / sum(floats[seed] for seed in both) - 1
     return {"held_out_more": ratio, "holds": ratio <= BAR, "seeds": len(both)}
+
+
+def losses_of(arm: dict[str, Any]) -> dict[str, float]:
+    """The last held-out loss by seed."""
+    others = {seed: each["after"] for seed, each in arm.get("other_seeds", {}).items()}
+    return {"0": arm["held_out"]["after"], **others}
 
 
 def main() -> None:
@@ -227,10 +240,9 @@ def main() -> None:
             arms[arm] = arms.get(arm) or taken(home, name, settings, arm)
             others = arms[arm].setdefault("other_seeds", {})
             for seed in (seed for seed in chosen.seeds if seed and str(seed) not in others):
-                others[str(seed)] = after(home, name, settings, arm, seed)
-            plain = arms.get("floats")
-            if plain is not None and arm != "floats":
-                arms[arm] |= judged(arms[arm], plain)
+                others[str(seed)] = seeded(home, name, settings, arm, seed)
+            for other in (other for other in arms if other != "floats" and "floats" in arms):
+                arms[other] |= judged(arms[other], arms["floats"])
             print(name, arm, json.dumps(arms[arm]), flush=True)
             keep("eight", {"bar": BAR, "gradients": cosines, "sets": sets})
 

@@ -25,12 +25,11 @@ def machine() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """Its name, as it says it itself."""
-    return next(
-        line.split(":")[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    )
+    """Its name, as it says it itself; its kind where it does not."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text().splitlines() if told.exists() else []
+    names = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def card() -> str | None:

@@ -29,9 +29,6 @@ from workloads import WORKLOADS, Workload
 from tunesmith.environment import code_digest
 
 HERE = Path(__file__).parent
-RESULT = (
-    HERE / "results" / "speed" / f"{'-'.join(re.findall('[a-z0-9]+', processor().lower()))}.json"
-)
 GROUPED: dict[str, Any] = {"train_sampling_strategy": "group_by_length"}
 GRIDS: dict[str, list[dict[str, Any]]] = {
     "trl": [{"micro_batch": m, **GROUPED} for m in (1, 2, 4, 8)],
@@ -106,9 +103,16 @@ def check(name: str, rival: str, found: dict[str, dict[str, Any]]) -> None:
             raise SystemExit(f"{name}: {arm} begins {apart:.1e} from {rival}: not the same")
 
 
+def result() -> Path:
+    """Where results of this processor are kept."""
+    name = "-".join(re.findall("[a-z0-9]+", processor().lower()))
+    return HERE / "results" / "speed" / f"{name}.json"
+
+
 def kept() -> dict[str, Any]:
     """What was measured so far."""
-    found: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    path = result()
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return found
 
 
@@ -153,9 +157,9 @@ def tuned(name: str, rival: str, rows: int, micro_batches: list[int]) -> None:
 def write(found: dict[str, Any]) -> None:
     """Put results beside those that are there."""
     text = json.dumps(kept() | found, indent=1) + "\n"
-    beside = RESULT.with_suffix(".new")
+    beside = result().with_suffix(".new")
     beside.write_text(text)
-    beside.replace(RESULT)
+    beside.replace(result())
 
 
 def main() -> None:

@@ -26,14 +26,15 @@ rows (within 1e-5 of it; 1e-2 where one side holds its base in 8 bits or bfloat1
 taken without gradients, where ours never rounds to bfloat16: what rounded steps do to a training is
 measured by itself ([0022](decisions/0022-steps-in-bfloat16.md)). The rival is
 TRL with peft, `group_by_length`, no gradient checkpointing, at the fastest micro-batch of those
-tried (below); for `w8` transformers' Trainer. It runs once more in bfloat16, which these processors
-multiply faster: its model is held in it, but for `w5` and `w8`, where it multiplies in it
-(autocast). `make rivals` adds two more on `w1`, which `bench/rivals.py` gives environments of their
-own: LitGPT, which has no grouping by length, and LLaMA-Factory with `group_by_length`, both in
-float32 only, with adapters that start from our numbers; LitGPT's own loop clips no gradient and
-weighs micro-batches, not tokens, alike. Every rival of this table runs with glibc told to keep what
-is freed (`MALLOC_TRIM_THRESHOLD_`, `MALLOC_MMAP_THRESHOLD_`), which spares TRL time in the system;
-ours has next to none of that and runs without. The model is the bundled SmolLM2-135M-Instruct.
+tried on the AMD EPYC (below, with what was tried elsewhere); for `w8` transformers' Trainer. It
+runs once more in bfloat16, which these processors multiply faster: its model is held in it, but for
+`w5` and `w8`, where it multiplies in it (autocast). `make rivals` adds two more on `w1`, which
+`bench/rivals.py` gives environments of their own: LitGPT, which has no grouping by length, and
+LLaMA-Factory with `group_by_length`, both in float32 only, with adapters that start from our
+numbers; LitGPT's own loop clips no gradient and weighs micro-batches, not tokens, alike. Every
+rival of this table runs with glibc told to keep what is freed (`MALLOC_TRIM_THRESHOLD_`,
+`MALLOC_MMAP_THRESHOLD_`), which spares TRL time in the system; ours has next to none of that and
+runs without. The model is the bundled SmolLM2-135M-Instruct.
 
 A ratio is ours to the rival's within one round: the median of all rounds, and the least and the
 greatest of them. *Aim* has two marks, a good one and one beyond it, both over the rival in float32;
@@ -45,12 +46,14 @@ speed measured just before; products in bfloat16 or bytes can pass it, and so ca
 common beginning saves, and rows that are read once for ten epochs.
 """
 TRIED = """
+### Settings of rivals, {cpu}
+
 One run for each micro-batch of a rival, some rows (`bench/speed.py --tune`); what glibc frees is
 *kept*, as in the rounds, or goes back *as it comes*.
 
 """
 ANSWERING = """
-## Greedy answers
+## Greedy answers, {cpu}
 
 `bench/generation.py`: 64 ragged prompts, our decoder with 32 rows against transformers' `generate`
 at the best of its settings there (prompts sorted by length, batches of 8, 16 and 32, a static cache
@@ -61,7 +64,7 @@ their range.
 
 """
 REACHING = """
-## Time to a loss
+## Time to a loss, {cpu}
 
 `bench/time_to_loss.py`: TRL trains one epoch of LoRA on {rows} rows of e2e_nlg, {rate:g} at its
 start, {batch} rows a step, in floats and with its model in bfloat16, each at the fastest of its
@@ -71,7 +74,7 @@ the held-out rows is no worse than both that TRL ended with, or the epoch ends. 
 
 """
 GROWING = """
-## Growth
+## Growth, {cpu}
 
 `bench/growth.py`: LoRA as in `w1` on {threads} threads, tokens a second in windows of
 {seconds:.0f} seconds after the first step, each set of rows in a process of its own. *To the first
@@ -162,9 +165,15 @@ def training(found: dict[str, Any]) -> str:
             ]
     absent = [f"`{name}`" for name in WORKLOADS if name not in measured]
     last = f"\nNot measured yet: {', '.join(absent)}.\n" if absent else ""
-    cpu = next(iter(measured.values()))["settings"]["machine"]["cpu"]
-    told = f"\n## Training, {cpu}\n\n" + tabled(columns, table)
+    told = f"\n## Training, {cpu_of(found)}\n\n" + tabled(columns, table)
     return told + last + machines(measured) + tuning(found)
+
+
+def cpu_of(found: dict[str, Any]) -> str:
+    """The processor of a result, or of the first of several."""
+    entries = [each for each in (found, *found.values()) if isinstance(each, dict)]
+    kept = [part for each in entries for part in (each, each.get("settings", {}))]
+    return next(str(part["machine"]["cpu"]) for part in kept if "machine" in part)
 
 
 def tuning(found: dict[str, Any]) -> str:
@@ -180,7 +189,8 @@ def tuning(found: dict[str, Any]) -> str:
         kept = "kept" if "theirs_in" in entry else "as it comes"
         title = f"`{name.removeprefix('tuning ')}`"
         rows += [[title, str(entry["rows"]), way, kept, ", ".join(ways[way])] for way in ways]
-    return TRIED + tabled(["workload", "rows", "in", "memory", "tokens/s"], sorted(rows))
+    columns = ["workload", "rows", "in", "memory", "tokens/s"]
+    return TRIED.format(cpu=cpu_of(found)) + tabled(columns, sorted(rows)) if rows else ""
 
 
 def tabled(columns: list[str], rows: list[list[str]]) -> str:
@@ -206,7 +216,7 @@ def answering(found: dict[str, Any]) -> str:
         rows.append([*cells, str(len(entry["differ"])), f"{min(loads):.1f} to {max(loads):.1f}"])
     kept = "theirs_in" in found["settings"]
     memory = "glibc keeps what it frees" if kept else "its allocator as it comes"
-    return ANSWERING.format(memory=memory) + tabled(columns, rows)
+    return ANSWERING.format(cpu=cpu_of(found), memory=memory) + tabled(columns, rows)
 
 
 def reaching(found: dict[str, Any]) -> str:
@@ -223,7 +233,12 @@ def reaching(found: dict[str, Any]) -> str:
             cells += [f"{rival['seconds']:.0f} s", NAMES[arm], *reached(rival, own, ratio)]
             loads = f"{own['load']:.1f}, {rival['load']:.1f}"
             table.append([*cells, "1.8x; 2.5x" if name == "trl" else "-", loads])
-    told = {"rate": settings["rate"], "batch": settings["rows_a_step"], "rows": settings["rows"]}
+    told = {
+        "cpu": cpu_of(found),
+        "rate": settings["rate"],
+        "batch": settings["rows_a_step"],
+        "rows": settings["rows"],
+    }
     return REACHING.format(**told) + tabled(columns, table)
 
 
@@ -250,6 +265,7 @@ def growing(found: dict[str, Any]) -> str:
         rows.append([*cells, f"{entry['peak_gb']:.2f}"])
     settings = found["settings"]
     said = {
+        "cpu": cpu_of(found),
         "threads": settings["threads"],
         "seconds": settings["seconds"],
         "known": settings["known"],

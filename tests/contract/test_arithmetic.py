@@ -221,9 +221,10 @@ def test_a_step_in_bytes_is_near_the_one_in_floats(method: Any, fast: bool, tmp_
     check(made(wide, method, 8, fast=fast), "bytes")
 
 
-def test_blocks_made_again_give_the_same_step_in_bfloat16(tiny: Tiny) -> None:
-    policy, rows = made(tiny("llama"), Lora(rank=4)), batch(ROWS, 300)
-    arithmetic.choose(policy, "bfloat16")
+@pytest.mark.parametrize(("bits", "kind"), ((None, "bfloat16"), (8, "bytes")))
+def test_blocks_made_again_give_the_same_step(bits: int | None, kind: Any, tiny: Tiny) -> None:
+    policy, rows = made(tiny("llama"), Lora(rank=4), bits), batch(ROWS, 300)
+    arithmetic.choose(policy, kind)
     loss, plain = step(policy, rows)
     policy.recomputed = recompute.chosen(list(layout.blocks(policy.model)), 1)
     again, gradients = step(policy, rows)
@@ -328,31 +329,40 @@ def test_products_in_bfloat16_are_those_of_the_rounded_numbers() -> None:
     torch.testing.assert_close(halves.back(upstream), wanted.float(), rtol=1e-2, atol=1e-2)
 
 
+def unit_of(rows: torch.Tensor) -> torch.Tensor:
+    """What a byte of each row stands for: its largest number is 127 of them."""
+    return rows.abs().amax(dim=1, keepdim=True).clamp(min=coarse.LEAST) / 127
+
+
 def test_products_in_bytes_are_those_of_the_rounded_numbers() -> None:
     """Against the same bytes in double precision, the ten columns with the largest numbers in full;
-    a row of zeros, one of no numbers, a bias."""
+    a row of zeros, two with what is no number in a column of either kind, a bias."""
     torch.manual_seed(0)
     weight = torch.randint(-127, 128, (24, 40), dtype=torch.int8)
     steps, bias = torch.rand(24), torch.randn(24)
     made = coarse.Bytes(weight, steps, bias)
     x, upstream = torch.randn(2, 5, 40), torch.randn(2, 5, 24)
-    x[..., 7::4] *= 8
-    x[..., 3] *= 8
-    x[0, 1], x[1, 2, 3] = 0, torch.nan
+    large = [3, *range(7, 40, 4)]
+    x[..., large] *= 8
+    x[0, 1] = 0
     plain, flat = weight.double() * steps.double()[:, None], x.view(-1, 40)
-    whole, unit, columns, beside = coarse.apart(flat)
-    assert sorted(columns.tolist()) == [3, *range(7, 40, 4)]
-    near = whole * unit
-    assert ((near - flat.index_fill(1, columns, 0)).abs() <= unit / 2 * 1.001).all()
-    wanted = near.index_copy(1, columns, beside).double() @ plain.t() + bias
-    assert wanted[7].isnan().all() and beside.isnan().any(dim=1).nonzero().tolist() == [[7]]
-    torch.testing.assert_close(made.there(x).view(-1, 24), wanted.float(), equal_nan=True)
+    whole, unit, columns, beside = coarse.Rounded.of(flat)
+    assert sorted(columns.tolist()) == large
+    rest = flat.index_fill(1, columns, 0)
+    torch.testing.assert_close(unit, unit_of(rest), rtol=1e-6, atol=0)
+    assert ((whole * unit - rest).abs() <= unit / 2 * 1.001).all()
+    wanted = (whole * unit).index_copy(1, columns, beside).double() @ plain.t() + bias
+    assert (made.there(x).view(-1, 24) - wanted).norm() < 1e-6 * wanted.norm()
     assert torch.equal(made.there(x)[0, 1], bias)
-    assert torch.equal(made.there(coarse.taken(flat, [made, made]))[:7], made.there(flat)[:7])
-    whole, unit = coarse.rounded_((upstream * steps).view(-1, 24))
-    assert ((whole * unit - (upstream * steps).view(-1, 24)).abs() <= unit / 2 * 1.001).all()
+    assert torch.equal(made.there(coarse.taken(flat, [made, made])), made.there(flat))
+    x[1, 2, 3] = x[1, 3] = torch.nan
+    assert made.there(x).isnan().any(dim=-1).nonzero().tolist() == [[1, 2], [1, 3]]
+    given = (upstream * steps).view(-1, 24)
+    whole, unit = coarse.rounded_(given.clone())
+    torch.testing.assert_close(unit, unit_of(given), rtol=1e-6, atol=0)
+    assert ((whole * unit - given).abs() <= unit / 2 * 1.001).all()
     wanted = (whole.double() * unit.double()) @ weight.double()
-    torch.testing.assert_close(made.back(upstream).view(-1, 40), wanted.float())
+    assert (made.back(upstream).view(-1, 40) - wanted).norm() < 1e-6 * wanted.norm()
     apart = upstream.transpose(0, 1).contiguous().transpose(0, 1)  # as a mean over rows leaves it
     assert torch.equal(made.back(apart), made.back(upstream))
 

@@ -73,6 +73,15 @@ def test_every_rival_stands_on_the_page_with_its_own_ratio(script: Any) -> None:
     assert told["tunesmith, `bits: 8`, `bytes`", "LitGPT 0.5.13"] == "0.75 (lost)"
 
 
+def test_a_processor_with_no_whole_round_yet_has_its_heading(script: Any) -> None:
+    page, begun = script("speed_page"), entry("trl", 100)
+    del begun["rounds"][0]["trl"]
+    told = page.training({"w1": begun})
+    assert "## Training, one\n" in told and "Not measured yet: `w1`" in told
+    tried = {"machine": {"cpu": "two"}, "rows": 8, "tries": []}
+    assert "## Training, two\n" in page.training({"tuning w1": tried})
+
+
 @pytest.mark.evidence
 @pytest.mark.parametrize("rival", RIVALS)
 def test_a_rival_elsewhere_starts_from_our_numbers(script: Any, rival: str) -> None:

@@ -29,7 +29,8 @@ LEAST = 1e-30
 """What stands for the largest number of a row of zeros."""
 
 APART = 16
-"""Columns multiplied in floats beside bytes."""
+"""Columns multiplied in floats beside bytes: 8 leave gradients coarser, 32 no finer, and each takes
+time (docs/decisions/0015-steps-in-bytes.md)."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,14 @@ class Bytes:
     bias: "torch.Tensor | None"
 
     def there(self, x: "torch.Tensor | Rounded") -> "torch.Tensor":
-        """x W' + b; of a tensor [..., in], or of its rows, rounded before."""
-        told = x if isinstance(x, Rounded) else apart(x.reshape(-1, x.shape[-1]))
-        found = _product(told.rows, self.weight.t()).mul_(self.steps).mul_(told.steps)
-        beside = self.weight.index_select(1, told.columns).to(found.dtype)
-        found.addmm_(told.apart, beside.mul_(self.steps.unsqueeze(1)).t())
-        found = found if self.bias is None else found.add_(self.bias)
-        return found if isinstance(x, Rounded) else found.view(*x.shape[:-1], -1)
+        """x W' + b, of numbers [..., in] or of their rows, rounded before."""
+        if not isinstance(x, Rounded):
+            rows = Rounded.of(x.reshape(-1, x.shape[-1]))
+            return self.there(rows).view(*x.shape[:-1], -1)
+        found = _product(x.rows, self.weight.t()).mul_(self.steps).mul_(x.steps)
+        beside = self.weight.index_select(1, x.columns).to(found.dtype)
+        found.addmm_(x.apart, beside.mul_(self.steps.unsqueeze(1)).t())
+        return found if self.bias is None else found.add_(self.bias)
 
     def back(self, upstream: "torch.Tensor") -> "torch.Tensor":
         """dy W; the weight's steps are taken into dy before that is rounded."""
@@ -97,38 +99,42 @@ Products = Floats | Halves | Bytes
 
 
 class Rounded(NamedTuple):
-    """Rows as bytes, but for a few columns."""
+    """Rows as bytes, but for the columns that hold the largest numbers of all of them."""
 
     rows: "torch.Tensor"  # [row, in] int8, zero in `columns`
     steps: "torch.Tensor"  # [row, 1], what a unit of each stands for
     columns: "torch.Tensor"  # [some]
     apart: "torch.Tensor"  # [row, some], the numbers of those
 
+    @classmethod
+    def of(cls, x: "torch.Tensor") -> "Rounded":
+        """The rows of `x`, [row, in]."""
+        size = x.abs()
+        # A narrow layer keeps three quarters of its columns in bytes.
+        columns = size.amax(dim=0).topk(min(APART, x.shape[1] // 4)).indices
+        steps = _steps_(size.index_fill_(1, columns, 0).amax(dim=1, keepdim=True))
+        rows = torch.div(x, steps, out=size).round_().to(torch.int8).index_fill_(1, columns, 0)
+        return cls(rows, steps, columns, x.index_select(1, columns))
+
 
 def taken(x: "torch.Tensor", by: Sequence[Products | None]) -> Any:
-    """Rows as several products take them all, rounded once; as they are where those differ."""
+    """Rows [row, in] as several products take them all, rounded once; as they are where those
+    differ."""
     if all(isinstance(each, Halves) for each in by):
         return x.bfloat16()
-    return apart(x) if all(isinstance(each, Bytes) for each in by) else x
-
-
-def apart(x: "torch.Tensor") -> Rounded:
-    """The rows of `x` as bytes, without the columns that hold its largest numbers."""
-    size = x.abs()
-    columns = size.amax(dim=0).topk(min(APART, x.shape[1] // 4)).indices
-    steps = _steps(size.index_fill_(1, columns, 0).amax(dim=1, keepdim=True))
-    rows = torch.div(x, steps, out=size).round_().to(torch.int8).index_fill_(1, columns, 0)
-    return Rounded(rows, steps, columns, x.index_select(1, columns))
+    return Rounded.of(x) if all(isinstance(each, Bytes) for each in by) else x
 
 
 def rounded_(x: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
-    """The rows of `x`, whose place is taken, as bytes, and what a unit of each stands for."""
+    """The rows of `x`, [row, in], whose place is taken, as bytes; and what a unit of each stands
+    for, [row, 1]."""
     # Two passes that only read take less time than one that also writes all sizes.
-    steps = _steps(torch.maximum(x.amax(1, keepdim=True), x.amin(1, keepdim=True).neg_()))
+    steps = _steps_(torch.maximum(x.amax(1, keepdim=True), x.amin(1, keepdim=True).neg_()))
     return x.div_(steps).round_().to(torch.int8), steps
 
 
-def _steps(largest: "torch.Tensor") -> "torch.Tensor":
+def _steps_(largest: "torch.Tensor") -> "torch.Tensor":
+    """What a unit of rows stands for, in the place of their largest numbers."""
     return largest.clamp_(min=LEAST).div_(LARGEST)
 
 

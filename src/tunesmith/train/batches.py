@@ -1,7 +1,8 @@
 """Seam: which rows make a step, and how a step is cut into micro-batches.
 
 Everything is a pure function of the examples, the seed and the step, so a checkpoint holds one
-integer. The gradient does not depend on the cut: the loop divides by the whole step's weight.
+integer. The gradient does not depend on the cut: the loop divides by the whole step's weight. Only
+what bytes round does (`coarse`).
 """
 
 from collections.abc import Iterator, Sequence

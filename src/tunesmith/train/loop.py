@@ -58,7 +58,8 @@ class Train(Spec):
     """What happens to a longer row: the run is refused, or the row is left out and counted."""
     micro_batch: Positive | None = None
     """Tokens in one forward pass; by default 1,024 on a processor and 8,192 on a GPU, or five times
-    what all rows begin with. Less needs less memory and changes nothing else."""
+    what all rows begin with. Less needs less memory and changes nothing else, but what
+    `arithmetic: bytes` rounds."""
     gradient_checkpointing: Literal["auto", "off"] | Positive = "auto"
     """Whose inner states are computed again on the way back: those of every block (1), of every
     second (2) and so on. Less memory, more time, the same gradients. `auto` keeps what fits. Not on
