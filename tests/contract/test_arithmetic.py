@@ -450,12 +450,22 @@ def test_what_would_not_be_faster_is_refused_before_a_model_is_loaded(
         arithmetic.refuse_unfit(kind, **named)
 
 
-@pytest.mark.parametrize("method", (Lora(rank=4), Lora(rank=4, init="pissa"), Full()), ids=repr)
-def test_a_training_in_bfloat16_stops_and_goes_on_to_the_bit(
-    method: Any, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    (
+        ("bfloat16", Lora(rank=4)),
+        ("bfloat16", Lora(rank=4, init="pissa")),
+        ("bfloat16", Full()),
+        ("bytes", Lora(rank=4)),
+    ),
+    ids=repr,
+)
+def test_a_training_in_coarse_numbers_stops_and_goes_on_to_the_bit(
+    kind: str, method: Any, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base, plain = base_of(tiny("llama")), settings(method=method)
-    spec = plain.model_copy(update={"arithmetic": "bfloat16"})
+    base = base_of(tiny("llama"), bits=8 if kind == "bytes" else None)
+    plain = settings(method=method)
+    spec = plain.model_copy(update={"arithmetic": kind})
     whole = result(trained(prepared(tmp_path / "whole"), base, spec))
     folder = prepared(tmp_path / "stopped")
     with monkeypatch.context() as patched, pytest.raises(Preempted):
