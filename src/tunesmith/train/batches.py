@@ -2,7 +2,7 @@
 
 Everything is a pure function of the examples, the seed and the step, so a checkpoint holds one
 integer. The gradient does not depend on the cut: the loop divides by the whole step's weight. Only
-what bytes round does (`coarse`).
+what is rounded to bytes (`coarse`) does.
 """
 
 from collections.abc import Iterator, Sequence
