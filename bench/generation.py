@@ -7,9 +7,10 @@
 tokens, so the amount of work is fixed: 60 tokens for every prompt (`equal`), or a drawn number for
 each (`unequal`), where `generate` must go on until the longest row of its batch is done. The rival
 sorts its prompts by length and tries several batches with either kind of cache, with the C library
-keeping what it frees; its best is run in turns with ours. Another machine, version or model code
-of ours begins anew. Both sides' tokens are compared; where a row differs, the gap between the two
-likeliest tokens at the first difference says whether it was a tie.
+keeping what it frees; its best is run in turns with ours. Every run is kept at once in
+bench/results/generation/<processor>.json; another version or model code of ours begins anew. Both
+sides' tokens are compared; where a row differs, the gap between the two likeliest tokens at the
+first difference says whether it was a tie.
 """
 
 import copy
@@ -26,14 +27,13 @@ from typing import Any
 
 import torch
 from clock import now, peak, spent
-from machine import KEEPING, around, machine
+from machine import KEEPING, around, machine, result_of
 from workloads import turns_of, words
 
 from tunesmith.environment import code_digest
 from tunesmith.model.bases import ModelSpec, resolve
 from tunesmith.model.load import load_model
 
-RESULTS = Path(__file__).parent / "results" / "generation.json"
 PROMPTS, TOKENS, ROWS, ROUNDS = 64, 60, 32, 3
 RIVALS = tuple({"batch": batch} for batch in (8, 16, 32)) + ({"batch": 32, "cache": "static"},)
 CASES = ("equal", "unequal")
@@ -136,7 +136,8 @@ def main() -> None:
     """What is missing of the comparison, kept after every process."""
     settings = {"machine": machine(), "threads": 1, "rows": ROWS, "theirs_in": KEEPING}
     settings["code"] = code_digest("model/*.py")
-    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    path = result_of("generation")
+    found = json.loads(path.read_text()) if path.exists() else {}
     if found.get("settings") != settings:
         found = {"settings": settings}
     tried = found.setdefault("tried", {})
@@ -195,7 +196,7 @@ def differences(ours: list[list[int]], theirs: list[list[int]]) -> list[Found]:
 def keep(found: Found) -> None:
     """Write what is known so far."""
     found["at"] = time.strftime("%Y-%m-%d")
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    result_of("generation").write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

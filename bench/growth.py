@@ -7,7 +7,7 @@ and 100,000 of them (those of the first thousand over and over, so that only the
 By length: rows of 128 to 4,096 tokens each, 4,096 tokens a step, every answer token carrying loss;
 what is expected there is the speed of 512 by the operations a token needs, as `--dry-run` counts
 them. A window ends with the first step past its seconds; the first step is in none.
-Writes bench/results/growth.json; sets already there are kept.
+Writes bench/results/growth/<processor>.json; sets already there are kept.
 """
 
 import argparse
@@ -16,11 +16,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import side
 from clock import now, peak, spent
+from machine import here, result_of
 from whole import keep
 from workloads import WORKLOADS, Encoded
 
@@ -34,7 +34,7 @@ A_STEP = 4096
 """Tokens of a step where rows are of one length."""
 KNOWN = 512
 """The length whose speed the others are predicted from."""
-RESULT = Path(__file__).parent / "results" / "growth.json"
+RESULT = result_of("growth")
 
 Found = dict[str, Any]
 
@@ -136,7 +136,7 @@ def main() -> None:
             told = ["--windows", str(chosen.windows if kind == "rows" else 1)]
             told += ["--seconds", str(chosen.seconds)]
             found[name] = alone(kind, number, told)
-            keep("growth", {"settings": settings, "sets": found})
+            keep(here("growth"), {"settings": settings, "sets": found})
 
 
 if __name__ == "__main__":

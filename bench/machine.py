@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,16 @@ def processor() -> str:
     lines = told.read_text().splitlines() if told.exists() else []
     names = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.machine())
+
+
+def here(name: str) -> str:
+    """The name of this processor's result of a benchmark."""
+    return f"{name}/{'-'.join(re.findall('[a-z0-9]+', processor().lower()))}"
+
+
+def result_of(name: str) -> Path:
+    """Where this processor's result is kept: bench/results/NAME/<processor>.json."""
+    return Path(__file__).parent / "results" / f"{here(name)}.json"
 
 
 def card() -> str | None:

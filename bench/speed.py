@@ -15,14 +15,13 @@ machine, version, setting or engine of ours begins anew. Rivals with environment
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from machine import KEEPING, around, machine, processor
+from machine import KEEPING, around, machine, result_of
 from rivals import RIVALS, versions_of
 from workloads import WORKLOADS, Workload
 
@@ -103,15 +102,9 @@ def check(name: str, rival: str, found: dict[str, dict[str, Any]]) -> None:
             raise SystemExit(f"{name}: {arm} begins {apart:.1e} from {rival}: not the same")
 
 
-def result() -> Path:
-    """Where results of this processor are kept."""
-    name = "-".join(re.findall("[a-z0-9]+", processor().lower()))
-    return HERE / "results" / "speed" / f"{name}.json"
-
-
 def kept() -> dict[str, Any]:
     """What was measured so far."""
-    path = result()
+    path = result_of("speed")
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return found
 
@@ -157,9 +150,10 @@ def tuned(name: str, rival: str, rows: int, micro_batches: list[int]) -> None:
 def write(found: dict[str, Any]) -> None:
     """Put results beside those that are there."""
     text = json.dumps(kept() | found, indent=1) + "\n"
-    beside = result().with_suffix(".new")
+    path = result_of("speed")
+    beside = path.with_suffix(".new")
     beside.write_text(text)
-    beside.replace(result())
+    beside.replace(path)
 
 
 def main() -> None:

@@ -280,7 +280,13 @@ def as_known(found: dict[str, Any], entry: dict[str, Any]) -> float:
     return speed * known["needed_gflop"] / entry["needed_gflop"]
 
 
-SECTIONS = {"generation": answering, "time_to_loss": reaching, "growth": growing}
+SECTIONS = {
+    "speed": training,
+    "generation": answering,
+    "time_to_loss": reaching,
+    "growth": growing,
+}
+"""By the folder of its results, which are kept for each processor."""
 
 
 def listed(facts: dict[str, Any]) -> str:
@@ -307,10 +313,8 @@ def machines(measured: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    told = HEAD + "".join(
-        training(json.loads(path.read_text())) for path in sorted(RESULTS.glob("speed/*.json"))
-    )
+    told = HEAD
     for name, section in SECTIONS.items():
-        measured = RESULTS / f"{name}.json"
-        told += section(json.loads(measured.read_text())) if measured.exists() else ""
+        for path in sorted(RESULTS.glob(f"{name}/*.json")):
+            told += section(json.loads(path.read_text()))
     PAGE.write_text(told)

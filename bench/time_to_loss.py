@@ -7,7 +7,7 @@ floats and once with its model in bfloat16, each at the fastest of its micro-bat
 first rows. Ours runs with products in floats, in bfloat16 and in bytes: from half the epoch on we
 look at the held-out rows every 25 steps, and stop at the first look that is no worse than both of
 TRL's last losses; looks are in nobody's time. Each side is a process of its own. Writes
-bench/results/time_to_loss.json.
+bench/results/time_to_loss/<processor>.json.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import side
 import torch
 from clock import now, spent
 from e2e import row
-from machine import KEEPING, around
+from machine import KEEPING, around, here
 from whole import keep, lines
 from workloads import Encoded, Workload, encoded
 
@@ -151,7 +151,7 @@ def compare(data: Path, rows: int) -> None:
     for arm, arithmetic in ARMS.items():
         own = found[arm] = alone("ours", data, rows, wanted=wanted, arithmetic=arithmetic)
         found["ratio"][arm] = {name: against(own, rival) for name, rival in rivals.items()}
-        keep("time_to_loss", found)
+        keep(here("time_to_loss"), found)
 
 
 def main() -> None:

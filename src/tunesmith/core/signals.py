@@ -19,6 +19,12 @@ SENTENCES: dict[type[TunesmithError], str] = {
     Interrupted: "stopped by Ctrl-C; give the same command again to go on",
 }
 
+FINISHING = b"stopping: the step in hand is finished and saved first"
+SAID: dict[type[TunesmithError], bytes] = {
+    Preempted: FINISHING + b"\n",
+    Interrupted: FINISHING + b" (Ctrl-C again: at once, back to the last save)\n",
+}
+
 
 class _Asked:
     """What the process was asked to do. One per process, as signals are."""
@@ -46,7 +52,8 @@ def handlers() -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Inside, a signal only sets a flag that `requested()` reads. Contexts may be nested.
+    """Inside, a signal only sets a flag that `requested()` reads; a second Ctrl-C raises, as
+    everything saved stands a kill. Contexts may be nested.
 
     Leaving the outermost one normally raises what was asked for meanwhile; leaving it by an
     exception keeps that exception. Without `handlers()` around it installs them for its time.
@@ -76,12 +83,12 @@ def error(kind: type[TunesmithError]) -> TunesmithError:
 
 def _receive(number: int, frame: FrameType | None) -> None:
     """Raise, or remember. The flag is set in both cases: a library may swallow the exception."""
-    first = _Asked.kind is None
+    first, again = _Asked.kind is None, _Asked.kind is Interrupted and number == signal.SIGINT
     # SIGTERM wins over an earlier Ctrl-C: whoever sends it counts the seconds.
     _Asked.kind = Preempted if _Asked.kind is Preempted else KINDS[number]
-    if not _Asked.deferrals:
+    if again or not _Asked.deferrals:
         raise error(_Asked.kind)
     if first:
         # A write to the descriptor is the one way of printing that is safe in a handler.
         with suppress(OSError):
-            os.write(2, b"stopping: the step in hand is finished and saved first\n")
+            os.write(2, SAID[KINDS[number]])

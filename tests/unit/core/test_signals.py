@@ -68,6 +68,14 @@ def test_sigterm_wins_over_an_earlier_ctrl_c() -> None:
             send(number)
 
 
+def test_a_second_ctrl_c_does_not_wait(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(Interrupted, match="same command"), handlers(), deferred():
+        send(signal.SIGINT)
+        assert "Ctrl-C again: at once" in capfd.readouterr().err
+        send(signal.SIGINT)
+        pytest.fail("the second one came too late")
+
+
 def test_a_library_that_swallows_the_exception_delays_it_only() -> None:
     with pytest.raises(Preempted), handlers():
         with suppress(Exception):  # as optional imports do it
