@@ -51,7 +51,7 @@ class Preempted(TunesmithError):
 
 
 class Interrupted(TunesmithError):
-    """Ctrl-C was obeyed: the state is saved and the same command goes on from it."""
+    """Ctrl-C was obeyed; what was saved stays and the same command goes on from it."""
 
     code = 130
 

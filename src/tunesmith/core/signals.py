@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from types import FrameType
@@ -25,11 +26,17 @@ SAID: dict[type[TunesmithError], bytes] = {
     Interrupted: FINISHING + b" (Ctrl-C again: at once, back to the last save)\n",
 }
 
+ONE_PRESS = 0.5
+"""Seconds within which several Ctrl-C are one: a launcher may hand on what the terminal has sent to
+all of its group."""
+
 
 class _Asked:
     """What the process was asked to do. One per process, as signals are."""
 
     kind: type[TunesmithError] | None = None
+    again: bool = False
+    since: float = 0.0
     deferrals: int = 0
     installed: bool = False
 
@@ -41,19 +48,19 @@ def handlers() -> Iterator[None]:
         yield
         return
     before = {number: signal.signal(number, _receive) for number in KINDS}
-    _Asked.installed, _Asked.kind = True, None
+    _Asked.installed, _Asked.kind, _Asked.again = True, None, False
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        _Asked.installed, _Asked.kind = False, None
+        _Asked.installed, _Asked.kind, _Asked.again = False, None, False
 
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Inside, a signal only sets a flag that `requested()` reads; a second Ctrl-C raises, as
-    everything saved stands a kill. Contexts may be nested.
+    """Inside, a signal only sets a flag that `requested()` reads. Contexts may be nested: a second
+    Ctrl-C raises in the outermost one, and waits for the end of one inside it, which is a save.
 
     Leaving the outermost one normally raises what was asked for meanwhile; leaving it by an
     exception keeps that exception. Without `handlers()` around it installs them for its time.
@@ -67,7 +74,7 @@ def deferred() -> Iterator[None]:
             yield
         finally:
             _Asked.deferrals -= 1
-        if _Asked.deferrals == 0 and _Asked.kind is not None:
+        if _Asked.kind is not None and (_Asked.deferrals == 0 or _urgent()):
             raise error(_Asked.kind)
 
 
@@ -81,12 +88,20 @@ def error(kind: type[TunesmithError]) -> TunesmithError:
     return kind(SENTENCES[kind])
 
 
+def _urgent() -> bool:
+    """Whether somebody asked twice, and nothing is being saved."""
+    return _Asked.again and _Asked.deferrals <= 1
+
+
 def _receive(number: int, frame: FrameType | None) -> None:
     """Raise, or remember. The flag is set in both cases: a library may swallow the exception."""
-    first, again = _Asked.kind is None, _Asked.kind is Interrupted and number == signal.SIGINT
+    first, now = _Asked.kind is None, time.monotonic()
+    if _Asked.kind is Interrupted and number == signal.SIGINT:
+        _Asked.again = _Asked.again or now - _Asked.since > ONE_PRESS
+    _Asked.since = now
     # SIGTERM wins over an earlier Ctrl-C: whoever sends it counts the seconds.
     _Asked.kind = Preempted if _Asked.kind is Preempted else KINDS[number]
-    if again or not _Asked.deferrals:
+    if _urgent() or not _Asked.deferrals:
         raise error(_Asked.kind)
     if first:
         # A write to the descriptor is the one way of printing that is safe in a handler.

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tunesmith.core import signals
 from tunesmith.core.errors import Interrupted, Preempted, TunesmithError
 from tunesmith.core.signals import deferred, handlers, requested
 
@@ -68,12 +69,40 @@ def test_sigterm_wins_over_an_earlier_ctrl_c() -> None:
             send(number)
 
 
+@pytest.fixture
+def any_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No two Ctrl-C are so close that they count as one."""
+    monkeypatch.setattr(signals, "ONE_PRESS", -1.0)
+
+
+@pytest.mark.usefixtures("any_moment")
 def test_a_second_ctrl_c_does_not_wait(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(Interrupted, match="same command"), handlers(), deferred():
         send(signal.SIGINT)
         assert "Ctrl-C again: at once" in capfd.readouterr().err
         send(signal.SIGINT)
         pytest.fail("the second one came too late")
+
+
+@pytest.mark.usefixtures("any_moment")
+def test_a_second_ctrl_c_waits_for_a_save() -> None:
+    done = []
+    with pytest.raises(Interrupted), handlers(), deferred():
+        with deferred():
+            for _ in range(3):
+                send(signal.SIGINT)
+            done.append("saved")
+        pytest.fail("nothing after the save was to be waited for")
+    assert done == ["saved"]
+
+
+def test_one_press_that_comes_twice_is_one() -> None:
+    done = []
+    with pytest.raises(Interrupted), handlers(), deferred():
+        for _ in range(2):
+            send(signal.SIGINT)
+        done.append("the step in hand")
+    assert done
 
 
 def test_a_library_that_swallows_the_exception_delays_it_only() -> None:
