@@ -96,7 +96,8 @@ def test_a_second_ctrl_c_waits_for_a_save() -> None:
     assert done == ["saved"]
 
 
-def test_one_press_that_comes_twice_is_one() -> None:
+def test_one_press_that_comes_twice_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "ONE_PRESS", 60.0)
     done = []
     with pytest.raises(Interrupted), handlers(), deferred():
         for _ in range(2):
