@@ -4,10 +4,10 @@
                           [--seeds 0 1 2]
 
 LoRA on the bundled model over restaurant data to text, bank questions under 77 labels, and medical
-documents, and every weight trained over the first (`e2e_full`); same rows, order, seed and settings
-in every arm. `floats` is the plain base, `bfloat16` the same with `train.arithmetic: bfloat16`,
-`bytes` is `model.bits: 8` with `train.arithmetic: bytes`, and `weights` the same without rounding
-what is multiplied. Metrics are of seed 0; of other seeds only the held-out loss is kept, and an arm
+documents, every weight trained over the first (`e2e_full`), and a head alone over the second
+(`banking77_head`); same rows, order, seed and settings in every arm. `floats` is the plain base,
+`bfloat16` the same with `train.arithmetic: bfloat16`, `bytes` is `model.bits: 8` with
+`train.arithmetic: bytes`, and `weights` the same without rounding what is multiplied. Metrics are of seed 0; of other seeds only the held-out loss is kept, and an arm
 is judged by the mean over the seeds it shares with floats. Resumes in the folder given; writes
 bench/results/eight.json.
 """
@@ -89,6 +89,13 @@ def banking77(home: Path, data: Path) -> dict[str, Any]:
     return whole(found, spec, {})
 
 
+def banking77_head(home: Path, data: Path) -> dict[str, Any]:
+    """As `banking77`, a head on the frozen model."""
+    found = banking77(home, data)
+    found["train"] |= {"method": "frozen", "lr": 1e-2, "epochs": 30}
+    return found
+
+
 def medquad(home: Path, data: Path) -> dict[str, Any]:
     """12 steps of 1,024 tokens of documents."""
     found = {}
@@ -112,6 +119,7 @@ SETS = {
     "e2e_full": e2e_full,
     "e2e_bleu": bleu,
     "banking77": banking77,
+    "banking77_head": banking77_head,
     "medquad": medquad,
 }
 
@@ -128,6 +136,13 @@ def settings_of(name: str, settings: dict[str, Any], arm: str) -> dict[str, Any]
     train = {**settings["train"], "arithmetic": ARMS[arm]["arithmetic"]}
     model = {"source": "smollm2-135m-instruct", "bits": ARMS[arm]["bits"]}
     return {**settings, "name": name, "model": model, "train": train}
+
+
+def fits(method: Any, arm: str) -> bool:
+    """Whether there is such an arm: weights in bits do not move, and no row is kept in bytes."""
+    if method == "frozen":
+        return ARMS[arm]["arithmetic"] != "bytes"
+    return method != "full" or ARMS[arm]["bits"] is None
 
 
 def looks_of(home: Path, run: str) -> list[float]:
@@ -235,8 +250,7 @@ def main() -> None:
     for name in chosen.sets:
         arms = sets.setdefault(name, {})
         settings = SETS[name](home, chosen.data)
-        moves = settings["train"]["method"] == "full"  # what is in bits does not
-        for arm in (arm for arm in chosen.arms if not (moves and ARMS[arm]["bits"])):
+        for arm in (arm for arm in chosen.arms if fits(settings["train"]["method"], arm)):
             arms[arm] = arms.get(arm) or taken(home, name, settings, arm)
             others = arms[arm].setdefault("other_seeds", {})
             for seed in (seed for seed in chosen.seeds if seed and str(seed) not in others):

@@ -15,6 +15,7 @@ machine, version, setting or engine of ours begins anew. Rivals with environment
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -35,13 +36,14 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
     "litgpt": [{"micro_batch": m} for m in (1, 2, 4)],
     "llamafactory": [{"micro_batch": m, **GROUPED} for m in (1, 2, 4)],
 }
-BEST = {
+UNTRIED = {
     "trl": GROUPED,
     "trainer": GROUPED,
     "litgpt": GRIDS["litgpt"][0],
     "llamafactory": GRIDS["llamafactory"][1],
 }
-"""What rivals run with; the micro-batch of a workload's own rival is the workload's."""
+"""What rivals run with where no grid was tried on this processor; the micro-batch of a workload's
+own rival is the workload's then."""
 ELSEWHERE = "w1"
 """Where rivals run that are not a workload's own."""
 EQUAL = 1e-5
@@ -66,11 +68,33 @@ def once(name: str, side: str, options: dict[str, Any], rows: int) -> dict[str, 
 def sides_of(work: Workload, rival: str) -> dict[str, tuple[str, dict[str, Any]]]:
     """Who runs in a round: our arms, then the rival, and once more where it has two ways."""
     own = {arm: ("ours", options) for arm, options in work.arms.items()}
-    micro = {"micro_batch": work.micro_batch} if rival == work.rival else {}
-    theirs = {rival: (rival, {**BEST[rival], **micro})}
+    theirs = {rival: (rival, best(work, rival, {}))}
     if rival == work.rival and work.rounded is not None:
-        theirs[rounded(rival)] = (rival, {**BEST[rival], **work.rounded})
+        theirs[rounded(rival)] = (rival, best(work, rival, work.rounded))
     return own | theirs
+
+
+def best(work: Workload, rival: str, way: dict[str, Any]) -> dict[str, Any]:
+    """A rival's fastest setting of those tried on this processor; `way` is what it trains in."""
+    (name,) = (name for name, each in WORKLOADS.items() if each is work)
+    tried = speeds(kept().get(f"tuning {key_of(name, rival)}", {}))
+    told = (work.rounded or {}).keys()
+    alike = [each for each in tried if {k: v for k, v in each[0].items() if k in told} == way]
+    if alike:
+        return max(alike, key=lambda each: statistics.median(each[1]))[0]
+    micro = {"micro_batch": work.micro_batch} if rival == work.rival else {}
+    return {**UNTRIED[rival], **micro, **way}
+
+
+def speeds(tuning: dict[str, Any]) -> list[tuple[dict[str, Any], list[float]]]:
+    """Each setting of a rival that was tried, and its tokens a second, try by try."""
+    found: list[tuple[dict[str, Any], list[float]]] = []
+    for each in tuning.get("tries", []):
+        known = next((s for options, s in found if options == each["options"]), None)
+        if known is None:
+            found.append((each["options"], known := []))
+        known.append(each["tokens_per_second"])
+    return found
 
 
 def rounded(rival: str) -> str:
@@ -132,7 +156,7 @@ def measured(name: str, rival: str, rows: int, pairs: int, *, fresh: bool) -> No
 
 
 def tuned(name: str, rival: str, rows: int, micro_batches: list[int]) -> None:
-    """Every setting of a rival's grid once: which is its best."""
+    """Every setting of a rival's grid once more: which is its best."""
     work = WORKLOADS[name]
     grid = [each for each in GRIDS[rival] if each["micro_batch"] in micro_batches]
     grid = [each for each in grid if each["micro_batch"] <= work.batch]
@@ -143,7 +167,6 @@ def tuned(name: str, rival: str, rows: int, micro_batches: list[int]) -> None:
     key = f"tuning {key_of(name, rival)}"
     before = kept().get(key, {})
     tried = before.get("tries", []) if facts.items() <= before.items() else []
-    tried = [each for each in tried if each["options"] not in grid]
     write({key: {**facts, "tries": tried + found}})
 
 

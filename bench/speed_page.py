@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rivals import RIVALS
-from speed import key_of, rounded
+from speed import key_of, rounded, speeds
 from workloads import WORKLOADS
 
 HOME = Path(__file__).parents[1]
@@ -48,8 +48,9 @@ common beginning saves, and rows that are read once for ten epochs.
 TRIED = """
 ### Settings of rivals, {cpu}
 
-One run for each micro-batch of a rival, some rows (`bench/speed.py --tune`); what glibc frees is
-*kept*, as in the rounds, or goes back *as it comes*.
+Runs with each micro-batch of a rival over some rows (`bench/speed.py --tune`); rounds take the one
+that is the fastest by the median. What glibc frees is *kept*, as in the rounds, or goes back *as it
+comes*.
 
 """
 ANSWERING = """
@@ -181,11 +182,10 @@ def tuning(found: dict[str, Any]) -> str:
     rows = []
     for name, entry in found.items():
         ways: dict[str, list[str]] = {}
-        for tried in entry.get("tries", []) if name.startswith("tuning ") else []:
-            options = tried["options"]
+        for options, tried in speeds(entry) if name.startswith("tuning ") else []:
             way = "bfloat16" if {"dtype", "bf16"} & set(options) else "float32"
-            speed = f"{options['micro_batch']}: {tried['tokens_per_second']:.0f}"
-            ways.setdefault(way, []).append(speed)
+            told = " ".join(f"{speed:.0f}" for speed in tried)
+            ways.setdefault(way, []).append(f"{options['micro_batch']}: {told}")
         kept = "kept" if "theirs_in" in entry else "as it comes"
         title = f"`{name.removeprefix('tuning ')}`"
         rows += [[title, str(entry["rows"]), way, kept, ", ".join(ways[way])] for way in ways]

@@ -1,5 +1,6 @@
 """Steps that multiply in bfloat16 or in bytes: near those in floats, and steps alone."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,7 +12,7 @@ import torch
 
 from tests.rows import batch
 from tests.tiny import tiny_model
-from tests.trained import base_of, prepared, settings, trained
+from tests.trained import base_of, labelled, prepared, settings, trained
 from tests.workflow.test_resume import result, stop_after
 from tunesmith.core.errors import Preempted, SettingsError
 from tunesmith.model import (
@@ -23,9 +24,11 @@ from tunesmith.model import (
     layout,
     recompute,
 )
+from tunesmith.model.bases import Base
 from tunesmith.model.load import load_model
 from tunesmith.model.policy import Policy
 from tunesmith.train import optimiser
+from tunesmith.train.loop import Train
 from tunesmith.train.methods.adapter import Adapter
 from tunesmith.train.methods.frozen import Frozen
 from tunesmith.train.methods.full import Full
@@ -402,14 +405,44 @@ def test_a_copy_is_made_again_after_a_step_that_moved_its_weight(tiny: Tiny) -> 
     assert torch.equal(gradients, others)
 
 
-def test_a_trunk_that_is_read_once_and_a_model_without_linear_layers_are_refused(
-    tiny: Tiny,
-) -> None:
-    base = base_of(tiny("gpt2"))
-    frozen = settings(method=Frozen(), objective=Classify(), arithmetic="bfloat16")
-    with pytest.raises(SettingsError, match="under train.method: frozen a row goes through"):
+def test_a_trunk_that_is_read_once_is_not_read_in_bytes(tiny: Tiny) -> None:
+    base = base_of(tiny("llama"), bits=8)
+    frozen = settings(method=Frozen(), objective=Classify(), arithmetic="bytes")
+    with pytest.raises(SettingsError, match="what train.method: frozen keeps of a row must be"):
         refuse_unfit(frozen, base, "auto")
     refuse_unfit(frozen.model_copy(update={"method": Lora()}), base, "auto")
+
+
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+def test_a_trunk_is_read_in_bfloat16_for_steps_and_exactly_for_looks(
+    kind: str, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNESMITH_CACHE", str(tmp_path / "cache"))
+    base = base_of(tiny(kind))
+    plain = settings(method=Frozen(), objective=Classify(), epochs=4)
+    rounded = plain.model_copy(update={"arithmetic": "bfloat16"})
+    exact = learnt(tmp_path / "floats", base, plain)
+    with counted() as found:
+        first = learnt(tmp_path / "first", base, rounded)
+    assert found.count("there") and not found.count("back")
+    assert first["held_out_before"] == exact["held_out_before"]
+    assert 0 < abs(first["first_loss"] / exact["first_loss"] - 1) < 5e-3
+    assert first["best_value"] == pytest.approx(exact["best_value"], rel=1e-2)
+    with counted() as found:
+        assert learnt(tmp_path / "again", base, rounded) == first
+        assert learnt(tmp_path / "exact", base, plain) == exact
+    assert found == [], "each kind of state is kept, and apart from the other"
+
+
+def learnt(path: Path, base: Base, spec: Train) -> dict[str, Any]:
+    """What a training of a head on labelled rows says of itself, times left out."""
+    folder = trained(prepared(path, rows=18, held=6, row=labelled), base, spec)
+    found = json.loads((folder.stage("train").path / "train.json").read_text())
+    return {name: found[name] for name in ("held_out_before", "first_loss", "best_value")}
+
+
+def test_a_model_without_linear_layers_is_refused(tiny: Tiny) -> None:
+    base = base_of(tiny("gpt2"))
     model = load_model(base).requires_grad_(False)
     meaning = heads.Meaning(("a", "b", "c"), "mean", False)
     head = heads.fresh(meaning, layout.width(model), seed=0)
@@ -429,7 +462,7 @@ def test_copies_are_there_before_the_room_for_a_step_is_asked_for(tiny: Tiny) ->
 @pytest.mark.parametrize(
     ("kind", "given", "said"),
     [
-        ("bfloat16", {"moves": False}, "bfloat16 is for steps through the model"),
+        ("bytes", {"moves": False, "bits": 8}, "bytes rounds a row by those it is read with"),
         (
             "bytes",
             {"bits": 4},

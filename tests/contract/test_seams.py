@@ -284,10 +284,10 @@ def test_lora_arithmetic_equals_pefts(kind: str, tiny: Tiny) -> None:
 
 
 FUSED = {  # what is recognised in two blocks; GPT-2 and Phi have LayerNorm and no gate
-    "llama": {"norm": 5, "feed_forward": 2, "attend": 2},
-    "llama-untied": {"norm": 5, "feed_forward": 2, "attend": 2},
-    "qwen3": {"norm": 9, "feed_forward": 2, "attend": 2},
-    "gemma": {"norm": 5, "attend": 2},  # its gate is a GELU
+    "llama": {"norm": 5, "feed_forward": 2, "attend": 2, "shortened": 1},
+    "llama-untied": {"norm": 5, "feed_forward": 2, "attend": 2, "shortened": 1},
+    "qwen3": {"norm": 9, "feed_forward": 2, "attend": 2, "shortened": 1},
+    "gemma": {"norm": 5, "attend": 2, "shortened": 1},  # its gate is a GELU
     "gpt2": {},
     "phi": {},
     "falcon": {},
@@ -471,6 +471,46 @@ def test_a_probe_that_fails_leaves_every_module_in_its_mode(
     monkeypatch.setattr(attention, "hidden", broken)
     assert not Policy(model, None).packs
     assert [module.training for module in model.modules()] == before
+
+
+ENDS = ("llama", "llama-untied", "qwen3", "gemma")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_behind_the_last_attention_only_what_is_asked_for_is_computed(
+    kind: str, tiny: Tiny
+) -> None:
+    model = model_of(tiny(kind))
+    policy, rows = Policy(model, None), batch(LENGTHS, 300, share=0.5)
+    asked, seen = int((rows.targets != IGNORE).sum()), list[int]()
+    assert ends(policy) == (kind in ENDS)
+    assert 0 < asked < int(rows.mask.sum()) - 1
+    for block in layout.blocks(model):
+        if kind in ENDS:
+            block.mlp.register_forward_hook(lambda _, given, __: seen.append(given[0].shape[-2]))
+    policy.nll(rows)
+    assert seen == ([int(rows.mask.sum()), asked] if kind in ENDS else [])
+
+
+def test_a_last_block_that_does_more_than_its_modules_tell_is_left_whole() -> None:
+    """Granite scales what a part adds; Gemma 2 has norms behind its parts too."""
+    for name in ("GraniteConfig", "Gemma2Config"):
+        settings = {"vocab_size": 300, "pad_token_id": 0, **WIDE, "residual_multiplier": 0.5}
+        model = AutoModelForCausalLM.from_config(getattr(transformers, name)(**settings))
+        assert not ends(Policy(model, None)), name
+
+
+def ends(policy: Policy) -> bool:
+    """Whether the last block is one of the parts."""
+    return layout.blocks(policy.model)[-1] in [part.module for part in policy.fused]
+
+
+def test_nobody_asks_for_a_token_or_everybody_for_all(tiny: Tiny) -> None:
+    model = model_of(tiny("llama"))
+    fast, slow = Policy(model, None), Policy(model, None, fast=False)
+    for share in (0.0, 1.0):
+        rows = batch(LENGTHS, 300, share=share)
+        assert fast.nll(rows).item() == pytest.approx(slow.nll(rows).item(), rel=1e-6)
 
 
 def test_what_stood_in_for_a_forward_before_comes_back() -> None:

@@ -28,8 +28,8 @@ Arithmetic = Literal["floats", "bfloat16", "bytes"]
 def refuse_unfit(
     kind: Arithmetic, *, bits: int | None, dtype: str, device: devices.Device, moves: bool
 ) -> None:
-    """Refuse what would not be faster, by what is known before a model is loaded; `moves` says
-    whether training changes what the model makes of its rows."""
+    """Refuse what would not be faster, or unsteady, by what is known before a model is loaded;
+    `moves` says whether training changes what the model makes of its rows."""
     if kind == "floats":
         return
     if why := needless(kind, dtype=dtype, moves=moves):
@@ -49,14 +49,13 @@ def refuse_unfit(
 
 
 def needless(kind: Arithmetic, *, dtype: str, moves: bool) -> str:
-    """Why a run's settings alone leave nothing to gain from coarser numbers; empty where they do
-    not."""
+    """Why a run's settings alone speak against coarser numbers; empty where they do not."""
     if kind == "floats":
         return ""
     reasons = {
         "rounds numbers of model.dtype: float32, and those are bfloat16": dtype == "bfloat16",
-        "is for steps through the model, and under train.method: frozen a row goes through it "
-        "once": not moves,
+        "rounds a row by those it is read with, and what train.method: frozen keeps of a row must "
+        "be its own": kind == "bytes" and not moves,
     }
     found = next((said for said, holds in reasons.items() if holds), None)
     return "" if found is None else f"{kind} {found}; say floats"

@@ -71,6 +71,8 @@ class Plan:
     """Where all documents go through one call."""
     rounds: bool = False
     """Whether training steps round what they multiply (`coarse_attention`)."""
+    asked: "torch.Tensor | None" = None
+    """The tokens whose states are asked for, where the last block may leave out the others."""
 
 
 LEAST_SHARED = 8
@@ -300,11 +302,17 @@ def no_mask(*_: Any, local_size: int | None = None, **__: Any) -> int | None:
 
 
 def hidden(
-    model: Any, packed: Packed, lead: Lead | None = None, *, rounds: bool = False
+    model: Any,
+    packed: Packed,
+    lead: Lead | None = None,
+    *,
+    rounds: bool = False,
+    asked: "torch.Tensor | None" = None,
 ) -> "torch.Tensor":
-    """Hidden states of packed tokens, [token, width]."""
+    """Hidden states of packed tokens, [token, width]; of those `asked` for, where the last block
+    of the model may end with them (`ending`)."""
     start = 0 if lead is None else lead.length
-    plan = replace(planned(packed), rounds=rounds)
+    plan = replace(planned(packed), rounds=rounds, asked=asked)
     with switched(model):
         output = model.base_model(
             input_ids=packed.ids,
@@ -364,11 +372,21 @@ def _alone(model: Any, document: "torch.Tensor", lead: Lead | None) -> Any:
 def _together(
     model: Any, documents: list["torch.Tensor"], lead: Lead | None, *, share: bool
 ) -> "torch.Tensor":
+    batch = _batch(documents)
+    packed = pack(batch, share=share)
+    return hidden(model, packed, lead)[packed.place[batch.mask.flatten()]]
+
+
+def probed(model: Any) -> Packed:
+    """The probe's documents as one row."""
+    device = next(model.parameters()).device
+    return pack(_batch([torch.tensor(ids, device=device) for ids in PROBE]))
+
+
+def _batch(documents: list["torch.Tensor"]) -> Batch:
     width, device = max(map(len, documents)), documents[0].device
     ids = torch.stack([functional.pad(d, (0, width - len(d))) for d in documents])
     lengths = torch.tensor([len(d) for d in documents], device=device)
     mask = torch.arange(width, device=device) < lengths.unsqueeze(1)
     none = torch.full_like(ids, IGNORE)
-    batch = Batch(ids, mask, none, torch.ones(len(ids), device=device), (), ())
-    packed = pack(batch, share=share)
-    return hidden(model, packed, lead)[packed.place[mask.flatten()]]
+    return Batch(ids, mask, none, torch.ones(len(ids), device=device), (), ())

@@ -10,7 +10,8 @@ processor that multiplies such numbers. What is rounded is gone, so only trainin
 answers, measures and merges stay exact.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -145,10 +146,24 @@ def _product(rows: "torch.Tensor", weight: "torch.Tensor") -> "torch.Tensor":
     return found.view(torch.float32).copy_(found)
 
 
+_reads_for_steps = [False]
+
+
+@contextmanager
+def as_in_steps() -> Iterator[None]:
+    """Products as in training steps without gradients: a model that stays as it is is read once
+    for all of them."""
+    _reads_for_steps.append(True)
+    try:
+        yield
+    finally:
+        _reads_for_steps.pop()
+
+
 def rounds(x: "torch.Tensor") -> bool:
     """Whether products with `x` may be coarse: in a training step, in single precision."""
-    trains = torch.is_grad_enabled() and x.dtype == torch.float32
-    return trains and x.device.type == "cpu"
+    trains = torch.is_grad_enabled() or _reads_for_steps[-1]
+    return trains and x.dtype == torch.float32 and x.device.type == "cpu"
 
 
 NEEDS = {"bfloat16": "AVX512-BF16", "bytes": "AVX512-VNNI"}

@@ -29,6 +29,7 @@ from tunesmith.model.safe import check_safetensors
 if TYPE_CHECKING:
     import torch
 
+    from tunesmith.model.arithmetic import Arithmetic
     from tunesmith.model.bases import Base
     from tunesmith.model.policy import Policy
 else:
@@ -147,9 +148,11 @@ class Features:
         self._map_all()  # Another file may hold some of its rows.
 
 
-def opened(policy: "Policy", base: "Base", say: Callable[[str], None]) -> Features:
-    """The cache for a policy whose model is `base` and stays so."""
-    return Features(home() / depends(policy, base)[:32], say)
+def opened(
+    policy: "Policy", base: "Base", say: Callable[[str], None], arithmetic: "Arithmetic" = "floats"
+) -> Features:
+    """The cache for a policy whose model is `base` and stays so, read in these numbers."""
+    return Features(home() / depends(policy, base, arithmetic)[:32], say)
 
 
 def home() -> Path:
@@ -157,9 +160,9 @@ def home() -> Path:
     return cache_folder() / "features"
 
 
-def depends(policy: "Policy", base: "Base") -> str:
+def depends(policy: "Policy", base: "Base", arithmetic: "Arithmetic") -> str:
     """sha256 over all that a state depends on beside the row: weights, their types, the settings
-    of the model, how text is read, the pooling, our code and the libraries."""
+    of the model, how text is read, in what numbers, the pooling, our code and the libraries."""
     model = layout.causal(policy.model)
     settings = json.loads(model.config.to_json_string(use_diff=False))
     return digest(
@@ -173,6 +176,7 @@ def depends(policy: "Policy", base: "Base") -> str:
             "pooling": None if policy.head is None else policy.head.pooling,
             "device": policy.device.type,
             "packed": policy.packs,
+            "arithmetic": arithmetic,
             "code": code_digest("model/*.py"),
             "versions": versions(),
         }

@@ -84,8 +84,11 @@ def agrees(forward: Callable[..., Any], call: Call) -> bool:
     if type(given) is not type(call.made):
         return False
     ours, theirs = (each[0] if isinstance(each, tuple) else each for each in (given, call.made))
-    if ours.shape != theirs.shape:
-        return False
+    return ours.shape == theirs.shape and is_close(ours, theirs)
+
+
+def is_close(ours: "torch.Tensor", theirs: "torch.Tensor") -> bool:
+    """Whether two tensors may both be right answers."""
     bound = CLOSE[str(theirs.dtype).removeprefix("torch.")]
     return bool(torch.linalg.norm(ours - theirs) <= bound * torch.linalg.norm(theirs))
 
@@ -177,22 +180,24 @@ def attend(
     attention_mask: Any = None,
     past_key_values: Any = None,
     plan: attention.Plan | None = None,
+    only: "torch.Tensor | None" = None,
     **rest: Any,
 ) -> tuple["torch.Tensor", None]:
-    """Self-attention with rotary positions, its three projections as one function."""
+    """Self-attention with rotary positions, its three projections as one function; what it gives is
+    of the tokens in `only`, where that is said."""
     told = lowrank.read_all([module.q_proj, module.k_proj, module.v_proj], hidden_states)
     if told is None or plan is None or position_embeddings is None or past_key_values is not None:
         named = {"position_embeddings": position_embeddings, "past_key_values": past_key_values}
         named |= {} if plan is None else {"plan": plan}
-        return own(module)(  # type: ignore[no-any-return]
-            hidden_states, attention_mask=attention_mask, **named, **rest
-        )
+        output, _ = own(module)(hidden_states, attention_mask=attention_mask, **named, **rest)
+        return output if only is None else output[:, only], None
     states = lowrank.together(hidden_states, told)
     query, key, value = by_head(module, states, position_embeddings)
     dropout = module.attention_dropout if module.training else 0.0
     named_too = settings | rest | {"dropout": dropout}
     output, _ = attention.documents(module, query, key, value, None, plan=plan, **named_too)
-    return module.o_proj(output.reshape(*hidden_states.shape[:-1], -1)), None
+    output = output.reshape(*hidden_states.shape[:-1], -1)
+    return module.o_proj(output if only is None else output[:, only]), None
 
 
 def by_head(

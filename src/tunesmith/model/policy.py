@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tunesmith.core.late import late
 from tunesmith.core.records import IGNORE, Batch
-from tunesmith.model import attention, fused, layout, lead, newrows, recompute
+from tunesmith.model import attention, coarse, ending, fused, layout, lead, newrows, recompute
 from tunesmith.model.modes import evaluating
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Policy:
         self.splits_head = fast and writes and head_is_plain(plain)
         self.packs = self.splits_head and attention.works(plain, self._lead())
         self.low_rank = lowrank.layers(model) if self.splits_head or (fast and not writes) else []
-        self.fused = fused.parts(plain) if self.packs else []
+        self.fused = self._parts_of(plain)
         self._copied: list[fused.Part] | None = None
         self.recomputed: list[Any] = []
         """Blocks that keep only their input in training (`recompute`)."""
@@ -88,6 +88,8 @@ class Policy:
         self._looked: Look | None = None
         self._segmented = layout.segmented(model)
         self.features: Features | None = None
+        self.features_of_steps: Features | None = None
+        """Those that steps take, where they are made in coarser numbers than looks take."""
         if head is not None:
             head.linear.to(self.device)
             self._settle_idle()
@@ -149,14 +151,16 @@ class Policy:
             before.__dict__.update(self.__dict__)
             before.model, before._looked = model, None
             if model is not self.model:  # parts are bound to the modules that they stand in for
-                before.fused = self._parts_of(model)
+                before.fused = self._copied = self._copied or self._parts_of(layout.causal(model))
             yield before
 
-    def _parts_of(self, copy: Any) -> "list[fused.Part]":
-        """The parts of the frozen copy, found once."""
-        if self._copied is None:
-            self._copied = fused.parts(layout.causal(copy)) if self.packs else []
-        return self._copied
+    def _parts_of(self, plain: Any) -> list[fused.Part]:
+        """What functions of ours stand in for in a plain model, its last block among it where that
+        can leave out the tokens that nobody asks for."""
+        if not self.packs:
+            return []
+        found = fused.parts(plain)
+        return [*found, *ending.parts(plain, found)]
 
     @contextmanager
     def looking(self, batch: Batch) -> Iterator[None]:
@@ -218,7 +222,14 @@ class Policy:
         knows that no weight of the model changes."""
         if self.features is None or self.model.training:
             return self.pooled(batch)
-        return self.features.of(batch, self.pooled).to(self.device)
+        if self.features_of_steps is None or not torch.is_grad_enabled():
+            return self.features.of(batch, self.pooled).to(self.device)
+        return self.features_of_steps.of(batch, self._pooled_for_steps).to(self.device)
+
+    def _pooled_for_steps(self, batch: Batch) -> "torch.Tensor":
+        """`pooled` as steps multiply, though no gradient passes through it."""
+        with coarse.as_in_steps():
+            return self.pooled(batch)
 
     def pooled(self, batch: Batch) -> "torch.Tensor":
         """One state for each sequence, [sequence, width]: the mean over its real tokens
@@ -258,16 +269,31 @@ class Policy:
         with self._seams():
             before = lead.of(self.model)  # a pass of its own, which writes into a cache
             with again:
-                states = attention.hidden(plain, packed, before, rounds=self.rounds)
-                return states[packed.place[chosen]]
+                return self._states(packed, packed.place[chosen], before)
+
+    def _states(
+        self, packed: attention.Packed, tokens: "torch.Tensor", before: "lead.Lead | None"
+    ) -> "torch.Tensor":
+        """Hidden states of some tokens of a packed row, [position, width]; several may be one."""
+        asked, places = tokens.unique(return_inverse=True)
+        part = 0 < len(asked) < packed.ids.shape[1]
+        states = attention.hidden(
+            layout.causal(self.model),
+            packed,
+            before,
+            rounds=self.rounds,
+            asked=asked if part else None,
+        )
+        return states[places if part and len(states) == len(asked) else tokens]
 
     @contextmanager
     def _seams(self, *, back: bool = False) -> Iterator[None]:
         """What every pass runs in. On the way `back` a block is alone: what switches attention for
         a whole pass is not there to do it."""
-        switched = lowrank.switched(self.low_rank), newrows.switched(self.new_rows)
+        layers = lowrank.switched(self.low_rank), newrows.switched(self.new_rows)
+        parts = fused.switched(self.fused)
         packed = attention.switched(layout.causal(self.model)) if back and self.packs else None
-        with switched[0], switched[1], fused.switched(self.fused), packed or nullcontext():
+        with layers[0], layers[1], parts, packed or nullcontext():
             yield
 
     def _behind(self, batch: Batch) -> dict[str, Any]:

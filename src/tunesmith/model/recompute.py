@@ -29,18 +29,24 @@ def chosen(blocks: Sequence[Any], every: int | None) -> list[Any]:
     return [] if every is None else list(blocks)[every - 1 :: every]
 
 
-def switched(blocks: Sequence[Any], seams: Seams) -> AbstractContextManager[None]:
+@contextmanager
+def switched(blocks: Sequence[Any], seams: Seams) -> Iterator[None]:
     """Blocks that keep only their input, for the time of one forward pass with gradients. `seams`
     is entered again on the way back."""
     again = list(blocks) if torch.is_grad_enabled() else []
-    return forwards.standing_in({block: partial(_forward, block, seams) for block in again})
+    found = {block: partial(_forward, block, block.forward, seams) for block in again}
+    with forwards.standing_in(found):
+        yield
 
 
-def _forward(block: Any, seams: Seams, *given: Any, **named: Any) -> Any:
-    """The block's own forward under torch's checkpoint, which puts its random numbers back."""
+def _forward(
+    block: Any, before: Callable[..., Any], seams: Seams, *given: Any, **named: Any
+) -> Any:
+    """The block's forward as it was `before`, under torch's checkpoint, which puts its random
+    numbers back."""
     training = block.training
     return checkpoint.checkpoint(
-        partial(type(block).forward, block, **named),
+        partial(before, **named),
         *given,
         use_reentrant=False,
         context_fn=lambda: (nullcontext(), _again(block, training, seams)),

@@ -95,6 +95,9 @@ class Session:
         start = self._resume()
         # After the last write to a frozen layer.
         arithmetic.choose(self.policy, self.spec.arithmetic)
+        if self.policy.still:
+            kind = self.spec.arithmetic
+            ahead.read(self.policy, self.base, self.examples, self._cut, kind=kind, log=self.log)
         self._make_room()
         with self.progress.copies.open(self.spec.sinks, self.stage):
             if start == 0:
@@ -125,9 +128,6 @@ class Session:
         self._settle_passes()
         self._open_stream(start=0)
         self.held = {name: self._cut(found) for name, found in by_source(self.examples["valid"])}
-        if self.policy.still:
-            rows = [example for part in self.examples.values() for example in part]
-            ahead.read(self.policy, self.base, rows, self._cut, log=self.log)
 
     def _make_room(self) -> None:
         """Before any step: whether the longest one fits into memory, and what is done if not."""
