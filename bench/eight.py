@@ -7,8 +7,8 @@ LoRA on the bundled model over restaurant data to text, bank questions under 77 
 documents, every weight trained over the first (`e2e_full`), and a head alone over the second
 (`banking77_head`); same rows, order, seed and settings in every arm. `floats` is the plain base,
 `bfloat16` the same with `train.arithmetic: bfloat16`, `bytes` is `model.bits: 8` with
-`train.arithmetic: bytes`, and `weights` the same without rounding what is multiplied. Metrics are of
-seed 0; of other seeds only the held-out loss is kept, and an arm is judged by the mean over the
+`train.arithmetic: bytes`, and `weights` the same without rounding what is multiplied. Metrics are
+of seed 0; of other seeds only the held-out loss is kept; an arm is judged by the mean over the
 seeds it shares with floats. Resumes in the folder given; writes bench/results/eight.json.
 """
 
