@@ -24,7 +24,7 @@ def main() -> None:
     order = {"in_order": True, "batch": ROWS_A_STEP}
     ours = once("w1", "ours", order, count)
     _, best = sides_of(WORKLOADS["w1"], "trl")["trl"]
-    theirs = once("w1", "trl", best | order, count)
+    theirs = once("w1", "trl", best | order | {"micro_batch": ROWS_A_STEP}, count)
     differences = [abs(a - b) for a, b in zip(ours["losses"], theirs["losses"], strict=True)]
     result = {
         "machine": machine(),

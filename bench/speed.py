@@ -77,7 +77,9 @@ def sides_of(work: Workload, rival: str) -> dict[str, tuple[str, dict[str, Any]]
 def best(work: Workload, rival: str, way: dict[str, Any]) -> dict[str, Any]:
     """A rival's fastest setting of those tried on this processor; `way` is what it trains in."""
     (name,) = (name for name, each in WORKLOADS.items() if each is work)
-    tried = speeds(kept().get(f"tuning {key_of(name, rival)}", {}))
+    tuning = kept().get(f"tuning {key_of(name, rival)}", {})
+    alike_here = {"machine": machine(), "theirs_in": KEEPING}.items() <= tuning.items()
+    tried = speeds(tuning) if alike_here else []
     told = (work.rounded or {}).keys()
     alike = [each for each in tried if {k: v for k, v in each[0].items() if k in told} == way]
     if alike:

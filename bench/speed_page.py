@@ -24,17 +24,18 @@ and rows a step, in fp32 unless it says otherwise, each in a fresh process, in r
 ours, then the rival. Before the clock starts, both sides must give the same loss for the first
 rows (within 1e-5 of it; 1e-2 where one side holds its base in 8 bits or bfloat16). That loss is
 taken without gradients, where ours never rounds to bfloat16: what rounded steps do to a training is
-measured by itself ([0022](decisions/0022-steps-in-bfloat16.md)). The rival is
-TRL with peft, `group_by_length`, no gradient checkpointing, at the fastest micro-batch of those
-tried on the AMD EPYC (below, with what was tried elsewhere); for `w8` transformers' Trainer. It
-runs once more in bfloat16, which these processors multiply faster: its model is held in it, but for
-`w5` and `w8`, where it multiplies in it (autocast). `make rivals` adds two more on `w1`, which
-`bench/rivals.py` gives environments of their own: LitGPT, which has no grouping by length, and
-LLaMA-Factory with `group_by_length`, both in float32 only, with adapters that start from our
-numbers; LitGPT's own loop clips no gradient and weighs micro-batches, not tokens, alike. Every
-rival of this table runs with glibc told to keep what is freed (`MALLOC_TRIM_THRESHOLD_`,
-`MALLOC_MMAP_THRESHOLD_`), which spares TRL time in the system; ours has next to none of that and
-runs without. The model is the bundled SmolLM2-135M-Instruct.
+measured by itself ([0022](decisions/0022-steps-in-bfloat16.md)). The rival is TRL with peft,
+`group_by_length`, no gradient checkpointing, at its fastest micro-batch: of those tried on the same
+processor for what was measured from 2026-11-29 on, on the AMD EPYC for what was before (below is
+what was tried, and under each table when it ran); for `w8` transformers' Trainer. It runs once more
+in bfloat16, which these processors multiply faster: its model is held in it, but for `w5` and `w8`,
+where it multiplies in it (autocast). `make rivals` adds two more on `w1`, which `bench/rivals.py`
+gives environments of their own: LitGPT, which has no grouping by length, and LLaMA-Factory with
+`group_by_length`, both in float32 only, with adapters that start from our numbers; LitGPT's own
+loop clips no gradient and weighs micro-batches, not tokens, alike. Every rival of this table runs
+with glibc told to keep what is freed (`MALLOC_TRIM_THRESHOLD_`, `MALLOC_MMAP_THRESHOLD_`), which
+spares TRL time in the system; ours has next to none of that and runs without. The model is the
+bundled SmolLM2-135M-Instruct.
 
 A ratio is ours to the rival's within one round: the median of all rounds, and the least and the
 greatest of them. *Aim* has two marks, a good one and one beyond it, both over the rival in float32;
@@ -43,7 +44,8 @@ the same in seconds of processor time, which other work on the machine disturbs 
 the load below the table is above the number of threads. One round is an indication, not a result.
 The share of the ceiling is tokens a second to what fp32 matrix products alone would allow at the
 speed measured just before; products in bfloat16 or bytes can pass it, and so can tokens that a
-common beginning saves, and rows that are read once for ten epochs.
+common beginning saves, rows that are read once for ten epochs, and the part of the last block that
+is left out for tokens without a loss (up to a thirtieth).
 """
 TRIED = """
 ### Settings of rivals, {cpu}

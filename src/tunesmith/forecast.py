@@ -141,7 +141,7 @@ def quicker(spec: Train, base: Base, dtype: str) -> str:
     """A setting with which the steps of a new training would take less time here."""
     from tunesmith.model import arithmetic
 
-    if spec.arithmetic != "floats":
+    if spec.arithmetic != "floats" or not spec.method.moves:
         return ""
     try:
         refuse_unfit(spec.model_copy(update={"arithmetic": "bfloat16"}), base, dtype)

@@ -434,6 +434,20 @@ def test_a_trunk_is_read_in_bfloat16_for_steps_and_exactly_for_looks(
     assert found == [], "each kind of state is kept, and apart from the other"
 
 
+def test_attention_of_a_row_that_is_kept_is_exact_however_long_it_is(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which documents it rounds depends on what they are laid with."""
+    model = load_model(base_of(tiny("llama"))).requires_grad_(False).eval()
+    head = heads.fresh(heads.Meaning(("a", "b"), "last", False), layout.width(model), seed=0)
+    policy = Policy(model, None, head=head)
+    arithmetic.choose(policy, "bfloat16")
+    monkeypatch.setattr(coarse_attention, "attended", None)
+    with torch.no_grad(), coarse.as_in_steps(), counted() as found:
+        policy.pooled(batch(LONG, 300))
+    assert found
+
+
 def learnt(path: Path, base: Base, spec: Train) -> dict[str, Any]:
     """What a training of a head on labelled rows says of itself, times left out."""
     folder = trained(prepared(path, rows=18, held=6, row=labelled), base, spec)

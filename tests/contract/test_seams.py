@@ -494,10 +494,19 @@ def test_behind_the_last_attention_only_what_is_asked_for_is_computed(
 
 def test_a_last_block_that_does_more_than_its_modules_tell_is_left_whole() -> None:
     """Granite scales what a part adds; Gemma 2 has norms behind its parts too."""
-    for name in ("GraniteConfig", "Gemma2Config"):
-        settings = {"vocab_size": 300, "pad_token_id": 0, **WIDE, "residual_multiplier": 0.5}
+    plain = {"attn_logit_softcapping": None, "final_logit_softcapping": None}
+    kinds = {
+        "GraniteConfig": {"residual_multiplier": 0.5},
+        "Gemma2Config": {"head_dim": 8, "sliding_window": 64, **plain},
+    }
+    for name, own in kinds.items():
+        settings = {"vocab_size": 300, "pad_token_id": 0, **WIDE, **own}
+        torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(getattr(transformers, name)(**settings))
-        assert not ends(Policy(model, None)), name
+        policy = Policy(model, None)
+        known = [part.module for part in policy.fused]
+        assert layout.blocks(model)[-1].self_attn in known, name
+        assert not ends(policy), name
 
 
 def ends(policy: Policy) -> bool:
@@ -508,9 +517,32 @@ def ends(policy: Policy) -> bool:
 def test_nobody_asks_for_a_token_or_everybody_for_all(tiny: Tiny) -> None:
     model = model_of(tiny("llama"))
     fast, slow = Policy(model, None), Policy(model, None, fast=False)
-    for share in (0.0, 1.0):
-        rows = batch(LENGTHS, 300, share=share)
-        assert fast.nll(rows).item() == pytest.approx(slow.nll(rows).item(), rel=1e-6)
+    rows = batch(LENGTHS, 300, share=0.0)
+    assert fast.nll(rows).item() == slow.nll(rows).item() == 0
+    everything = rows.mask.flatten().nonzero().squeeze(1)
+    whole = slow.hidden(rows, everything)
+    torch.testing.assert_close(fast.hidden(rows, everything), whole, rtol=1e-6, atol=1e-6)
+
+
+def test_several_rows_ask_for_a_token_of_their_common_beginning(tiny: Tiny) -> None:
+    model, rows = model_of(tiny("llama")), alike((20, 14, 17), 12)
+    fast, slow = Policy(model, None), Policy(model, None, fast=False)
+    width = rows.mask.shape[1]
+    asked = torch.tensor([5, 13, width + 5, width + 13, 2 * width + 5, 2 * width])
+    assert fast.laid == "shared" and ends(fast)
+    found, wanted = fast.hidden(rows, asked), slow.hidden(rows, asked)
+    torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
+    assert torch.equal(found[0], found[2])
+
+
+def test_dropout_of_attention_leaves_the_last_block_short(tiny: Tiny) -> None:
+    model = model_of(tiny("llama"), attention_dropout=0.3).train()
+    policy, rows = Policy(model, None), batch(LENGTHS, 300, share=0.7)
+    assert ends(policy) and policy.laid == "packed"
+    assert policy.nll(rows) != policy.nll(rows), "and it is still dropped"
+    plain = Policy(model.eval(), None, fast=False)
+    assert policy.nll(rows).item() == pytest.approx(plain.nll(rows).item(), rel=1e-6)
+    assert {block.self_attn.attention_dropout for block in layout.blocks(model)} == {0.3}
 
 
 def test_what_stood_in_for_a_forward_before_comes_back() -> None:

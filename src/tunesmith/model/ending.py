@@ -30,9 +30,9 @@ def parts(model: Any, found: Sequence[fused.Part]) -> list[fused.Part]:
     block, known = layout.blocks(model)[-1], [part.module for part in found]
     if not all(hasattr(block, name) for name in HOLDS) or block.self_attn not in known:
         return []
-    call = fused.watched(model, [block])[block]
+    call = fused.watched(model, [block]).get(block)
     with torch.no_grad(), attention.switched(model):
-        if not fused.steady(block, call):
+        if call is None or not fused.steady(block, call):
             return []
     part = fused.Part(block, partial(shortened, block))
     return [part] if agrees(model, [*found, part]) else []

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.late import late
 from tunesmith.model import attention, forwards
+from tunesmith.model.modes import evaluating
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +59,7 @@ def parts(model: Any) -> list[Part]:
         return []
     calls = watched(model, [m for m in model.modules() if any(True for _ in candidates(m, {}))])
     found = []
-    with torch.no_grad(), attention.switched(model):
+    with torch.no_grad(), evaluating(model), attention.switched(model):
         for module, call in calls.items():
             proven = (f for f in candidates(module, call.told or {}) if agrees(f, call))
             found += [Part(module, forward) for forward in proven if steady(module, call)][:1]
@@ -100,17 +101,20 @@ def steady(module: Any, call: Call) -> bool:
     modes = [(each, each.training) for each in module.modules()]
     adapted = (m for m in module.modules() if hasattr(m, "base_layer"))
     inside = {id(each) for layer in adapted for each in layer.modules()}
-    dropout, place = getattr(module, "attention_dropout", None), next(module.parameters()).device
+    drops = [
+        m for m in module.modules() if isinstance(getattr(m, "attention_dropout", None), float)
+    ]
+    shares, place = [m.attention_dropout for m in drops], next(module.parameters()).device
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
         try:
             for each, _ in modes:
                 each.training = id(each) not in inside
-            if dropout is not None:
-                module.attention_dropout = 0.0
+            for each in drops:
+                each.attention_dropout = 0.0
             return agrees(own(module), call)
         finally:
-            if dropout is not None:
-                module.attention_dropout = dropout
+            for each, share in zip(drops, shares, strict=True):
+                each.attention_dropout = share
             for each, training in modes:
                 each.training = training
 

@@ -89,7 +89,7 @@ class Policy:
         self._segmented = layout.segmented(model)
         self.features: Features | None = None
         self.features_of_steps: Features | None = None
-        """Those that steps take, where they are made in coarser numbers than looks take."""
+        """Those that steps take, which may be made in coarser numbers."""
         if head is not None:
             head.linear.to(self.device)
             self._settle_idle()
@@ -151,7 +151,9 @@ class Policy:
             before.__dict__.update(self.__dict__)
             before.model, before._looked = model, None
             if model is not self.model:  # parts are bound to the modules that they stand in for
-                before.fused = self._copied = self._copied or self._parts_of(layout.causal(model))
+                if self._copied is None:
+                    self._copied = self._parts_of(layout.causal(model))
+                before.fused = self._copied
             yield before
 
     def _parts_of(self, plain: Any) -> list[fused.Part]:
@@ -281,7 +283,9 @@ class Policy:
             layout.causal(self.model),
             packed,
             before,
-            rounds=self.rounds,
+            # What is kept of a row without gradients must not depend on what it is laid with, and
+            # which attention is rounded does (`attention.is_coarse`).
+            rounds=self.rounds and torch.is_grad_enabled(),
             asked=asked if part else None,
         )
         return states[places if part and len(states) == len(asked) else tokens]

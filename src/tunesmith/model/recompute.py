@@ -25,8 +25,9 @@ Seams = Callable[[], AbstractContextManager[Any]]
 
 
 def chosen(blocks: Sequence[Any], every: int | None) -> list[Any]:
-    """The blocks that are made again: each `every`-th, the last of each such group."""
-    return [] if every is None else list(blocks)[every - 1 :: every]
+    """The blocks that are made again: each `every`-th, the first of each such group. The very last
+    block keeps least (`ending`)."""
+    return [] if every is None else list(blocks)[: len(blocks) // every * every : every]
 
 
 @contextmanager
