@@ -214,6 +214,7 @@ def callback() -> Any:
 
 def head(base: Base, work: Workload, encoded: list[Encoded], options: Found) -> Found:
     """tunesmith's train stage with a frozen model and a head, from rows to a saved folder."""
+    import transformers.modeling_utils  # noqa: F401  The rival has it before its clock starts too.
     from banking77 import folder_of, spec_of
 
     from tunesmith.core.log import Log

@@ -240,10 +240,12 @@ LONG = (310, 290)
 
 @pytest.mark.parametrize("kind", ("llama", "qwen3", "gemma", "phi"))
 @pytest.mark.parametrize("rows", (LONG, (40, 5)), ids=("long", "short"))
+@pytest.mark.parametrize("tiles", (False, True), ids=("blocks", "kernel"))
 def test_attention_of_long_rows_is_in_bfloat16(
-    kind: str, rows: tuple[int, ...], tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+    kind: str, rows: tuple[int, ...], tiles: bool, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of long rows only, in steps only, and blocks that are made again give the same."""
+    monkeypatch.setattr(coarse_attention, "tiles", lambda: tiles)
     policy, long = made(tiny(kind), Lora(rank=4)), rows == LONG
     asked: list[int] = []
     whole = coarse_attention.blocks
@@ -259,7 +261,7 @@ def test_attention_of_long_rows_is_in_bfloat16(
     arithmetic.choose(policy, "bfloat16")
     assert not asked
     loss, rounded = step(policy, given)
-    each_way_in_both_blocks = sorted(4 * rows) if long else []
+    each_way_in_both_blocks = sorted((2 if tiles else 4) * rows) if long else []
     assert sorted(asked) == each_way_in_both_blocks
     cosine = torch.nn.functional.cosine_similarity(rounded, plain, dim=0)
     assert 0.999 < cosine < 1 - 1e-9
@@ -285,6 +287,7 @@ def test_what_attention_in_bfloat16_cannot_do_is_left_to_the_kernel(
 ) -> None:
     asked: list[int] = []
     whole = coarse_attention.blocks
+    monkeypatch.setattr(coarse_attention, "tiles", lambda: False)
     monkeypatch.setattr(
         coarse_attention, "blocks", lambda *sizes: (asked.append(1), whole(*sizes))[1]
     )
@@ -297,10 +300,12 @@ def test_what_attention_in_bfloat16_cannot_do_is_left_to_the_kernel(
 @pytest.mark.parametrize("time", (1, 7, 256, 257, 600))
 @pytest.mark.parametrize("before", (0, 90))
 @pytest.mark.parametrize(("heads", "shared"), ((4, 4), (6, 2)))
+@pytest.mark.parametrize("tiles", (False, True), ids=("blocks", "kernel"))
 def test_attention_in_bfloat16_is_that_of_double_precision_but_for_its_digits(
-    time: int, before: int, heads: int, shared: int
+    time: int, before: int, heads: int, shared: int, tiles: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Values and the three gradients, with keys before the first query and heads that share."""
+    monkeypatch.setattr(coarse_attention, "tiles", lambda: tiles)
     torch.manual_seed(0)
     counts = ((heads, time), (shared, time + before), (shared, time + before))
     states = [torch.randn(1, n, length, 16, requires_grad=True) for n, length in counts]

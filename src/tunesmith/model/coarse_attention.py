@@ -1,25 +1,31 @@
 """Causal attention of training steps in bfloat16, by products of whole blocks of queries.
 
-torch's kernel for processors gains nothing from narrower numbers, but products of a stack of
+torch's kernel for processors gains little from narrower numbers, but products of a stack of
 matrices do: two to three times. So a block of queries, those of all heads that share keys at once,
 is multiplied with all the keys that one of them sees. Scores and probabilities are rounded, what is
 summed is not; they are made once more on the way back (arXiv 2112.05682), so nothing is kept that
-grows with the square of a row. Short rows, whose calls cost more than their products, keep the
-kernel (docs/decisions/0022-steps-in-bfloat16.md).
+grows with the square of a row. Where the processor multiplies tiles (AMX), the kernel is the
+quicker one on the way there. Short rows, whose calls cost more than their products, keep it both
+ways (docs/decisions/0022-steps-in-bfloat16.md).
 """
 
 from collections.abc import Iterator
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunesmith.core.late import late
 
 if TYPE_CHECKING:
     import torch
+    import torch.nn.functional as functional
 else:
     torch = late("torch")
+    functional = late("torch.nn.functional")
 
 BLOCK = 256
 """Queries multiplied at a time: what lies above the diagonal of a block is computed for nothing."""
+BLOCK_OF_TILES = 128
+"""The same where products take less time than what lies around them."""
 LEAST = 256
 """Queries of a document from which this is the quicker way."""
 
@@ -30,6 +36,13 @@ class Block(NamedTuple):
     first: int
     last: int
     seen: int
+
+
+@cache
+def tiles() -> bool:
+    """Whether the processor multiplies whole tiles of bfloat16. Asked of it and not of a clock, so
+    that a run that goes on computes as it did."""
+    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 def attended(
@@ -46,7 +59,7 @@ def attended(
 
 def blocks(time: int, keys: int) -> Iterator[Block]:
     """The queries in blocks of nearly one size."""
-    count = -(-time // BLOCK)
+    count = -(-time // (BLOCK_OF_TILES if tiles() else BLOCK))
     borders = [time * at // count for at in range(count + 1)]
     for first, last in zip(borders, borders[1:], strict=False):
         yield Block(first, last, keys - time + last)
@@ -67,6 +80,24 @@ def _shares(rows: "torch.Tensor", key: "torch.Tensor", block: Block) -> "torch.T
     return torch.softmax(scores, dim=-1)
 
 
+def _by_kernel(query: "torch.Tensor", key: "torch.Tensor", value: "torch.Tensor") -> "torch.Tensor":
+    """What queries, scaled before, take of all positions up to their own, by torch's kernel."""
+    states = (each.unsqueeze(0) for each in (query, key, value))
+    return functional.scaled_dot_product_attention(
+        *states, is_causal=True, scale=1.0, enable_gqa=len(query) != len(key)
+    )[0]
+
+
+def _by_block(query: "torch.Tensor", key: "torch.Tensor", value: "torch.Tensor") -> "torch.Tensor":
+    """The same of the last of all positions, by products of blocks."""
+    found = query.new_empty(*query.shape[:2], value.shape[-1])
+    for block in blocks(query.shape[1], key.shape[1]):
+        shares = _shares(_rows(query, block, len(key)), key, block)
+        taken = torch.bmm(shares, value[:, : block.seen])
+        found[:, block.first : block.last] = taken.view(len(query), -1, taken.shape[-1])
+    return found
+
+
 class _Attended(torch.autograd.Function):
     """Keeps queries, keys and values."""
 
@@ -78,16 +109,12 @@ class _Attended(torch.autograd.Function):
         value: "torch.Tensor",
         scale: float,
     ) -> "torch.Tensor":
-        heads, keys, values = len(key), key.bfloat16(), value.bfloat16()
-        asked = (query * scale).bfloat16()
-        found = query.new_empty(*query.shape[:2], value.shape[-1])
-        for block in blocks(query.shape[1], key.shape[1]):
-            shares = _shares(_rows(asked, block, heads), keys, block)
-            taken = torch.bmm(shares, values[:, : block.seen])
-            found[:, block.first : block.last] = taken.view(len(query), -1, taken.shape[-1])
         ctx.save_for_backward(query, key, value)
         ctx.scale = scale
-        return found
+        states = (query * scale).bfloat16(), key.bfloat16(), value.bfloat16()
+        whole = query.shape[1] == key.shape[1]
+        found = _by_kernel(*states) if whole and tiles() else _by_block(*states)
+        return found.to(query.dtype)
 
     @staticmethod
     def backward(ctx: Any, upstream: "torch.Tensor") -> "tuple[torch.Tensor | None, ...]":
