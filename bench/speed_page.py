@@ -21,14 +21,16 @@ HEAD = """# Performance
 
 `make bench` runs tunesmith and its rivals on the same rows, ids, labels, first numbers, optimiser
 and rows a step, in fp32 unless it says otherwise, each in a fresh process, in rounds: every arm of
-ours, then the rival. Before the clock starts, both sides must give the same loss for the first
-rows (within 1e-5 of it; 1e-2 where one side holds its base in 8 bits or bfloat16). That loss is
-taken without gradients, where ours never rounds to bfloat16: what rounded steps do to a training is
+ours, then the rival. Before the clock starts, both sides must give the same loss for the first rows
+(within 1e-5 of it; 1e-2 where one side holds its base in 8 bits or bfloat16). That loss is taken
+without gradients, where ours never rounds to bfloat16: what rounded steps do to a training is
 measured by itself ([0022](decisions/0022-steps-in-bfloat16.md)). The rival is TRL with peft,
 `group_by_length`, no gradient checkpointing, at its fastest micro-batch: of those tried on the same
 processor for what was measured from 2026-11-29 on, on the AMD EPYC for what was before (below is
-what was tried, and under each table when it ran); for `w8` transformers' Trainer. It runs once more
-in bfloat16, which these processors multiply faster: its model is held in it, but for `w5` and `w8`,
+what was tried, and under each table when it ran); for `w8` transformers' Trainer, timed from
+loading the model to the end, ours from rows to a saved folder, with transformers imported before on
+both sides (before 2026-11-29 8:50 the Trainer's clock alone left that out). It runs once more in
+bfloat16, which these processors multiply faster: its model is held in it, but for `w5` and `w8`,
 where it multiplies in it (autocast). `make rivals` adds two more on `w1`, which `bench/rivals.py`
 gives environments of their own: LitGPT, which has no grouping by length, and LLaMA-Factory with
 `group_by_length`, both in float32 only, with adapters that start from our numbers; LitGPT's own
