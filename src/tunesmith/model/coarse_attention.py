@@ -82,10 +82,15 @@ def _shares(rows: "torch.Tensor", key: "torch.Tensor", block: Block) -> "torch.T
 
 def _by_kernel(query: "torch.Tensor", key: "torch.Tensor", value: "torch.Tensor") -> "torch.Tensor":
     """What queries, scaled before, take of all positions up to their own, by torch's kernel."""
-    states = (each.unsqueeze(0) for each in (query, key, value))
-    return functional.scaled_dot_product_attention(
-        *states, is_causal=True, scale=1.0, enable_gqa=len(query) != len(key)
-    )[0]
+    found = functional.scaled_dot_product_attention(
+        query.unsqueeze(0),
+        key.unsqueeze(0),
+        value.unsqueeze(0),
+        is_causal=True,
+        scale=1.0,
+        enable_gqa=len(query) != len(key),
+    )
+    return found.squeeze(0)
 
 
 def _by_block(query: "torch.Tensor", key: "torch.Tensor", value: "torch.Tensor") -> "torch.Tensor":
