@@ -200,7 +200,7 @@ MALFORMED = [
     Broken("role-number.jsonl", chat({"role": 1, "content": "x"}), 2, "messages[0].role is '1'"),
     Broken("null.chat.jsonl", chat(USER, {**SAYS, "content": None}), 2, "messages[1].content is"),
     Broken("empty.chat.jsonl", chat(USER, {**SAYS, "content": ""}), 2, "messages[1].content is e"),
-    Broken("no-content.jsonl", chat({"role": "user"}, SAYS), 2, "messages[0].content is null"),
+    Broken("no-content.jsonl", chat({"role": "user"}, SAYS), 2, "messages[0].content is missing"),
     Broken("number.chat.jsonl", chat({**USER, "content": 7}, SAYS), 2, "a number, not text"),
     Broken("misspelt.chat.jsonl", chat(USER, {**SAYS, "wieght": 0}), 2, "did you mean 'weight'"),
     Broken("question-last.jsonl", chat(USER, SAYS, USER), 2, "end it with an assistant turn"),

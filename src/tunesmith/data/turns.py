@@ -149,7 +149,7 @@ def content(value: Any, calls: bool, where: str) -> str | None:
     if isinstance(value, list) and value:
         return "".join(part(item, f"{where}.content[{i}]") for i, item in enumerate(value))
     if value is None:
-        raise DataError(f"{where}.content is null; write the text, or remove the row")
+        raise DataError(f"{where}.content is missing or null; write the text, or remove the row")
     what = "an empty list" if value == [] else kind(value)
     raise DataError(f"{where}.content is {what}, not text; put the text in quotes")
 

@@ -53,12 +53,14 @@ def needless(kind: Arithmetic, *, dtype: str, moves: bool) -> str:
     if kind == "floats":
         return ""
     reasons = {
-        "rounds numbers of model.dtype: float32, and those are bfloat16": dtype == "bfloat16",
-        "rounds a row by those it is read with, and what train.method: frozen keeps of a row must "
-        "be its own": kind == "bytes" and not moves,
+        "rounds numbers of model.dtype: float32, and those are bfloat16; say floats": (
+            dtype == "bfloat16"
+        ),
+        "cannot serve train.method: frozen, which keeps of each row what no other row may change; "
+        "say bfloat16 or floats": kind == "bytes" and not moves,
     }
     found = next((said for said, holds in reasons.items() if holds), None)
-    return "" if found is None else f"{kind} {found}; say floats"
+    return "" if found is None else f"{kind} {found}"
 
 
 def choose(policy: "Policy", kind: Arithmetic) -> None:

@@ -40,7 +40,7 @@ class Format(Part):
 
     @abstractmethod
     def row(self, record: Mapping[str, Any]) -> Row:
-        """The row, without origin. Raises DataError with the field ("messages[3].content is null")
+        """The row, without origin. Raises DataError with the field ("messages[3].content is ...")
         and what to do; the caller adds file and line."""
 
     def question(self, record: Mapping[str, Any]) -> Row:
