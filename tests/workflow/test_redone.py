@@ -142,7 +142,7 @@ def test_settings_that_leave_nothing_to_gain_are_refused_before_any_work(
 ) -> None:
     project(home, empty, "train: {method: frozen, arithmetic: bytes, objective: classify}\n")
     said = say("train", "bot.yaml")
-    assert said.code == 2 and said.err.startswith("bot.yaml:3:37: train.arithmetic: bytes rounds")
+    assert said.code == 2 and said.err.startswith("bot.yaml:3:37: train.arithmetic: bytes cannot")
     assert not (empty / "runs").exists()
 
 
