@@ -376,7 +376,8 @@ def foretell(job: "Job", until: str, as_json: bool) -> None:
     known = known_base(job, until)
     again = [stage for stage in ("data", "train") if job.restarts(stage, until)]
     run, log = job.loaded.run, Log(quiet=as_json)
-    found = forecast.whole(run, log, job.folder, job.accept, again=again, known=known)
+    with job.loaded.naming("model.source"):
+        found = forecast.whole(run, log, job.folder, job.accept, again=again, known=known)
     show(found, forecast.sentence(found), as_json)
 
 

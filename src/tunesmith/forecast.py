@@ -20,6 +20,7 @@ from tunesmith.core.tables import read_part
 from tunesmith.costs import cost
 from tunesmith.data.policy import enforce
 from tunesmith.data.stage import outdated, prepare
+from tunesmith.evaluate.compare import too_few
 from tunesmith.model.bases import Base, check_name, resolve
 from tunesmith.model.load import context, outline
 from tunesmith.model.render import fit
@@ -91,6 +92,7 @@ def whole(
         counted = tokens(rows, spec, base, recipe_of(folder.path / "data"))
         counted["rows"]["test"] = len(read_part(folder.path / "data", "test"))
     notes.append(unused(run.train))
+    notes.append(too_few(run.evaluate.part, counted["rows"].get(run.evaluate.part, 0)))
     if there is None or not there.stage("train").begun:  # That goes on as it was begun.
         notes.append(quicker(run.train, base, run.model.dtype))
     return counted | cost(run, spec, base, counted) | {"notes": [*filter(None, notes)]}
@@ -121,7 +123,10 @@ def making_way(
     if line := rows_making_way(there, run, again):
         return line
     train = there.stage("train")
-    return train.making_way(RESTART if "train" in again else train.outdated(wanted))
+    why = RESTART if "train" in again else train.outdated(wanted)
+    if train.finished and not why:
+        return f"{train.path}: its training is finished and stays; nothing is trained again"
+    return train.making_way(why)
 
 
 def rows_making_way(there: RunFolder, run: Run, again: Collection[str]) -> str:

@@ -21,6 +21,7 @@ from tunesmith.data.stage import outdated, prepare
 from tunesmith.deploy.exports.merged import Merged
 from tunesmith.deploy.stage import deploy
 from tunesmith.evaluate import general
+from tunesmith.evaluate.compare import too_few
 from tunesmith.evaluate.questions import nothing_to_ask, questions
 from tunesmith.evaluate.stage import evaluate
 from tunesmith.job import STAGES, WHOLE, Job, asks_model, known_base, stuck
@@ -138,7 +139,9 @@ def foresee(job: Job, until: str, wanted: Collection[str]) -> None:
         environment.need("eval", "matplotlib")  # Draws the page.
     if until == "evaluate" and not held_out(job):
         raise nothing_to_ask(run.evaluate.part)
-    if "evaluate" in wanted and held_out(job):
+    if "evaluate" in wanted and (rows := held_out(job)):
+        if note := too_few(run.evaluate.part, len(rows)):
+            job.log.say(note)
         choose(run.evaluate.device, "evaluate.device")
         asked = questions(data, run.evaluate, seed=run.seed, head=head_to_be(run, data))
         general.inputs(asked.general)
@@ -179,7 +182,8 @@ def base_of(job: Job, until: str) -> Base:
 
 def refuse_no_model(job: Job, until: str) -> None:
     """A name that means no model is refused before rows are read and anything is written."""
-    check_name(job.loaded.run.model, known_base(job, until))
+    with job.loaded.naming("model.source"):
+        check_name(job.loaded.run.model, known_base(job, until))
 
 
 def changed(base: Base, recorded: Mapping[str, Any]) -> str:

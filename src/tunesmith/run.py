@@ -4,7 +4,8 @@ import difflib
 import errno
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -63,6 +64,17 @@ class Loaded:
     def says(self, path: str) -> bool:
         """Whether the value of a setting was said at all."""
         return self.origins.get(path, DEFAULT) != DEFAULT
+
+    @contextmanager
+    def naming(self, path: str) -> Iterator[None]:
+        """A refusal of a setting's value, which begins with its name, begins with where it was
+        said; one that was not said is left as it is."""
+        try:
+            yield
+        except TunesmithError as error:
+            if self.says(path) and str(error).startswith(f"{path}: "):
+                raise type(error)(f"{self.origins[path]}: {error}") from error
+            raise
 
     def overrides(self, path: str) -> bool:
         """Whether the value of a setting was said over the run file."""

@@ -179,6 +179,15 @@ def test_a_model_that_is_none_is_refused_before_rows_are_read(
     assert [path.name for path in (empty / "runs").iterdir()] == ["half"]
 
 
+def test_a_model_that_is_none_is_told_with_its_place_in_the_file(empty: Path, say: Command) -> None:
+    (empty / "bot.yaml").write_text("data: {source: rows.jsonl}\nmodel: smolm2-135m-instruct\n")
+    for words in (["train"], ["run", "--dry-run"]):
+        said = say(words[0], "bot.yaml", *words[1:])
+        assert said.code == 2 and said.err.startswith("bot.yaml:2:8: model.source: 'smolm2"), said
+    said = say("train", "bot.yaml", "model.source=smolm1-135m-instruct")
+    assert "'model.source=smolm1-135m-instruct': model.source: 'smolm1" in said.err, said
+
+
 def test_rows_are_prepared_without_a_model(empty: Path, say: Command) -> None:
     rows(empty / "rows.jsonl")
     assert say("data", "rows.jsonl", "model=own/er").code == 0
@@ -191,6 +200,7 @@ def test_a_dry_run_names_what_would_make_way(home: Path, empty: Path, say: Comma
     run = begun(home, empty, say)
     same = say("train", "bot.yaml", *QUICK, "--dry-run")
     assert same.code == 0 and "earlier" not in same.out, same
+    assert "runs/bot/train: its training is finished and stays" in same.out, same
     for more, first in (
         (["train.lr=5e-4"], "train: finished in runs/bot, and would be done again, train.lr"),
         (["--restart"], "train: finished in runs/bot, and would be done again, as --restart says"),
@@ -224,3 +234,14 @@ def test_a_dry_run_says_which_setting_is_not_used(home: Path, empty: Path, say: 
     assert "train.steps=3 says how long; train.epochs=7 is not used" in said.out.splitlines()
     assert "not used" not in say("train", "bot.yaml", "train.epochs=7", "--dry-run").out
     assert "not used" not in say("train", "bot.yaml", *QUICK, "--dry-run").out
+
+
+def test_rows_that_can_prove_nothing_are_told_before_the_work(
+    home: Path, empty: Path, say: Command
+) -> None:
+    project(home, empty)
+    dry = ["evaluate", "bot.yaml", *QUICK, "--dry-run"]
+    line = "evaluate: 5 test rows, and fewer than 6 prove nothing"
+    assert line in say(*dry, "data.split.test=5").out
+    assert "prove nothing" not in say(*dry, "data.split.test=6").out
+    assert line in say("evaluate", "bot.yaml", *QUICK, "data.split.test=5").err

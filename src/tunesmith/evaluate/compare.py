@@ -120,6 +120,16 @@ def honest(ends: Value, metric: Metric, rows: int, *, least: float) -> Value:
     }
 
 
+def too_few(part: str, rows: int) -> str:
+    """That nothing can be proven by the rows of a part, however it comes out; or ""."""
+    if not 0 < rows < LEAST_ROWS:
+        return ""
+    return (
+        f"evaluate: {rows} {part} row{'s' if rows > 1 else ''}, and fewer than {LEAST_ROWS} prove "
+        f"nothing. Hold more out by data.split, or name a file as data.{part}"
+    )
+
+
 def better(difference: Value) -> str | None:
     """The arm that is proven better; None when the interval holds 0 or there is none, or when so
     few rows differ that all of them might by chance: of 5, one time in 16."""
