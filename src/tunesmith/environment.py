@@ -3,6 +3,7 @@
 `--help` passes through here: what is not always needed is imported where it is used.
 """
 
+import gc
 import os
 import platform
 import sys
@@ -30,16 +31,28 @@ SPINS = "1000"
 """How often a thread of OpenMP looks before it sleeps. As the library comes it looks for so long
 that two programs on the same cores keep each other from what both wait for (decision 0023)."""
 
+FULL = 1000
+"""How many times Python looks through what is young before it looks through all that lives."""
+
 
 def enter() -> None:
     """At the ways in only (the command's door, `tunesmith.train` and `.load`): files for their
-    owner alone, no library tells anyone what we do, and no thread keeps a core that it only waits
-    on. What a person has set stays."""
+    owner alone, no library tells anyone what we do, no thread keeps a core that it only waits on,
+    and garbage is looked for where it is. What a person has set stays."""
     os.umask(0o077)
     for name, value in SWITCHES.items():
         os.environ.setdefault(name, value)
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+    collect_rarely()
+
+
+def collect_rarely() -> None:
+    """Have Python look through all that lives less often. The libraries of a run keep a million
+    things that never become garbage, and to walk them again and again took a tenth of a short
+    command (decision 0024). What is young is looked through as ever, so nothing large stays."""
+    young, middle, full = gc.get_threshold()
+    gc.set_threshold(young, middle, max(full, FULL))
 
 
 def code_digest(*patterns: str) -> str:

@@ -120,3 +120,15 @@ def test_threads_that_wait_give_their_core_away_unless_the_user_said_otherwise(
     words = [sys.executable, "-c", code]
     done = subprocess.run(words, capture_output=True, text=True, env=clean | given)
     assert done.stdout.split() == [found]
+
+
+@pytest.mark.parametrize(
+    ("given", "found"), [("700, 10, 10", "700 10 1000"), ("90, 5, 4000", "90 5 4000")]
+)
+def test_all_that_lives_is_searched_for_garbage_less_often(given: str, found: str) -> None:
+    code = (
+        f"import gc\ngc.set_threshold({given})\nfrom tunesmith import environment\n"
+        "environment.enter()\nprint(*gc.get_threshold())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == found.split()

@@ -1,5 +1,6 @@
 """Where the tests of the command line stand: a folder, a finished run, a stopped one."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,10 +27,12 @@ def say(capsys: pytest.CaptureFixture[str]) -> Command:
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    """The door sets the umask and the environment of its process: put them back."""
+    """The door sets the umask, the environment and more of its process: put them back."""
     mask, environment = os.umask(0o022), dict(os.environ)
     os.umask(mask)
+    garbage = gc.get_threshold()
     yield
+    gc.set_threshold(*garbage)
     os.umask(mask)
     os.environ.clear()
     os.environ.update(environment)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import tunesmith
+from tunesmith import environment
 from tunesmith.core.errors import IntegrityError
 from tunesmith.core.findings import Finding
 from tunesmith.deploy.exports.base import Verified
@@ -260,4 +261,5 @@ def _prompt(folder: Path, messages: list[dict[str, Any]]) -> list[int]:
 
 
 if __name__ == "__main__":
+    environment.enter()
     print(json.dumps(measure(Path(sys.argv[1]), Path(sys.argv[2]))))

@@ -217,7 +217,7 @@ def known(plain: Any) -> list[Part]:
     modules = [(id(module), type(module)) for module in plain.modules()]
     if plain not in _KNOWN or _KNOWN[plain][0] != modules:
         try:
-            _KNOWN[plain] = modules, fused.parts(plain)
+            _KNOWN[plain] = modules, fused.parts(plain, fused.watched(plain))
         except attention.BROKEN:
             _KNOWN[plain] = modules, []
     return _KNOWN[plain][1]

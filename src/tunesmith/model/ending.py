@@ -7,7 +7,7 @@ of a pass over thirty blocks, and of what it keeps for the way back. Known by st
 short pass. The reference path is the block's own forward, over every token.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,15 +24,17 @@ HOLDS = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
 """What a block of two parts behind a norm each holds, in Llama and kin."""
 
 
-def parts(model: Any, found: Sequence[fused.Part]) -> list[fused.Part]:
-    """The last block of a packed causal model, where it may end so; none where its attention is
-    not among the parts `found`, or more is done than its modules tell."""
+def parts(
+    model: Any, found: Sequence[fused.Part], seen: Mapping[Any, fused.Call]
+) -> list[fused.Part]:
+    """The last block of a packed causal model, where it may end so, by what was `seen` of a short
+    pass; none where its attention is not among the parts `found`, or more is done than its modules
+    tell."""
     block, known = layout.blocks(model)[-1], [part.module for part in found]
     if not all(hasattr(block, name) for name in HOLDS) or block.self_attn not in known:
         return []
-    call = fused.watched(model, [block]).get(block)
     with torch.no_grad(), attention.switched(model):
-        if call is None or not fused.steady(block, call):
+        if block not in seen or not fused.steady(block, seen[block]):
             return []
     part = fused.Part(block, partial(shortened, block))
     return [part] if agrees(model, [*found, part]) else []

@@ -8,7 +8,7 @@ is the module's own forward, which also serves whatever a call brings that we do
 dropout, DoRA, numbers in few bits.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -53,14 +53,14 @@ CLOSE = {"float64": 1e-4, "float32": 1e-4, "bfloat16": 2e-2}
 """Largest difference of two right answers in a type, as a share of their length."""
 
 
-def parts(model: Any) -> list[Part]:
-    """Every module of a packed causal model that a function of ours can stand in for."""
+def parts(model: Any, seen: Mapping[Any, Call]) -> list[Part]:
+    """Every module of a packed causal model that a function of ours can stand in for, by what was
+    `seen` of a short pass."""
     if str(next(model.parameters()).dtype).removeprefix("torch.") not in CLOSE:
         return []
-    calls = watched(model, [m for m in model.modules() if any(True for _ in candidates(m, {}))])
     found = []
     with torch.no_grad(), evaluating(model), attention.switched(model):
-        for module, call in calls.items():
+        for module, call in seen.items():
             proven = (f for f in candidates(module, call.told or {}) if agrees(f, call))
             found += [Part(module, forward) for forward in proven if steady(module, call)][:1]
     return found
@@ -119,8 +119,10 @@ def steady(module: Any, call: Call) -> bool:
                 each.training = training
 
 
-def watched(model: Any, modules: Sequence[Any]) -> dict[Any, Call]:
-    """What each module was given and made in one short pass; the model is left as it was."""
+def watched(model: Any, beside: Sequence[Any] = ()) -> dict[Any, Call]:
+    """What each module that a function of ours may stand in for, and each `beside` them, was given
+    and made in one short pass of a packed causal model, which is left as it was."""
+    modules = [m for m in model.modules() if any(True for _ in candidates(m, {})) or m in beside]
     calls: dict[Any, Call] = {}
     told: dict[Any, dict[str, Any]] = {}
 
@@ -133,8 +135,8 @@ def watched(model: Any, modules: Sequence[Any]) -> dict[Any, Call]:
 
     hooks = [module.register_forward_hook(note, with_kwargs=True) for module in modules]
     try:
-        with attention.listening(listen):
-            attention.probe(model, None, packed=True)
+        with torch.no_grad(), evaluating(model), attention.listening(listen):
+            attention.hidden(model, attention.probed(model))
     finally:
         for hook in hooks:
             hook.remove()

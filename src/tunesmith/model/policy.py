@@ -161,8 +161,9 @@ class Policy:
         can leave out the tokens that nobody asks for."""
         if not self.packs:
             return []
-        found = fused.parts(plain)
-        return [*found, *ending.parts(plain, found)]
+        seen = fused.watched(plain, [layout.blocks(plain)[-1]])
+        found = fused.parts(plain, seen)
+        return [*found, *ending.parts(plain, found, seen)]
 
     @contextmanager
     def looking(self, batch: Batch) -> Iterator[None]:
