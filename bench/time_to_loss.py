@@ -29,7 +29,7 @@ from machine import KEEPING, around, here
 from whole import keep, lines
 from workloads import Encoded, Workload, encoded
 
-from tunesmith.environment import code_digest
+from tunesmith.environment import code_digest, collect_rarely
 
 RATE, BATCH, LOOK = 1e-3, 4, 25
 WORK = Workload("e2e_nlg", lambda *_: [], rows=800, batch=BATCH)
@@ -174,6 +174,7 @@ def main() -> None:
         compare(chosen.data, chosen.rows)
         return
     side.RATES["lora"] = RATE
+    collect_rarely()  # As in bench/side.py.
     base = resolve(ModelSpec())
     tokenizer = AutoTokenizer.from_pretrained(base.folder)
     found = rows_of(tokenizer, chosen.data, chosen.rows)
