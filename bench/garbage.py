@@ -2,8 +2,8 @@
 
     python bench/garbage.py [--rounds 3]
 
-`run` on 24 labelled rows with a head on the frozen bundled model, and `predict` of one row with
-the result, each in a fresh process. Writes bench/results/garbage.json.
+`evaluate` on 24 labelled rows with a head on the frozen bundled model, from rows to report, and
+`predict` of one row with the result, each in a fresh process. Writes bench/results/garbage.json.
 """
 
 import argparse
@@ -64,11 +64,11 @@ def main() -> None:
         Path(place, "bot.yaml").write_text(SETTINGS)
         for number in range(parser.parse_args().rounds):
             rounds.append({})
-            for way in WAYS:
+            for way in WAYS if number % 2 else WAYS[::-1]:
                 name = f"name={way[0]}{number}"
-                run = took(place, way, "run", "bot.yaml", name)
+                run = took(place, way, "evaluate", "bot.yaml", name)
                 asked = took(place, way, "predict", name.partition("=")[2], "ask.jsonl")
-                rounds[-1][way] = {"run": run, "predict": asked}
+                rounds[-1][way] = {"evaluate": run, "predict": asked}
                 print(way, rounds[-1][way], flush=True)
     middle = {
         way: {
@@ -76,7 +76,7 @@ def main() -> None:
                 name: statistics.median(each[way][command][name] for each in rounds)
                 for name in ("seconds", "garbage", "whole")
             }
-            for command in ("run", "predict")
+            for command in ("evaluate", "predict")
         }
         for way in WAYS
     }

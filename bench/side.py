@@ -367,7 +367,7 @@ def main() -> None:
     sides |= {name: elsewhere(name) for name in RIVALS}
     tokens, losing = sum(len(ids) for ids, _ in encoded), supervised(encoded)
     gemm = ceiling()
-    collect_rarely()  # Ours does at its ways in; a rival is no slower for it.
+    collect_rarely()  # Ours does at its ways in, and a rival gains by it too.
     result = sides[side](base, work, encoded, options)
     speed = tokens * work.epochs / result["seconds"]
     facts = {

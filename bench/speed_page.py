@@ -36,10 +36,10 @@ gives environments of their own: LitGPT, which has no grouping by length, and LL
 `group_by_length`, both in float32 only, with adapters that start from our numbers; LitGPT's own
 loop clips no gradient and weighs micro-batches, not tokens, alike. Every rival of this table runs
 with glibc told to keep what is freed (`MALLOC_TRIM_THRESHOLD_`, `MALLOC_MMAP_THRESHOLD_`), which
-spares TRL time in the system; ours has next to none of that and runs without. On both sides Python
-looks through all that lives for garbage as rarely as our commands have it do, from 2026-11-29 12:00
-on ([0024](decisions/0024-garbage-is-looked-for-where-it-is.md)). The model is the bundled
-SmolLM2-135M-Instruct.
+spares TRL time in the system; ours has next to none of that and runs without. From 2026-11-29
+12:00 on ours, TRL and the Trainer have Python look through all that lives for garbage as rarely as
+our commands do ([0024](decisions/0024-garbage-is-looked-for-where-it-is.md)). The model is the
+bundled SmolLM2-135M-Instruct.
 
 A ratio is ours to the rival's within one round: the median of all rounds, and the least and the
 greatest of them. *Aim* has two marks, a good one and one beyond it, both over the rival in float32;

@@ -377,7 +377,9 @@ def foretell(job: "Job", until: str, as_json: bool) -> None:
     again = [stage for stage in ("data", "train") if job.restarts(stage, until)]
     run, log = job.loaded.run, Log(quiet=as_json)
     with job.loaded.naming("model.source"):
-        found = forecast.whole(run, log, job.folder, job.accept, again=again, known=known)
+        found = forecast.whole(
+            run, log, job.folder, job.accept, again=again, known=known, until=until
+        )
     show(found, forecast.sentence(found), as_json)
 
 

@@ -32,7 +32,8 @@ SPINS = "1000"
 that two programs on the same cores keep each other from what both wait for (decision 0023)."""
 
 FULL = 1000
-"""How many times Python looks through what is young before it looks through all that lives."""
+"""How many times Python looks through what is no longer young before it looks through all that
+lives, where also a quarter as much must have come since the last time."""
 
 
 def enter() -> None:

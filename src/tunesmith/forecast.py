@@ -21,6 +21,7 @@ from tunesmith.costs import cost
 from tunesmith.data.policy import enforce
 from tunesmith.data.stage import outdated, prepare
 from tunesmith.evaluate.compare import too_few
+from tunesmith.evaluate.questions import nothing_to_ask
 from tunesmith.model.bases import Base, check_name, resolve
 from tunesmith.model.load import context, outline
 from tunesmith.model.render import fit
@@ -69,10 +70,11 @@ def whole(
     *,
     again: Collection[str] = (),
     known: Mapping[str, Any] | None = None,
+    until: str = "train",
 ) -> dict[str, Any]:
     """Rows, tokens, steps; bytes and seconds as rough figures. What the run begun `there` would
     refuse is refused here; `again` are the stages of it that are started over, and `known` is what
-    it recorded of its base, as for `resolve`."""
+    it recorded of its base, as for `resolve`. The command goes on `until` a stage, or all of it."""
     environment.need("train", "torch", "transformers", "peft")
     if run.model.bits is not None:
         environment.need("qlora", "bitsandbytes")
@@ -85,14 +87,14 @@ def whole(
             wanted = asked(there, folder, run, base)
             if "train" not in again:
                 refuse_changed(there, wanted, accept)
-            notes.append(making_way(there, run, wanted, again))
+            notes.append(making_way(there, run, wanted, again) or staying(there))
         refuse_unfit(run.train, base, run.model.dtype)
         rows = learnable(folder.path / "data", run.evaluate.unknown)
         spec = fitted(run.train, rows)
         counted = tokens(rows, spec, base, recipe_of(folder.path / "data"))
         counted["rows"]["test"] = len(read_part(folder.path / "data", "test"))
     notes.append(unused(run.train))
-    notes.append(too_few(run.evaluate.part, counted["rows"].get(run.evaluate.part, 0)))
+    notes.append(measured(run, counted["rows"][run.evaluate.part], until))
     if there is None or not there.stage("train").begun:  # That goes on as it was begun.
         notes.append(quicker(run.train, base, run.model.dtype))
     return counted | cost(run, spec, base, counted) | {"notes": [*filter(None, notes)]}
@@ -123,10 +125,24 @@ def making_way(
     if line := rows_making_way(there, run, again):
         return line
     train = there.stage("train")
-    why = RESTART if "train" in again else train.outdated(wanted)
-    if train.finished and not why:
-        return f"{train.path}: its training is finished and stays; nothing is trained again"
-    return train.making_way(why)
+    return train.making_way(RESTART if "train" in again else train.outdated(wanted))
+
+
+def staying(there: RunFolder) -> str:
+    """That a finished training stays, where nothing makes way."""
+    train = there.stage("train")
+    if not train.finished:
+        return ""
+    return f"{train.path}: its training is finished and stays; nothing is trained again"
+
+
+def measured(run: Run, rows: int, until: str) -> str:
+    """What is to be known of the rows that the command would measure by. Refuses as it would."""
+    if until not in ("evaluate", "run", "deploy"):
+        return ""
+    if until == "evaluate" and not rows:
+        raise nothing_to_ask(run.evaluate.part)
+    return too_few(run.evaluate.part, rows, run.evaluate.limit)
 
 
 def rows_making_way(there: RunFolder, run: Run, again: Collection[str]) -> str:

@@ -140,7 +140,7 @@ def foresee(job: Job, until: str, wanted: Collection[str]) -> None:
     if until == "evaluate" and not held_out(job):
         raise nothing_to_ask(run.evaluate.part)
     if "evaluate" in wanted and (rows := held_out(job)):
-        if note := too_few(run.evaluate.part, len(rows)):
+        if note := too_few(run.evaluate.part, len(rows), run.evaluate.limit):
             job.log.say(note)
         choose(run.evaluate.device, "evaluate.device")
         asked = questions(data, run.evaluate, seed=run.seed, head=head_to_be(run, data))

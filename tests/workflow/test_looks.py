@@ -241,7 +241,17 @@ def test_rows_that_can_prove_nothing_are_told_before_the_work(
 ) -> None:
     project(home, empty)
     dry = ["evaluate", "bot.yaml", *QUICK, "--dry-run"]
-    line = "evaluate: 5 test rows, and fewer than 6 prove nothing"
+    line = "evaluate: 5 test rows, and fewer than 6 prove nothing. Add rows"
     assert line in say(*dry, "data.split.test=5").out
     assert "prove nothing" not in say(*dry, "data.split.test=6").out
+    assert "prove nothing. Raise evaluate.limit" in say(*dry, "evaluate.limit=3").out
+    assert "prove nothing" not in say("train", "bot.yaml", "--dry-run", "data.split.test=5").out
     assert line in say("evaluate", "bot.yaml", *QUICK, "data.split.test=5").err
+
+
+def test_a_dry_run_refuses_where_nothing_is_left_to_measure_by(
+    home: Path, empty: Path, say: Command
+) -> None:
+    project(home, empty)
+    both = [say("evaluate", "bot.yaml", "data.split=none", *more) for more in ([], ["--dry-run"])]
+    assert [said.code for said in both] == [3, 3] and both[0].err.splitlines()[-1] in both[1].err

@@ -120,14 +120,16 @@ def honest(ends: Value, metric: Metric, rows: int, *, least: float) -> Value:
     }
 
 
-def too_few(part: str, rows: int) -> str:
-    """That nothing can be proven by the rows of a part, however it comes out; or ""."""
-    if not 0 < rows < LEAST_ROWS:
+def too_few(part: str, rows: int, limit: int | None) -> str:
+    """That nothing can be proven by the rows of a part, of which `limit` are asked at most, however
+    it comes out; or ""."""
+    asked = min(rows, limit or rows)
+    if not 0 < asked < LEAST_ROWS:
         return ""
-    return (
-        f"evaluate: {rows} {part} row{'s' if rows > 1 else ''}, and fewer than {LEAST_ROWS} prove "
-        f"nothing. Hold more out by data.split, or name a file as data.{part}"
-    )
+    more = f"Add rows, hold more out by data.split, or name a file as data.{part}"
+    advice = more if asked == rows else "Raise evaluate.limit, or leave it out"
+    count = f"{asked} {part} row{'s' if asked > 1 else ''}"
+    return f"evaluate: {count}, and fewer than {LEAST_ROWS} prove nothing. {advice}"
 
 
 def better(difference: Value) -> str | None:

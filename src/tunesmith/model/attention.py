@@ -377,10 +377,11 @@ def _together(
     return hidden(model, packed, lead)[packed.place[batch.mask.flatten()]]
 
 
-def probed(model: Any) -> Packed:
-    """Two of the probe's documents as one row, what both begin with once."""
+def probed(model: Any, *, share: bool) -> Packed:
+    """The probe's documents as one row; to `share`, the two that begin alike, with that once."""
     device = next(model.parameters()).device
-    return pack(_batch([torch.tensor(ids, device=device) for ids in PROBE[:2]]), share=True)
+    documents = [torch.tensor(ids, device=device) for ids in (PROBE[:2] if share else PROBE)]
+    return pack(_batch(documents), share=share)
 
 
 def _batch(documents: list["torch.Tensor"]) -> Batch:

@@ -42,7 +42,7 @@ def parts(
 
 def agrees(model: Any, found: Sequence[fused.Part]) -> bool:
     """Whether some tokens' states are those that a pass over all gives them."""
-    packed = attention.probed(model)
+    packed = attention.probed(model, share=False)
     some = torch.arange(1, packed.ids.shape[1], 3, device=packed.ids.device)
     with torch.no_grad(), evaluating(model), fused.switched(found):
         whole = attention.hidden(model, packed)[some]

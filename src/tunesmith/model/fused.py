@@ -56,8 +56,6 @@ CLOSE = {"float64": 1e-4, "float32": 1e-4, "bfloat16": 2e-2}
 def parts(model: Any, seen: Mapping[Any, Call]) -> list[Part]:
     """Every module of a packed causal model that a function of ours can stand in for, by what was
     `seen` of a short pass."""
-    if str(next(model.parameters()).dtype).removeprefix("torch.") not in CLOSE:
-        return []
     found = []
     with torch.no_grad(), evaluating(model), attention.switched(model):
         for module, call in seen.items():
@@ -121,7 +119,10 @@ def steady(module: Any, call: Call) -> bool:
 
 def watched(model: Any, beside: Sequence[Any] = ()) -> dict[Any, Call]:
     """What each module that a function of ours may stand in for, and each `beside` them, was given
-    and made in one short pass of a packed causal model, which is left as it was."""
+    and made in one short pass of a packed causal model, which is left as it was. Nothing in a type
+    in which it is not known what is close."""
+    if str(next(model.parameters()).dtype).removeprefix("torch.") not in CLOSE:
+        return {}
     modules = [m for m in model.modules() if any(True for _ in candidates(m, {})) or m in beside]
     calls: dict[Any, Call] = {}
     told: dict[Any, dict[str, Any]] = {}
@@ -136,7 +137,7 @@ def watched(model: Any, beside: Sequence[Any] = ()) -> dict[Any, Call]:
     hooks = [module.register_forward_hook(note, with_kwargs=True) for module in modules]
     try:
         with torch.no_grad(), evaluating(model), attention.listening(listen):
-            attention.hidden(model, attention.probed(model))
+            attention.hidden(model, attention.probed(model, share=True))
     finally:
         for hook in hooks:
             hook.remove()
