@@ -49,9 +49,9 @@ def enter() -> None:
 
 
 def collect_rarely() -> None:
-    """Have Python look through all that lives less often. The libraries of a run keep a million
-    things that never become garbage, and to walk them again and again took a tenth of a short
-    command (decision 0024). What is young is looked through as often as before."""
+    """Have Python look through all that lives less often. The libraries of a run keep half a
+    million things that never become garbage, and to walk them again and again took a sixth of a
+    short command (decision 0024). What is young is looked through as often as before."""
     young, middle, full = gc.get_threshold()
     gc.set_threshold(young, middle, max(full, FULL))
 
