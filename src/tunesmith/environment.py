@@ -37,7 +37,7 @@ lives, where also a quarter as much must have come since the last time."""
 
 
 def enter() -> None:
-    """At the ways in only (the command's door, `tunesmith.train` and `.load`): files for their
+    """At the ways in only (the command's door, `tunesmith.train` and its kin): files for their
     owner alone, no library tells anyone what we do, no thread keeps a core that it only waits on,
     and garbage is looked for where it is. What a person has set stays."""
     os.umask(0o077)

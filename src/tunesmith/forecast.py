@@ -20,8 +20,7 @@ from tunesmith.core.tables import read_part
 from tunesmith.costs import cost
 from tunesmith.data.policy import enforce
 from tunesmith.data.stage import outdated, prepare
-from tunesmith.evaluate.compare import too_few
-from tunesmith.evaluate.questions import nothing_to_ask
+from tunesmith.evaluate.questions import enough
 from tunesmith.model.bases import Base, check_name, resolve
 from tunesmith.model.load import context, outline
 from tunesmith.model.render import fit
@@ -94,7 +93,9 @@ def whole(
         counted = tokens(rows, spec, base, recipe_of(folder.path / "data"))
         counted["rows"]["test"] = len(read_part(folder.path / "data", "test"))
     notes.append(unused(run.train))
-    notes.append(measured(run, counted["rows"][run.evaluate.part], until))
+    if until != "train":
+        count = counted["rows"][run.evaluate.part]
+        notes.append(enough(run.evaluate, count, wanted=until == "evaluate"))
     if there is None or not there.stage("train").begun:  # That goes on as it was begun.
         notes.append(quicker(run.train, base, run.model.dtype))
     return counted | cost(run, spec, base, counted) | {"notes": [*filter(None, notes)]}
@@ -134,15 +135,6 @@ def staying(there: RunFolder) -> str:
     if not train.finished:
         return ""
     return f"{train.path}: its training is finished and stays; nothing is trained again"
-
-
-def measured(run: Run, rows: int, until: str) -> str:
-    """What is to be known of the rows that the command would measure by. Refuses as it would."""
-    if until not in ("evaluate", "run", "deploy"):
-        return ""
-    if until == "evaluate" and not rows:
-        raise nothing_to_ask(run.evaluate.part)
-    return too_few(run.evaluate.part, rows, run.evaluate.limit)
 
 
 def rows_making_way(there: RunFolder, run: Run, again: Collection[str]) -> str:

@@ -21,8 +21,7 @@ from tunesmith.data.stage import outdated, prepare
 from tunesmith.deploy.exports.merged import Merged
 from tunesmith.deploy.stage import deploy
 from tunesmith.evaluate import general
-from tunesmith.evaluate.compare import too_few
-from tunesmith.evaluate.questions import nothing_to_ask, questions
+from tunesmith.evaluate.questions import enough, questions
 from tunesmith.evaluate.stage import evaluate
 from tunesmith.job import STAGES, WHOLE, Job, asks_model, known_base, stuck
 from tunesmith.model.bases import Base, check_name, resolve
@@ -135,13 +134,13 @@ def foresee(job: Job, until: str, wanted: Collection[str]) -> None:
     run, data = job.loaded.run, job.folder.stage("data").path
     if run.model.bits is not None:
         environment.need("qlora", "bitsandbytes")
+    rows: list[Row] = []
     if "evaluate" in wanted:
         environment.need("eval", "matplotlib")  # Draws the page.
-    if until == "evaluate" and not held_out(job):
-        raise nothing_to_ask(run.evaluate.part)
-    if "evaluate" in wanted and (rows := held_out(job)):
-        if note := too_few(run.evaluate.part, len(rows), run.evaluate.limit):
+        rows = held_out(job)
+        if note := enough(run.evaluate, len(rows), wanted=until == "evaluate"):
             job.log.say(note)
+    if rows:
         choose(run.evaluate.device, "evaluate.device")
         asked = questions(data, run.evaluate, seed=run.seed, head=head_to_be(run, data))
         general.inputs(asked.general)

@@ -12,6 +12,7 @@ from tunesmith.core.quote import quoted
 from tunesmith.core.rows import Chat, Labelled, Row, Text
 from tunesmith.core.tables import read_part
 from tunesmith.evaluate import documents, general
+from tunesmith.evaluate.compare import too_few
 from tunesmith.evaluate.labels import LabelRow, Labels, headed, labels_of, learned, listed
 from tunesmith.evaluate.metrics.accuracy import Accuracy
 from tunesmith.evaluate.metrics.base import Metric, Needs
@@ -155,6 +156,14 @@ def first_of(rows: Sequence[Row], limit: int | None) -> list[Row]:
         if left[row.source] >= 0:
             found.append(row)
     return found
+
+
+def enough(spec: "Evaluate", rows: int, *, wanted: bool) -> str:
+    """What to know of so many rows to measure by, before any work; nothing where they may prove
+    something. Refuses none at all where it is `wanted` that they measure."""
+    if wanted and not rows:
+        raise nothing_to_ask(spec.part)
+    return too_few(spec.part, rows, spec.limit)
 
 
 def nothing_to_ask(part: str) -> DataError:
